@@ -1,0 +1,61 @@
+// Bytes: an immutable, reference-counted run of bytes. What a batch travels in, from the socket to the disk and back,
+// without being copied.
+//
+// Always holds: the bytes do not change while any Bytes refers to them; a slice keeps the whole block alive.
+// Threads: a Bytes object belongs to one thread at a time; copies of it may be used from different threads.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace sluice {
+
+class Bytes {
+ public:
+  Bytes() = default;
+
+  /// Copies `view` into a block of its own.
+  static Bytes Copy(std::string_view view);
+  /// Takes over a string's storage.
+  static Bytes Adopt(std::string text);
+  /// Refers to memory that `owner` keeps alive (a gRPC slice, a mapped file, an aligned buffer).
+  static Bytes Wrap(std::string_view view, std::shared_ptr<const void> owner) { return Bytes(std::move(owner), view); }
+
+  std::string_view view() const { return view_; }
+  const char* data() const { return view_.data(); }
+  size_t size() const { return view_.size(); }
+  bool empty() const { return view_.empty(); }
+  const std::shared_ptr<const void>& owner() const { return owner_; }
+
+  /// Bytes [from, from + count); the caller keeps within size().
+  Bytes Slice(size_t from, size_t count) const { return Bytes(owner_, view_.substr(from, count)); }
+
+  friend bool operator==(const Bytes& a, const Bytes& b) { return a.view_ == b.view_; }
+
+ private:
+  Bytes(std::shared_ptr<const void> owner, std::string_view view) : owner_(std::move(owner)), view_(view) {}
+
+  std::shared_ptr<const void> owner_;
+  std::string_view view_;
+};
+
+/// A block that is filled once, then frozen into Bytes. Memory is not zeroed.
+class MutableBytes {
+ public:
+  explicit MutableBytes(size_t size) : block_(new char[size]), size_(size) {}
+  char* data() { return block_.get(); }
+  size_t size() const { return size_; }
+  std::string_view view() const { return {block_.get(), size_}; }
+  /// The first `size` bytes as Bytes; this object is empty afterwards.
+  Bytes Freeze(size_t size) &&;
+  Bytes Freeze() && { return std::move(*this).Freeze(size_); }
+
+ private:
+  std::shared_ptr<char[]> block_;
+  size_t size_;
+};
+
+}  // namespace sluice
