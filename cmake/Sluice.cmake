@@ -97,3 +97,14 @@ function(sluice_fuzz name)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} sluice_options)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
 endfunction()
+
+# sluice_test_openssl_first(PROGRAM): a unit test that the program's NEEDED list has Debian's libssl and libcrypto before
+# libparquet, which exports an OpenSSL of its own (cmake/FindSluiceArrow.cmake).
+function(sluice_test_openssl_first program)
+  if(NOT BUILD_TESTING)
+    return()
+  endif()
+  add_test(NAME "house: ${program} takes OpenSSL from the system, not from libparquet"
+    COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/tests/house/openssl_first.py $<TARGET_FILE:${program}>)
+  set_tests_properties("house: ${program} takes OpenSSL from the system, not from libparquet" PROPERTIES LABELS unit)
+endfunction()
