@@ -1,0 +1,128 @@
+// Admin: topics, offsets and the cluster, as blocking calls.
+//
+// Threads: any, except the client's own executor (the callbacks of producers and consumers), where a blocking call
+// would wait for itself. Errors: error.h; NOT_FOUND for an unknown topic, UNAVAILABLE when no broker could be reached,
+// DEADLINE_EXCEEDED when one did not answer within the client's timeout. A change that ended so may have been made.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/types.h"
+
+namespace sluice::client {
+
+struct TopicPartition {
+  std::string topic;
+  PartitionId partition;
+  auto operator<=>(const TopicPartition&) const = default;
+};
+
+struct TopicSpec {
+  std::string name;
+  int32_t partitions = 0;  // 0: the broker's default
+  int32_t replicas = 0;    // 0: the broker's default
+  std::map<std::string, std::string> config;
+};
+
+struct TopicInfo {
+  std::string name;
+  TopicId id;
+  int32_t partitions = 0;
+  int32_t replicas = 0;
+  std::map<std::string, std::string> config;  // only what was set
+  int64_t created_ms = 0;
+};
+
+struct PartitionInfo {
+  PartitionId partition;
+  NodeId leader_node;  // 0: none
+  std::string leader;  // host:port, empty: none
+  LeaderEpoch leader_epoch;
+  std::vector<NodeId> replicas;
+  Offset log_start;
+  Offset high_watermark;
+  int64_t size_bytes = 0;
+};
+
+struct TopicDescription {
+  TopicInfo topic;
+  std::vector<PartitionInfo> partitions;  // in order
+};
+
+/// What to ask of a partition's offsets.
+struct OffsetQuery {
+  enum class Kind {
+    kLatest,      // the high watermark
+    kEarliest,    // the log start
+    kTimestamp,   // the first record at or after `timestamp_ms`
+    kLatestData,  // one past the last data batch: where the newest record can be found
+  };
+  std::string topic;
+  PartitionId partition;
+  Kind kind = Kind::kLatest;
+  int64_t timestamp_ms = 0;
+};
+
+struct OffsetAnswer {
+  std::optional<Offset> offset;  // none: by timestamp, when no record is that late
+  int64_t timestamp_ms = -1;     // of that record; -1 when not asked by time
+  LeaderEpoch leader_epoch;
+  /// One past everything in the log, control batches too: what a compare-and-append has to expect.
+  Offset log_end;
+};
+
+struct NodeInfo {
+  NodeId id;
+  std::string address;
+  std::string rack;
+  std::string version;
+  int64_t started_ms = 0;
+  int64_t disk_free_bytes = 0;
+  int64_t disk_used_bytes = 0;
+  bool alive = false;
+};
+
+struct ClusterInfo {
+  std::string cluster_id;
+  std::string cluster_name;
+  NodeId controller;  // 0: none
+  std::vector<NodeInfo> nodes;
+  int32_t topics = 0;
+  int32_t partitions = 0;
+};
+
+class Admin {
+ public:
+  virtual ~Admin() = default;
+
+  virtual absl::StatusOr<TopicInfo> CreateTopic(const TopicSpec& spec) = 0;
+  /// By name. `internal` also lists those that begin with "__".
+  virtual absl::StatusOr<std::vector<TopicInfo>> ListTopics(bool internal = false) = 0;
+  virtual absl::StatusOr<TopicDescription> DescribeTopic(const std::string& name) = 0;
+  virtual absl::StatusOr<TopicInfo> AlterTopic(const std::string& name, const std::map<std::string, std::string>& set,
+                                               const std::vector<std::string>& unset) = 0;
+  /// `partitions` is the new total.
+  virtual absl::StatusOr<TopicInfo> AddPartitions(const std::string& name, int32_t partitions) = 0;
+  virtual absl::Status DeleteTopic(const std::string& name) = 0;
+
+  /// One answer a query, in order; the first failing query fails the call.
+  virtual absl::StatusOr<std::vector<OffsetAnswer>> ListOffsets(absl::Span<const OffsetQuery> queries) = 0;
+  absl::StatusOr<OffsetAnswer> ListOffset(const OffsetQuery& query) {
+    absl::StatusOr<std::vector<OffsetAnswer>> answers = ListOffsets({&query, 1});
+    if (!answers.ok()) return answers.status();
+    return answers->front();
+  }
+  /// Makes records below `before` unreadable (none: all that is committed); the new log start.
+  virtual absl::StatusOr<Offset> DeleteRecords(const TopicPartition& partition, std::optional<Offset> before) = 0;
+
+  virtual absl::StatusOr<ClusterInfo> DescribeCluster() = 0;
+};
+
+}  // namespace sluice::client
