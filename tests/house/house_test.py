@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""The house rules' own tests: a planted fault is caught, and what is allowed passes."""
+
+import os
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import include_rules  # noqa: E402
+import openssl_first  # noqa: E402
+
+
+class ForbiddenIncludes(unittest.TestCase):
+    def assert_caught(self, path, line):
+        self.assertEqual(1, len(include_rules.problems_in(path, line + "\n")), f"{path}: {line} passed")
+
+    def assert_allowed(self, path, line):
+        self.assertEqual([], include_rules.problems_in(path, line + "\n"))
+
+    def test_a_folder_may_not_look_up(self):
+        self.assert_caught("storage/segment.cc", '#include "replication/replicated_log.h"')
+        self.assert_caught("storage/segment.h", '#include "broker/api.h"')
+        self.assert_caught("storage/segment.cc", '#include "sluice/v1/log.pb.h"')
+        self.assert_caught("common/bytes.cc", '#include "storage/journal.h"')
+        self.assert_caught("common/bytes.cc", '#include "runtime/asio_executor.h"')
+        self.assert_caught("client/producer.cc", '#include "broker/api.h"')
+        self.assert_caught("connector/pipeline.cc", '#include "storage/journal.h"')
+        self.assert_caught("replication/core/raft.cc", '#include "storage/journal.h"')
+        self.assert_caught("broker/partition.cc", '#include "sluice/v1/log.pb.h"')
+        self.assert_caught("broker/partition.cc", '#include "runtime/asio_executor.h"')
+
+    def test_a_folder_may_look_down(self):
+        self.assert_allowed("storage/segment.cc", '#include "common/record/batch.h"')
+        self.assert_allowed("broker/partition.cc", '#include "replication/replicated_log.h"')
+        self.assert_allowed("broker/controller.cc", '#include "sluice/state/v1/controller.pb.h"')
+        self.assert_allowed("broker/rpc/server.cc", '#include "sluice/v1/log.grpc.pb.h"')
+        self.assert_allowed("broker/main.cc", '#include "runtime/asio_executor.h"')
+        self.assert_allowed("tools/dump.cc", '#include "storage/journal.h"')
+
+    def test_production_code_never_includes_tests_but_a_test_may(self):
+        self.assert_caught("storage/segment.cc", '#include "tests/sim/file_system.h"')
+        self.assert_allowed("storage/segment_test.cc", '#include "tests/sim/file_system.h"')
+
+    def test_the_world_is_reached_through_the_seams(self):
+        self.assert_caught("broker/partition.cc", "#include <thread>")
+        self.assert_caught("broker/partition.cc", "#include <boost/asio/io_context.hpp>")
+        self.assert_caught("storage/journal.cc", "#include <fcntl.h>")
+        self.assert_caught("storage/journal.cc", '#include "absl/time/clock.h"')
+        self.assert_caught("storage/journal.cc", "  auto now = std::chrono::steady_clock::now();")
+        self.assert_caught("replication/core/raft.cc", "#include <chrono>")
+        self.assert_allowed("runtime/posix_file.cc", "#include <fcntl.h>")
+        self.assert_allowed("storage/journal.cc", "// not std::chrono::steady_clock: the seam's")
+
+    def test_heavy_headers_stay_out_of_headers(self):
+        self.assert_caught("broker/controller.h", '#include "sluice/state/v1/controller.pb.h"')
+        self.assert_caught("client/producer.h", "#include <grpcpp/channel.h>")
+        self.assert_caught("broker/partition.cc", "#include <grpcpp/grpcpp.h>")
+        self.assert_caught("storage/segment.cc", "#include <rocksdb/db.h>")
+        self.assert_caught("common/bytes.cc", '#include "absl/synchronization/mutex.h"')
+
+    def test_a_planted_file_in_a_tree_fails_the_check(self):
+        with tempfile.TemporaryDirectory() as root:
+            os.makedirs(os.path.join(root, "storage", "deep"))
+            path = os.path.join(root, "storage", "deep", "planted.h")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write('#pragma once\n  #  include "broker/api.h"\n')
+            count, lines = include_rules.check(root)
+            self.assertEqual(1, count)
+            self.assertEqual(1, len(lines))
+            self.assertTrue(lines[0].startswith("storage/deep/planted.h:2: "), lines)
+
+
+class OpenSslOrder(unittest.TestCase):
+    def test_the_system_first_is_right(self):
+        self.assertIsNone(openssl_first.problem(["libssl.so.3", "libcrypto.so.3", "libparquet.so.2600", "libc.so.6"]))
+
+    def test_every_other_order_is_caught(self):
+        self.assertIsNotNone(openssl_first.problem(["libparquet.so.2600", "libssl.so.3", "libcrypto.so.3"]))
+        self.assertIsNotNone(openssl_first.problem(["libssl.so.3", "libparquet.so.2600", "libcrypto.so.3"]))
+        self.assertIsNotNone(openssl_first.problem(["libparquet.so.2600"]))
+        self.assertIsNotNone(openssl_first.problem(["libssl.so.3", "libcrypto.so.3"]))
+
+
+if __name__ == "__main__":
+    unittest.main()
