@@ -1,0 +1,75 @@
+// FileSink: drains one topic into files below a folder or an S3 prefix, each offset into exactly one committed file or
+// one dead letter, across crashes of the connector.
+//
+// How (docs/pipelines.md, "Exactly once into files"): per partition, a chunk is a run of whole batches [first, next).
+// When the roll limits close a chunk, a Plan (range, schema, where dead letters start) is written to the state store
+// BEFORE any of its files can be seen. The files of a chunk are a pure function of (range, schema, configuration),
+// names and bytes; so after a crash the plan is simply carried out again, over the same names. Then Put(committed)
+// closes it. A second connector on the same sink is fenced by the state store's versions.
+//
+// Threads: one thread calls; calls block. Memory: bounded by Options::memory_bytes plus one row group and one file
+// buffer, however many partitions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "client/client.h"
+#include "common/executor.h"
+#include "common/file_system.h"
+#include "connector/sink/sink_config.h"
+#include "connector/state_store.h"
+
+namespace sluice::connector {
+
+/// What a sink has done since it was made; for progress and metrics.
+struct SinkProgress {
+  int64_t records = 0;  ///< in committed files
+  int64_t dead_letters = 0;
+  int64_t files = 0;
+  int64_t file_bytes = 0;
+  int64_t lag_records = 0;  ///< offsets between what is committed and the high watermarks last seen
+};
+
+class FileSink {
+ public:
+  struct Options {
+    std::string pipeline;  ///< name of the pipeline
+    std::string name;      ///< of the sink within it: "raw-0", "parquet-1"
+    std::string topic;
+    int32_t partitions = 1;
+    SinkConfig config;
+    int64_t memory_bytes = int64_t{16} << 20;  ///< batches kept from planning to writing; beyond it they are read again
+  };
+  struct Seams {
+    client::Client* client = nullptr;
+    StateStore* state = nullptr;
+    Clock* clock = nullptr;
+    FileSystem* files = nullptr;  ///< for file:// targets
+  };
+
+  virtual ~FileSink() = default;
+  /// Carries out plans that a crash left open and starts reading where the last commit ended. Call first, once.
+  virtual absl::Status Open() = 0;
+  /// Waits at most `timeout` for new batches, takes them into chunks, and writes the chunks that are due.
+  virtual absl::Status Step(absl::Duration timeout) = 0;
+  /// Reads up to the high watermarks as they are now and writes everything, whatever the roll limits.
+  virtual absl::Status Finish() = 0;
+  /// Makes a waiting Step return. Thread-safe.
+  virtual void Wake() = 0;
+  virtual SinkProgress progress() const = 0;
+};
+
+/// INVALID_ARGUMENT names the wrong field of `options.config`. The seams must outlive the sink.
+absl::StatusOr<std::unique_ptr<FileSink>> MakeFileSink(FileSink::Options options, const FileSink::Seams& seams);
+
+/// Call once before main returns when any S3 target was made; harmless otherwise. (Arrow's S3 must be finalized before
+/// the process exits.)
+void ShutDownTargets();
+
+}  // namespace sluice::connector
