@@ -1,0 +1,16 @@
+// The metadata store on RocksDB: one database in a folder of its own.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "storage/meta/metadata_store.h"
+
+namespace sluice::storage {
+
+/// Opens the database in `dir`, made when missing (its parent must be there). DataLoss when it is damaged,
+/// FailedPrecondition when another process has it open, otherwise Internal or ResourceExhausted. Blocks.
+absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksMetadataStore(const std::string& dir);
+
+}  // namespace sluice::storage
