@@ -1,0 +1,76 @@
+#include "runtime/system.h"
+
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+
+#include "absl/time/clock.h"
+#include "common/check.h"
+
+namespace sluice::runtime {
+
+absl::Duration SystemClock::Monotonic() const {
+  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+absl::Time SystemClock::Wall() const {
+  return absl::Now();
+}
+
+uint64_t SystemRandom::Next() {
+  if (next_ == block_.size()) {
+    char* to = reinterpret_cast<char*>(block_.data());
+    for (size_t filled = 0; filled < sizeof(block_);) {
+      const ssize_t got = getrandom(to + filled, sizeof(block_) - filled, 0);
+      SLUICE_CHECK(got > 0 || errno == EINTR) << "getrandom failed, errno " << errno;
+      if (got > 0) filled += static_cast<size_t>(got);
+    }
+    next_ = 0;
+  }
+  return block_[next_++];
+}
+
+void TuneMalloc() {
+  constexpr int kMiB = 1 << 20;
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_TRIM_THRESHOLD, 1024 * kMiB);
+  mallopt(M_MMAP_THRESHOLD, 32 * kMiB);
+  mallopt(M_TOP_PAD, 32 * kMiB);
+}
+
+namespace {
+
+sigset_t TerminationSet() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+}  // namespace
+
+TerminationSignals::TerminationSignals() {
+  const sigset_t set = TerminationSet();
+  SLUICE_CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
+  SLUICE_CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+}
+
+int TerminationSignals::Wait() {
+  const sigset_t set = TerminationSet();
+  int signal_number = 0;
+  while (sigwait(&set, &signal_number) != 0) {
+  }
+  return signal_number;
+}
+
+void TerminationSignals::Raise() {
+  kill(getpid(), SIGTERM);
+}
+
+}  // namespace sluice::runtime
