@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Makes an empty Debian 12 root with debootstrap, puts a clone of this commit into it with nothing but git, and runs
+# `./dev run` and `./dev test` there, each twice in a row; the second time must install nothing. Needs root, debootstrap
+# and 8 GB of disk. As the machine's own apt, pip and Go settings are taken along, it works behind a mirror too.
+#
+# Usage: tests/house/fresh-machine.sh [--keep] [COMMAND...]     each COMMAND instead of "run" and "test", for example "test unit"
+set -euo pipefail
+
+top=$(git -C "$(dirname "${BASH_SOURCE[0]}")" rev-parse --show-toplevel)
+keep=
+[ "${1:-}" != --keep ] || { keep=1; shift; }
+[ $# -gt 0 ] || set -- run test
+[ "$(id -u)" = 0 ] || { echo "fresh-machine: needs root" >&2; exit 1; }
+
+root=$(mktemp -d /var/tmp/sluice-fresh.XXXXXX)
+mounted=()
+
+clean_up() {
+  local at
+  for at in "${mounted[@]}"; do
+    umount --lazy "$at"
+  done
+  if [ -n "$keep" ]; then
+    echo "fresh-machine: kept $root"
+  else
+    rm -rf --one-file-system "$root"
+  fi
+}
+trap clean_up EXIT
+
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | head -1)
+echo "fresh-machine: an empty Debian 12 in $root"
+debootstrap --variant=minbase bookworm "$root" ${mirror:+"$mirror"} >"$root.log" 2>&1 || { tail "$root.log" >&2; exit 1; }
+rm -f "$root.log"
+
+# How this machine reaches its package sources, and whom it trusts.
+cp /etc/resolv.conf /etc/hosts "$root/etc/"
+rm -rf "$root/etc/apt/sources.list" "$root/etc/apt/sources.list.d"
+cp -r /etc/apt/sources.list* /etc/apt/apt.conf.d "$root/etc/apt/" 2>/dev/null || true
+[ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
+for trust in /etc/ssl/certs /usr/local/share/ca-certificates; do
+  [ ! -d "$trust" ] || { mkdir -p "$root$trust" && cp -rL "$trust/." "$root$trust/" 2>/dev/null || true; }
+done
+for fs in proc sys dev dev/pts; do
+  mount --bind "/$fs" "$root/$fs"
+  mounted=("$root/$fs" "${mounted[@]}")
+done
+
+settings=()
+while IFS= read -r name; do
+  settings+=("$name=${!name}")
+done < <(compgen -e | grep -E '^(PIP_.*|GOPROXY|GOSUMDB|GONOSUMDB|GONOSUMCHECK|GOFLAGS|GOINSECURE|GOPRIVATE|SSL_CERT_FILE|(https?|no)_proxy|(HTTPS?|NO)_PROXY)$')
+inside() {
+  chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "${settings[@]}" bash -c "$1"
+}
+
+inside 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git >/dev/null'
+git clone -q --no-hardlinks "$top" "$root/root/sluice"
+
+for command in "$@"; do
+  for time in first second; do
+    echo "fresh-machine: ./dev $command, the $time time"
+    from=$SECONDS
+    inside "cd /root/sluice && ./dev $command 2>&1" | tee "$root/output.log"
+    echo "fresh-machine: ./dev $command, the $time time: ok, $((SECONDS - from)) s"
+    if [ "$time" = second ] && grep -qE 'dev: (installing|fetching|building the S3)' "$root/output.log"; then
+      echo "fresh-machine: the second call set something up again" >&2
+      exit 1
+    fi
+  done
+done
+echo "fresh-machine: all is well"
