@@ -35,8 +35,7 @@ rm -f "$root.log"
 
 # How this machine reaches its package sources, and whom it trusts.
 cp /etc/resolv.conf /etc/hosts "$root/etc/"
-rm -rf "$root/etc/apt/sources.list" "$root/etc/apt/sources.list.d"
-cp -r /etc/apt/sources.list* /etc/apt/apt.conf.d "$root/etc/apt/" 2>/dev/null || true
+grep -l '^ *Acquire' /etc/apt/apt.conf.d/* 2>/dev/null | xargs -r cp -t "$root/etc/apt/apt.conf.d/"
 [ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
 for trust in /etc/ssl/certs /usr/local/share/ca-certificates; do
   [ ! -d "$trust" ] || { mkdir -p "$root$trust" && cp -rL "$trust/." "$root$trust/" 2>/dev/null || true; }
