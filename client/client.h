@@ -6,6 +6,7 @@
 // polls with timeout 0).
 //
 // Ownership: what a Client made must be destroyed before it. Destroying the Client cancels what is still under way.
+// With seams from outside, all of it is destroyed on the executor, or while the executor runs on another thread.
 // Threads: any.
 #pragma once
 

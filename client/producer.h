@@ -75,8 +75,8 @@ class Producer {
   /// Takes a copy of the record. An error means that it was not taken and `done` will not run: RESOURCE_EXHAUSTED when
   /// memory is full, INVALID_ARGUMENT for what can never be sent. Thread-safe; on the client's executor it never waits.
   virtual absl::Status Send(const RecordToSend& record, Callback done) = 0;
-  /// Sends what is open and waits until every record sent before has its result; DEADLINE_EXCEEDED when `timeout` ends
-  /// first (the records stay under way). Not on the client's executor.
+  /// Sends what is open and waits until no record is without a result (those that other threads send meanwhile as
+  /// well); DEADLINE_EXCEEDED when `timeout` ends first (the records stay under way). Not on the client's executor.
   virtual absl::Status Flush(absl::Duration timeout) = 0;
   /// Bytes of records without a result.
   virtual size_t memory_used() const = 0;

@@ -1,0 +1,136 @@
+#include "client/core.h"
+
+#include <utility>
+
+#include "absl/strings/str_join.h"
+#include "client/error.h"
+#include "client/wire.h"
+#include "common/text.h"
+#include "sluice/v1/topics.pb.h"
+
+namespace sluice::client {
+
+struct Core::Attempt {
+  std::string method;
+  Bytes request;
+  absl::Duration deadline;
+  Done done;
+  size_t tried = 0;
+  bool redirected = false;
+  std::vector<std::string> failures;
+};
+
+Core::Core(ClientOptions options, const ClientSeams& seams) : options_(std::move(options)), seams_(seams) {}
+
+Channel& Core::ChannelTo(const std::string& address) {
+  std::unique_ptr<Channel>& channel = channels_[address];
+  if (channel == nullptr) channel = seams_.channels->Open(address);
+  return *channel;
+}
+
+void Core::CloseChannels() {
+  channels_.clear();
+}
+
+void Core::CallAny(std::string_view method, Bytes request, absl::Duration timeout, Done done) {
+  auto attempt = std::make_shared<Attempt>();
+  attempt->method = std::string(method);
+  attempt->request = std::move(request);
+  attempt->deadline = clock().Monotonic() + timeout;
+  attempt->done = std::move(done);
+  TryNext(std::move(attempt));
+}
+
+void Core::TryNext(std::shared_ptr<Attempt> attempt) {
+  const absl::Duration left = attempt->deadline - clock().Monotonic();
+  if (attempt->tried == options_.brokers.size() || left <= absl::ZeroDuration()) {
+    return attempt->done(
+        absl::UnavailableError(Cat("no broker can be reached: ", absl::StrJoin(attempt->failures, "; "),
+                                   ". Is sluiced running, and is the list of brokers right?")));
+  }
+  const size_t index = (preferred_ + attempt->tried++) % options_.brokers.size();
+  const std::string& address = options_.brokers[index];
+  ChannelTo(address).Connect(std::min(left, options_.connect_timeout),
+                             [this, attempt, index, &address](const absl::Status& status) {
+                               if (!status.ok()) {
+                                 attempt->failures.emplace_back(status.message());
+                                 return TryNext(attempt);
+                               }
+                               preferred_ = index;
+                               Ask(attempt, address);
+                             });
+}
+
+void Core::Ask(std::shared_ptr<Attempt> attempt, const std::string& address) {
+  const absl::Duration left = attempt->deadline - clock().Monotonic();
+  ChannelTo(address).Call(attempt->method, attempt->request, left, [this, attempt](absl::StatusOr<Bytes> answer) {
+    if (!answer.ok() && !attempt->redirected) {
+      std::optional<ErrorDetail> detail = GetErrorDetail(answer.status());
+      if (detail.has_value() && detail->reason == Reason::kNotLeader && !detail->leader.empty()) {
+        attempt->redirected = true;
+        return Ask(attempt, detail->leader);
+      }
+    }
+    attempt->done(std::move(answer));
+  });
+}
+
+void Core::CallAt(const std::string& address, std::string_view method, Bytes request, absl::Duration timeout,
+                  Done done) {
+  ChannelTo(address).Call(method, std::move(request), timeout, std::move(done));
+}
+
+void Core::FindTopic(const std::string& topic, absl::Duration timeout, RoutesDone done) {
+  if (auto known = routes_.find(topic); known != routes_.end()) return done(known->second);
+  std::vector<RoutesDone>& waiting = asking_[topic];
+  waiting.push_back(std::move(done));
+  if (waiting.size() > 1) return;
+  v1::DescribeTopicRequest request;
+  request.set_name(topic);
+  CallAny("/sluice.v1.Topics/Describe", Serialize(request), timeout, [this, topic](absl::StatusOr<Bytes> answer) {
+    absl::StatusOr<std::shared_ptr<const TopicRoutes>> result = answer.status();
+    if (answer.ok()) {
+      absl::StatusOr<v1::DescribeTopicResponse> response = ParseAs<v1::DescribeTopicResponse>(*answer);
+      if (response.ok()) {
+        auto routes = std::make_shared<TopicRoutes>();
+        routes->leaders.resize(
+            static_cast<size_t>(std::max(response->topic().partitions(), response->partitions_size())));
+        for (const v1::PartitionInfo& partition : response->partitions()) {
+          const auto at = static_cast<size_t>(partition.partition());
+          if (at < routes->leaders.size()) routes->leaders[at] = partition.leader();
+        }
+        result = routes;
+        routes_[topic] = routes;
+      } else {
+        result = response.status();
+      }
+    }
+    std::vector<RoutesDone> all = std::move(asking_[topic]);
+    asking_.erase(topic);
+    for (RoutesDone& each : all) each(result);
+  });
+}
+
+void Core::ForgetTopic(const std::string& topic) {
+  routes_.erase(topic);
+}
+
+absl::StatusOr<std::string> LeaderOf(const TopicRoutes& routes, std::string_view topic, int32_t partition) {
+  ErrorDetail detail;
+  detail.topic = std::string(topic);
+  detail.partition = partition;
+  if (partition < 0 || static_cast<size_t>(partition) >= routes.leaders.size()) {
+    detail.reason = Reason::kUnknownTopic;
+    detail.message =
+        Cat("topic ", topic, " has no partition ", partition, ": it has ", routes.leaders.size(), ", numbered from 0");
+    return MakeError(detail);
+  }
+  const std::string& leader = routes.leaders[static_cast<size_t>(partition)];
+  if (!leader.empty()) return leader;
+  detail.reason = Reason::kNotAvailable;
+  detail.retriable = true;
+  detail.message = Cat("partition ", topic, "/", partition, " has no leader at the moment");
+  return MakeError(detail);
+}
+
+}  // namespace sluice::client

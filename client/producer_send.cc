@@ -1,0 +1,482 @@
+#include <algorithm>
+#include <utility>
+
+#include "client/error.h"
+#include "client/producer_core.h"
+#include "client/producer_wire.h"
+#include "client/wire.h"
+#include "common/check.h"
+#include "common/text.h"
+#include "sluice/v1/log.pb.h"
+
+namespace sluice::client {
+namespace {
+
+// gRPC's cost is by the message: gather partitions up to this. One batch always goes, however large.
+constexpr size_t kRequestBytes = size_t{1} << 20;
+constexpr absl::Duration kTick = absl::Milliseconds(50);
+constexpr absl::Duration kBackoffMax = absl::Seconds(1);
+
+bool MayTryAgain(const ErrorDetail& detail) {
+  switch (detail.reason) {
+    case Reason::kOutcomeUnknown:
+      return false;
+    case Reason::kSequenceBroken:
+    case Reason::kNotLeader:
+    case Reason::kNotAvailable:
+    case Reason::kStaleLeaderEpoch:
+      return true;
+    default:
+      return detail.retriable;
+  }
+}
+
+}  // namespace
+
+absl::Duration ProducerCore::Backoff(int failures) const {
+  return std::min(kBackoffMax, options_.retry_backoff * (1 << std::clamp(failures - 1, 0, 10)));
+}
+
+void ProducerCore::WakeAt(absl::Duration when) {
+  if (wake_at_ <= when) return;
+  wake_at_ = when;
+  core_->executor().PostAfter(when - core_->clock().Monotonic(), [self = shared_from_this(), when] {
+    std::lock_guard lock(self->mutex_);
+    if (self->wake_at_ == when) self->wake_at_ = absl::InfiniteDuration();
+    if (!self->closed_) self->SchedulePump();
+  });
+}
+
+// Where the partition's next batch may go now; empty: nothing to send, or not now. Closes the open batch when it is
+// time.
+std::string ProducerCore::SendableTo(Partition& partition, absl::Duration now) {
+  Topic& topic = *partition.topic;
+  if (partition.broken) {
+    if (!partition.in_flight.empty()) return {};
+    if (now < partition.not_before) {
+      WakeAt(partition.not_before);
+      return {};
+    }
+    partition.broken = false;
+    partition.reset_next = true;
+    while (!partition.retry.empty()) {
+      partition.ready.push_front(std::move(partition.retry.back()));
+      partition.retry.pop_back();
+    }
+  }
+  if (partition.ready.empty() && partition.open != nullptr) {
+    const absl::Duration due = partition.open_since + options_.linger;
+    if (partition.in_flight.empty() || flushing_ > 0 || now >= due) {
+      Seal(partition);
+    } else {
+      WakeAt(due);
+    }
+  }
+  if (partition.ready.empty()) return {};
+  if (topic.routes == nullptr) {
+    if (!topic.asking) Ask(topic);
+    return {};
+  }
+  absl::StatusOr<std::string> leader = LeaderOf(*topic.routes, topic.name, partition.id);
+  if (!leader.ok()) {
+    topic.last_error = leader.status();
+    topic.routes = nullptr;
+    partition.not_before = now + Backoff(++partition.failures);
+    partition.broken = true;
+    WakeAt(partition.not_before);
+    return {};
+  }
+  if (!partition.in_flight.empty() && partition.sent_to != *leader) return {};
+  return *leader;
+}
+
+void ProducerCore::Pump() {
+  Results results;
+  {
+    std::unique_lock lock(mutex_);
+    pump_posted_ = false;
+    if (closed_) return;
+    const absl::Duration now = core_->clock().Monotonic();
+    std::map<std::string, std::vector<Partition*>> by_leader;
+    std::vector<Partition*> still;
+    for (Partition* partition : std::exchange(pending_, {})) {
+      std::string leader = SendableTo(*partition, now);
+      if (!leader.empty()) by_leader[std::move(leader)].push_back(partition);
+      partition->listed = partition->open != nullptr || !partition->ready.empty() || !partition->retry.empty();
+      if (partition->listed) still.push_back(partition);
+    }
+    pending_.insert(pending_.end(), still.begin(), still.end());
+    for (auto& [address, partitions] : by_leader) {
+      Broker& broker = brokers_[address];
+      broker.address = address;
+      if (broker.stream == nullptr) {
+        Connect(broker);
+        continue;
+      }
+      while (!partitions.empty() && broker.requests.size() < static_cast<size_t>(options_.requests_in_flight_max)) {
+        if (!SendRequest(broker, partitions, results, lock)) break;
+      }
+    }
+  }
+  Give(std::move(results));
+}
+
+// One request with at most one batch of each partition; partitions without more leave the list. False when the stream
+// went away meanwhile.
+bool ProducerCore::SendRequest(Broker& broker, std::vector<Partition*>& partitions, Results& results,
+                               std::unique_lock<std::mutex>& lock) {
+  Request request{++last_correlation_id_, {}};
+  size_t bytes = 0;
+  for (Partition* partition : partitions) {
+    if (bytes >= kRequestBytes) break;
+    BatchPtr batch = std::move(partition->ready.front());
+    partition->ready.pop_front();
+    bytes += batch->builder != nullptr ? batch->builder->size_bytes() : batch->encoded.size();
+    partition->sent_to = broker.address;
+    request.items.emplace_back(partition, batch.get());
+    partition->in_flight.push_back(std::move(batch));
+  }
+  // Only the executor touches what is in flight, so encoding, which may compress, needs no lock.
+  lock.unlock();
+  std::vector<std::pair<Partition*, absl::Status>> unbuilt;
+  for (auto& [partition, batch] : request.items) {
+    if (batch->builder == nullptr) continue;
+    absl::StatusOr<record::PendingBatch> built = batch->builder->Build(options_.codec, options_.codec_level);
+    if (!built.ok()) {
+      unbuilt.emplace_back(partition, built.status());
+      continue;
+    }
+    batch->encoded = std::move(*built).Freeze();
+    std::lock_guard relock(mutex_);
+    Spare(std::move(batch->builder));
+  }
+  lock.lock();
+  for (auto& [partition, status] : unbuilt) {
+    // It is the newest of its partition in flight.
+    results.push_back({std::move(partition->in_flight.back()), status, false});
+    partition->in_flight.pop_back();
+    std::erase_if(request.items, [p = partition](const auto& item) { return item.first == p; });
+  }
+  std::erase_if(partitions, [](Partition* partition) { return partition->ready.empty(); });
+  if (request.items.empty()) return true;
+  std::vector<ProduceItemToSend> items;
+  for (auto& [partition, batch] : request.items) {
+    items.push_back({partition->topic->name, partition->id, batch->encoded.view(), std::nullopt,
+                     std::exchange(partition->reset_next, false)});
+  }
+  broker.stream->Send(EncodeProduceRequest(request.correlation_id, items));
+  broker.requests.push_back(std::move(request));
+  return true;
+}
+
+void ProducerCore::Connect(Broker& broker) {
+  if (broker.connecting) return;
+  const absl::Duration now = core_->clock().Monotonic();
+  if (now < broker.not_before) return WakeAt(broker.not_before);
+  broker.connecting = true;
+  core_->ChannelTo(broker.address)
+      .Connect(core_->options().connect_timeout, [self = shared_from_this(), &broker](const absl::Status& status) {
+        std::lock_guard lock(self->mutex_);
+        broker.connecting = false;
+        if (self->closed_) return;
+        broker.last_error = status;
+        if (status.ok()) {
+          self->OpenStream(broker);
+        } else {
+          broker.not_before = self->core_->clock().Monotonic() + self->Backoff(4);
+          // Perhaps another leads by now.
+          for (auto& [name, topic] : self->topics_) {
+            topic->routes = nullptr;
+            self->core_->ForgetTopic(name);
+          }
+        }
+        self->SchedulePump();
+      });
+}
+
+void ProducerCore::OpenStream(Broker& broker) {
+  Stream::Callbacks callbacks;
+  std::weak_ptr<ProducerCore> weak = weak_from_this();
+  callbacks.on_message = [weak, &broker](const Bytes& message) {
+    if (auto self = weak.lock()) self->OnAnswer(broker, message);
+  };
+  callbacks.on_close = [weak, &broker](const absl::Status& status, size_t unsent) {
+    if (auto self = weak.lock()) self->OnClose(broker, status, unsent);
+  };
+  broker.stream = core_->ChannelTo(broker.address).OpenStream("/sluice.v1.Log/Produce", std::move(callbacks));
+}
+
+void ProducerCore::OnAnswer(Broker& broker, const Bytes& message) {
+  absl::StatusOr<v1::ProduceResponse> response = ParseAs<v1::ProduceResponse>(message);
+  Results results;
+  bool understood = response.ok();
+  {
+    std::unique_lock lock(mutex_);
+    if (closed_) return;
+    auto found = broker.requests.end();
+    if (understood) {
+      found = std::find_if(broker.requests.begin(), broker.requests.end(), [&](const Request& request) {
+        return request.correlation_id == response->correlation_id();
+      });
+      understood =
+          found != broker.requests.end() && found->items.size() == static_cast<size_t>(response->results_size());
+    }
+    // Answers of one partition come in order: each must be for the oldest in flight.
+    for (size_t i = 0; understood && i < found->items.size(); ++i) {
+      const std::deque<BatchPtr>& in_flight = found->items[i].first->in_flight;
+      understood = !in_flight.empty() && in_flight.front().get() == found->items[i].second;
+    }
+    if (understood) {
+      for (size_t i = 0; i < found->items.size(); ++i) {
+        Partition& partition = *found->items[i].first;
+        BatchPtr batch = std::move(partition.in_flight.front());
+        partition.in_flight.pop_front();
+        const v1::ProduceResult& result = response->results(static_cast<int>(i));
+        if (result.has_error()) {
+          Fail(partition, std::move(batch), ItemError(result.error()), results);
+          continue;
+        }
+        partition.failures = 0;
+        results.push_back(
+            {std::move(batch),
+             RecordResult{PartitionId(partition.id), Offset(result.base_offset()), result.log_append_time_ms()},
+             result.log_append_time_ms() >= 0});
+      }
+      broker.requests.erase(found);
+      SchedulePump();
+    }
+  }
+  Give(std::move(results));
+  if (!understood) OnClose(broker, absl::InternalError("the broker's answer does not belong to a request"), 0);
+}
+
+// A batch that the broker answered with an error. Everything of its partition that is in flight behind it will be
+// refused.
+void ProducerCore::Fail(Partition& partition, BatchPtr batch, const absl::Status& error, Results& results) {
+  const std::optional<ErrorDetail> detail = GetErrorDetail(error);
+  const absl::Duration now = core_->clock().Monotonic();
+  if (!partition.broken) partition.not_before = now + Backoff(++partition.failures);
+  partition.broken = true;
+  List(partition);
+  if (!detail.has_value() || !MayTryAgain(*detail) || batch->deadline <= now) {
+    results.push_back({std::move(batch), error, false});
+    // What is behind a batch that can never be written need not wait.
+    if (partition.retry.empty() && !(detail.has_value() && MayTryAgain(*detail))) partition.not_before = now;
+    return;
+  }
+  if (detail->reason != Reason::kSequenceBroken) {
+    partition.topic->last_error = error;
+    if (detail->reason == Reason::kNotLeader || detail->reason == Reason::kNotAvailable) {
+      partition.topic->routes = nullptr;
+      core_->ForgetTopic(partition.topic->name);
+    }
+  }
+  partition.retry.push_back(std::move(batch));
+}
+
+void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t unsent) {
+  Results results;
+  {
+    std::unique_lock lock(mutex_);
+    if (closed_) return;
+    broker.stream = nullptr;
+    broker.last_error =
+        status.ok() ? absl::UnavailableError(Cat("broker ", broker.address, " ended the stream")) : status;
+    const absl::Duration now = core_->clock().Monotonic();
+    broker.not_before = now + Backoff(1);
+    std::deque<Request> requests = std::exchange(broker.requests, {});
+    const size_t sent = requests.size() - std::min(unsent, requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      for (auto& [partition, raw] : requests[i].items) {
+        // By identity: answers of one partition are in order, so this is the front.
+        SLUICE_CHECK(partition->in_flight.front().get() == raw) << partition->topic->name << "/" << partition->id;
+        BatchPtr batch = std::move(partition->in_flight.front());
+        partition->in_flight.pop_front();
+        if (!partition->broken) partition->not_before = now + Backoff(++partition->failures);
+        partition->broken = true;
+        List(*partition);
+        partition->topic->routes = nullptr;
+        core_->ForgetTopic(partition->topic->name);
+        if (i >= sent) {
+          partition->retry.push_back(std::move(batch));
+        } else {
+          results.push_back({std::move(batch),
+                             OutcomeUnknown(broker.last_error.ToString(), partition->topic->name, partition->id),
+                             false});
+        }
+      }
+    }
+    SchedulePump();
+  }
+  Give(std::move(results));
+}
+
+void ProducerCore::Ask(Topic& topic) {
+  topic.asking = true;
+  // Posted: the answer may be at hand, and callers hold the lock.
+  core_->executor().Post([self = shared_from_this(), &topic] {
+    self->core_->FindTopic(topic.name, std::min(self->core_->options().timeout, self->options_.delivery_timeout),
+                           [self, &topic](absl::StatusOr<std::shared_ptr<const TopicRoutes>> routes) {
+                             self->OnRoutes(topic, std::move(routes));
+                           });
+  });
+}
+
+void ProducerCore::OnRoutes(Topic& topic, absl::StatusOr<std::shared_ptr<const TopicRoutes>> routes) {
+  std::vector<std::pair<Producer::Callback, absl::Status>> refused;
+  Results results;
+  {
+    std::unique_lock lock(mutex_);
+    if (closed_) return;
+    topic.asking = false;
+    const std::optional<ErrorDetail> detail = GetErrorDetail(routes.status());
+    if (routes.ok()) {
+      topic.routes = *routes;
+      while (topic.partitions.size() < topic.routes->leaders.size()) {
+        auto partition = std::make_unique<Partition>();
+        partition->topic = &topic;
+        partition->id = static_cast<int32_t>(topic.partitions.size());
+        topic.partitions.push_back(std::move(partition));
+      }
+      PlaceWaiting(topic, refused);
+    } else if (detail.has_value() && !detail->retriable) {
+      // The cluster's own word that it cannot be, such as an unknown topic.
+      for (WaitingRecord& waiting : std::exchange(topic.waiting, {})) {
+        memory_used_ -= waiting.memory;
+        --outstanding_;
+        refused.emplace_back(std::move(waiting.done), routes.status());
+      }
+      for (auto& partition : topic.partitions) {
+        if (partition->open != nullptr) partition->ready.push_back(std::move(partition->open));
+        for (auto* queue : {&partition->retry, &partition->ready}) {
+          for (BatchPtr& batch : std::exchange(*queue, {}))
+            results.push_back({std::move(batch), routes.status(), false});
+        }
+      }
+    } else {
+      topic.last_error = routes.status();
+      topic.asking = true;  // nobody else asks before this timer
+      core_->executor().PostAfter(Backoff(3), [self = shared_from_this(), &topic] {
+        std::lock_guard relock(self->mutex_);
+        topic.asking = false;
+        if (!self->closed_ && topic.routes == nullptr && self->outstanding_ > 0) self->Ask(topic);
+      });
+    }
+    memory_freed_.notify_all();
+    if (topic.routes != nullptr) SchedulePump();
+  }
+  for (auto& [done, status] : refused) done(status);
+  Give(std::move(results));
+  std::lock_guard lock(mutex_);
+  if (outstanding_ == 0) all_done_.notify_all();
+}
+
+void ProducerCore::StartTicking() {
+  if (ticking_) return;
+  ticking_ = true;
+  core_->executor().PostAfter(std::min(kTick, options_.delivery_timeout / 4),
+                              [self = shared_from_this()] { self->Tick(); });
+}
+
+absl::Status ProducerCore::NotWritten(const Partition& partition) const {
+  const Topic& topic = *partition.topic;
+  std::string why = Cat("no broker took it within ", absl::FormatDuration(options_.delivery_timeout));
+  if (!topic.last_error.ok()) why += Cat("; ", topic.last_error.message());
+  for (const auto& [address, broker] : brokers_) {
+    if (!broker.last_error.ok()) why += Cat("; ", broker.last_error.message());
+  }
+  return absl::UnavailableError(Cat("the record for ", topic.name, "/", partition.id, " was not written: ", why));
+}
+
+void ProducerCore::ExpirePartition(Partition& partition, absl::Duration now, Results& results,
+                                   std::vector<std::string>& overdue) {
+  if (!partition.in_flight.empty() && partition.in_flight.front()->deadline <= now)
+    overdue.push_back(partition.sent_to);
+  for (auto* queue : {&partition.retry, &partition.ready}) {
+    while (!queue->empty() && queue->front()->deadline <= now) {
+      results.push_back({std::move(queue->front()), NotWritten(partition), false});
+      queue->pop_front();
+    }
+  }
+  if (partition.open != nullptr && partition.open->deadline <= now) {
+    results.push_back({std::move(partition.open), NotWritten(partition), false});
+  }
+}
+
+void ProducerCore::Tick() {
+  Results results;
+  std::vector<std::string> overdue;
+  std::vector<std::pair<Producer::Callback, absl::Status>> late;
+  {
+    std::unique_lock lock(mutex_);
+    ticking_ = false;
+    if (closed_ || outstanding_ == 0) return;
+    const absl::Duration now = core_->clock().Monotonic();
+    for (auto& [name, topic] : topics_) {
+      for (auto& partition : topic->partitions) ExpirePartition(*partition, now, results, overdue);
+      while (!topic->waiting.empty() && topic->waiting.front().deadline <= now) {
+        WaitingRecord waiting = std::move(topic->waiting.front());
+        topic->waiting.pop_front();
+        memory_used_ -= waiting.memory;
+        --outstanding_;
+        late.emplace_back(
+            std::move(waiting.done),
+            absl::UnavailableError(
+                Cat("the record for ", name, " was not written: the topic's leaders could not be learned within ",
+                    absl::FormatDuration(options_.delivery_timeout), "; ", topic->last_error.message())));
+      }
+    }
+    if (!late.empty()) memory_freed_.notify_all();
+    StartTicking();
+  }
+  for (auto& [done, status] : late) done(status);
+  Give(std::move(results));
+  for (const std::string& address : overdue) {
+    // The broker may still write what it has: all of it is unknown, and the stream ends, so that no late answer and no
+    // batch behind the overdue one can confuse the order.
+    Broker& broker = brokers_[address];
+    if (broker.stream == nullptr) continue;
+    OnClose(broker,
+            absl::DeadlineExceededError(
+                Cat("broker ", address, " did not answer within ", absl::FormatDuration(options_.delivery_timeout))),
+            0);
+  }
+  std::lock_guard lock(mutex_);
+  if (outstanding_ == 0) all_done_.notify_all();
+}
+
+void ProducerCore::Close() {
+  Results results;
+  std::vector<Producer::Callback> waiting;
+  {
+    std::unique_lock lock(mutex_);
+    closed_ = true;
+    const absl::Status not_written = absl::CancelledError("the record was not written: the producer was closed");
+    for (auto& [name, topic] : topics_) {
+      for (auto& partition : topic->partitions) {
+        for (BatchPtr& batch : partition->in_flight) {
+          results.push_back({std::move(batch), OutcomeUnknown("the producer was closed", name, partition->id), false});
+        }
+        if (partition->open != nullptr) partition->ready.push_back(std::move(partition->open));
+        for (auto* queue : {&partition->retry, &partition->ready}) {
+          for (BatchPtr& batch : *queue) results.push_back({std::move(batch), not_written, false});
+          queue->clear();
+        }
+        partition->in_flight.clear();
+      }
+      for (WaitingRecord& each : std::exchange(topic->waiting, {})) {
+        memory_used_ -= each.memory;
+        --outstanding_;
+        waiting.push_back(std::move(each.done));
+      }
+    }
+    for (auto& [address, broker] : brokers_) broker.stream = nullptr;
+    memory_freed_.notify_all();
+  }
+  for (Producer::Callback& done : waiting) {
+    done(absl::CancelledError("the record was not written: the producer was closed"));
+  }
+  Give(std::move(results));
+}
+
+}  // namespace sluice::client
