@@ -46,7 +46,7 @@ def step(text):
 
 
 def program(name):
-    path = os.path.join(ROOT, "bin", name)
+    path = os.path.join(os.environ.get("SLUICE_BIN") or os.path.join(ROOT, "bin"), name)
     if not os.path.exists(path):
         raise Wrong(f"{path} is not built")
     return path

@@ -48,7 +48,7 @@ done
 settings=()
 while IFS= read -r name; do
   settings+=("$name=${!name}")
-done < <(compgen -e | grep -E '^(PIP_.*|GOPROXY|GOSUMDB|GONOSUMDB|GONOSUMCHECK|GOFLAGS|GOINSECURE|GOPRIVATE|SSL_CERT_FILE|(https?|no)_proxy|(HTTPS?|NO)_PROXY)$')
+done < <(compgen -e | grep -E '^(PIP_(CERT|PROXY|INDEX_URL|EXTRA_INDEX_URL)|GOPROXY|GOSUMDB|GONOSUMDB|GONOSUMCHECK|GOFLAGS|GOINSECURE|GOPRIVATE|SSL_CERT_FILE|(https?|no)_proxy|(HTTPS?|NO)_PROXY)$')
 inside() {
   chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "${settings[@]}" bash -c "$1"
 }

@@ -1,0 +1,161 @@
+"""Real processes for the end-to-end tests: a broker, the command line, the connector, an S3 server; each can be killed.
+
+Programs come from the folder in SLUICE_BIN (set by CTest), else ./bin. A server that is missing fails the test."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "deploy", "demo"))
+import api  # noqa: E402,F401  (the tests use both through this module)
+import lake  # noqa: E402,F401
+
+LONG = bool(os.environ.get("SLUICE_LONG"))
+
+
+def seeded():
+    """A random source whose seed is printed, so that a failure's choices can be made again with SLUICE_SEED."""
+    seed = int(os.environ.get("SLUICE_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"SLUICE_SEED={seed}", flush=True)
+    return random.Random(seed)
+
+
+def program(name):
+    path = os.path.join(os.environ.get("SLUICE_BIN") or os.path.join(ROOT, "bin"), name)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} is not built")
+    return path
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(what, true, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {seconds} s still not: {what}")
+        time.sleep(0.01)
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:
+            return response.status == 200
+    except urllib.error.HTTPError:
+        return False
+    except OSError:
+        return False
+
+
+class Process:
+    """A program with its output in a log file."""
+
+    def __init__(self, name, arguments, folder, environment=None):
+        self.name = name
+        self.log_path = os.path.join(folder, f"{name}.log")
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, seconds=30):
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=seconds)
+
+    def tail(self, lines=30):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return f"--- {self.log_path}\n" + "".join(file.readlines()[-lines:])
+
+
+class Broker:
+    """One node in `folder`, on ports of its own that stay the same over restarts."""
+
+    def __init__(self, folder, more_config=""):
+        self.folder = folder
+        self.grpc, self.peer, self.http = free_port(), free_port(), free_port()
+        self.address = f"127.0.0.1:{self.grpc}"
+        self.config = os.path.join(folder, "sluiced.yaml")
+        with open(self.config, "w", encoding="utf-8") as file:
+            file.write(f"node: {{ data_dir: {folder}/data }}\n"
+                       f"listen: {{ grpc: 127.0.0.1:{self.grpc}, peer: 127.0.0.1:{self.peer}, http: 127.0.0.1:{self.http} }}\n"
+                       + more_config)
+        self.process = None
+
+    def start(self):
+        self.process = Process("sluiced", [program("sluiced"), "--config", self.config], self.folder)
+
+        def ready():
+            if not self.process.alive():
+                raise RuntimeError(f"sluiced ended with {self.process.process.returncode}\n{self.process.tail()}")
+            return answers(f"http://127.0.0.1:{self.http}/readyz")
+
+        wait_until("sluiced is ready", ready)
+        return self
+
+    def kill(self):
+        self.process.kill()
+
+    def stop(self):
+        code = self.process.stop()
+        if code != 0:
+            raise RuntimeError(f"sluiced ended with {code} after SIGTERM\n{self.process.tail()}")
+
+    def sluice(self, *arguments, input=None, check=True, timeout=60):
+        """Runs the command line against this broker."""
+        done = subprocess.run([program("sluice"), "--brokers", self.address, *arguments], input=input, text=True,
+                              capture_output=True, timeout=timeout)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"sluice {' '.join(arguments)} ended with {done.returncode}: {done.stderr}\n{self.process.tail()}")
+        return done
+
+    def consume(self, topic, partition=0):
+        """Every record of one partition, as the command line's JSON objects."""
+        out = self.sluice("--output", "json", "consume", topic, "--from", "earliest", "--partition", str(partition)).stdout
+        return [json.loads(line) for line in out.splitlines()]
+
+
+class S3Server:
+    """versitygw of `./dev setup` over a folder; a bucket is a folder in it, so results are read from the disk."""
+
+    ACCESS_KEY, SECRET_KEY = "e2e-access", "e2e-secret-key"
+
+    def __init__(self, folder, buckets):
+        self.lake = os.path.join(folder, "s3")
+        for bucket in buckets:
+            os.makedirs(os.path.join(self.lake, bucket))
+        port = free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        deps = os.environ.get("SLUICE_DEPS", os.path.join(ROOT, ".deps"))
+        self.process = Process("versitygw", [os.path.join(deps, "bin", "versitygw"), "--port", f"127.0.0.1:{port}", "--quiet",
+                                             "posix", self.lake], folder,
+                               {"ROOT_ACCESS_KEY": self.ACCESS_KEY, "ROOT_SECRET_KEY": self.SECRET_KEY})
+
+        def listening():
+            if not self.process.alive():
+                raise RuntimeError(self.process.tail())
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until("the S3 server listens", listening)
+
+    def kill(self):
+        self.process.kill()
