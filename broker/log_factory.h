@@ -1,0 +1,59 @@
+// How the broker comes by its logs. In production LogStoreFactory stands behind it (the node's shared journal and
+// segments); a test may put anything that keeps ReplicatedLog's contract in its place.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "broker/api.h"
+#include "common/executor.h"
+#include "common/types.h"
+#include "replication/replicated_log.h"
+
+namespace sluice::broker {
+
+/// When a log starts a new segment.
+struct LogSettings {
+  int64_t segment_bytes = int64_t{64} << 20;
+  absl::Duration segment_age = absl::Hours(7 * 24);
+};
+
+/// What a log may forget; absent bounds keep everything.
+struct RetentionPolicy {
+  std::optional<absl::Duration> age;
+  std::optional<int64_t> bytes;
+};
+
+/// One open log. Everything of it is used on the shard it was opened for, its destruction too.
+class PartitionLog {
+ public:
+  virtual ~PartitionLog() = default;
+  virtual replication::ReplicatedLog& log() = 0;
+  virtual void Configure(const LogSettings& settings) = 0;
+  /// Where the log start may move to so that the policy holds: log_start when nothing is to be forgotten, never above
+  /// the high watermark. Whole segments, so that disk space is freed and not every tick writes an entry.
+  virtual Offset RetentionPoint(const RetentionPolicy& policy, absl::Time now) = 0;
+  /// Answers all that is pending as ReplicatedLog says, then runs `done` on the shard. Once.
+  virtual void Stop(absl::AnyInvocable<void()> done) = 0;
+};
+
+class LogFactory {
+ public:
+  virtual ~LogFactory() = default;
+  /// The replicas that are on disk, in order. Known from opening the factory; does not block.
+  virtual std::vector<ReplicaId> Replicas() const = 0;
+  /// Opens a replica's log, made when it is not there, and answers on `shard` once it takes proposals.
+  virtual void Open(const ReplicaId& replica, Executor& shard, const LogSettings& settings,
+                    Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) = 0;
+  /// Forgets a replica for good, durably, and frees its files; answers on `executor`. Its log, if it was open, was
+  /// stopped and destroyed. OK when there is none.
+  virtual void Drop(const ReplicaId& replica, Executor& executor, Callback<absl::Status> done) = 0;
+};
+
+}  // namespace sluice::broker

@@ -1,0 +1,55 @@
+// NodeBroker: the Broker of one node. Wires the controller, the topics, their partitions and the bounds together, and
+// brings each call to the shard where it belongs.
+//
+// It reaches the world only through what it is given, so that a whole node runs in the simulator.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/api.h"
+#include "broker/log_factory.h"
+#include "broker/topic_settings.h"
+#include "common/executor.h"
+#include "common/file_system.h"
+#include "common/log.h"
+#include "storage/meta/metadata_store.h"
+
+namespace sluice::broker {
+
+struct BrokerOptions {
+  NodeId node{1};
+  Uuid cluster_id;
+  std::string cluster_name;
+  std::string address;  ///< host:port for clients.
+  std::string rack;
+  std::string version;
+  std::string data_dir;  ///< Whose file system is watched.
+
+  int32_t default_partitions = 1;
+  TopicSettings topic_defaults;
+
+  int64_t inflight_bytes_max = int64_t{128} << 20;    ///< Of produce items not answered yet.
+  int64_t disk_free_low_bytes = int64_t{256} << 20;   ///< Fewer free: appends are refused ...
+  int64_t disk_free_high_bytes = int64_t{512} << 20;  ///< ... until there are as many.
+  absl::Duration disk_check_every = absl::Seconds(1);
+  absl::Duration retention_check_every = absl::Minutes(1);
+};
+
+/// All borrowed; they outlive the broker, and no task of theirs runs after it is gone.
+struct BrokerSeams {
+  std::vector<Executor*> shards;  ///< At least one; the first is the controller's home too.
+  BlockingExecutor& blocking;     ///< For the metadata store and the disk's free bytes.
+  Clock& clock;
+  Random& random;  ///< Used on the first shard.
+  FileSystem& files;
+  storage::MetadataStore& metadata;
+  LogFactory& logs;
+  const Logger& log;
+};
+
+std::unique_ptr<Broker> MakeNodeBroker(BrokerOptions options, BrokerSeams seams);
+
+}  // namespace sluice::broker

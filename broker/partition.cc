@@ -1,0 +1,292 @@
+#include "broker/partition.h"
+
+#include <utility>
+
+#include "broker/error.h"
+#include "common/check.h"
+#include "common/text.h"
+
+namespace sluice::broker {
+namespace {
+
+LogSettings LogSettingsOf(const TopicSettings& settings) {
+  return {.segment_bytes = settings.segment_bytes, .segment_age = settings.segment_age};
+}
+
+}  // namespace
+
+Partition::Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
+                     std::unique_ptr<PartitionLog> log)
+    : node_(node),
+      replica_(replica),
+      topic_(std::move(topic)),
+      shard_(shard),
+      settings_(settings),
+      log_(std::move(log)) {}
+
+Error Partition::Fail(Reason reason, std::string message) const {
+  return MakeError(reason, std::move(message), topic_, replica_.partition);
+}
+
+// What a client must meet before anything is read or written here.
+std::optional<Error> Partition::CheckServing(LeaderEpoch client_epoch) const {
+  SLUICE_CHECK(shard_.IsCurrent()) << replica_;
+  if (stopping_) return Fail(stop_reason_, stop_why_);
+  if (!log().IsLeader()) return Fail(Reason::kNotLeader, "this node does not lead the partition");
+  if (client_epoch.value() != 0 && client_epoch != log().leader_epoch()) {
+    // A client that is ahead knows of an election that this node has not heard of yet.
+    return Fail(client_epoch < log().leader_epoch() ? Reason::kStaleLeaderEpoch : Reason::kNotAvailable,
+                Cat("leader epoch ", client_epoch, " given, the partition is at ", log().leader_epoch()));
+  }
+  return std::nullopt;
+}
+
+std::optional<Error> Partition::Admit(const PartitionAppend& append) const {
+  if (append.lane != nullptr && append.lane->broken) {
+    return Fail(Reason::kSequenceBroken,
+                "an earlier item of this partition failed on this stream; send one with reset to go on");
+  }
+  if (auto error = CheckServing(append.leader_epoch)) return error;
+  if (!append.batch.has_value()) {
+    return Fail(Reason::kQuota, Cat("appends in flight would pass limits.inflight_bytes, ", node_.memory.bytes_max()));
+  }
+  if (const auto size = static_cast<int64_t>(append.batch->size_bytes()); size > settings_.message_bytes_max) {
+    return Fail(Reason::kMessageTooLarge,
+                Cat("a batch of ", size, " bytes; max.message.bytes is ", settings_.message_bytes_max));
+  }
+  if (node_.disk.refusing()) {
+    return Fail(Reason::kDiskFull,
+                Cat("the disk has ", node_.disk.free_bytes(), " bytes free; appends are refused below ",
+                    node_.disk.free_low(), " until there are ", node_.disk.free_high()));
+  }
+  return std::nullopt;
+}
+
+void Partition::Append(PartitionAppend append) {
+  if (append.reset && append.lane != nullptr) append.lane->broken = false;
+  if (auto error = Admit(append)) {
+    if (append.lane != nullptr) append.lane->broken = true;
+    ++stats_.produce_errors;
+    append.hold = {};
+    Answer<ProduceOutcome>(std::move(append.done), *std::move(error));
+    return;
+  }
+  Propose(std::move(append));
+}
+
+void Partition::Propose(PartitionAppend append) {
+  int64_t append_time_ms = -1;
+  if (settings_.timestamp_type == TimestampType::kLogAppendTime) {
+    append_time_ms = absl::ToUnixMillis(node_.clock.Wall());
+    append.batch->SetLogAppendTime(append_time_ms);
+  }
+  const auto size = static_cast<int64_t>(append.batch->size_bytes());
+  const int32_t records = append.batch->view().record_count();
+  const Offset end_before = log().bounds().log_end;
+  auto on_done = [self = shared_from_this(), lane = append.lane, hold = std::move(append.hold),
+                  done = std::move(append.done), append_time_ms, size,
+                  records](absl::StatusOr<replication::Committed> committed) mutable {
+    hold = {};
+    if (!committed.ok()) {
+      if (lane != nullptr) lane->broken = true;
+      ++self->stats_.produce_errors;
+      if (self->log_ == nullptr) {
+        done(self->Fail(Reason::kOutcomeUnknown, "the partition stopped before the append was committed"));
+      } else {
+        done(ProposeError(committed.status(), self->log(), self->topic_, self->replica_.partition));
+      }
+      return;
+    }
+    ++self->stats_.produced_batches;
+    self->stats_.produced_records += records;
+    self->stats_.produced_bytes += size;
+    done(ProduceAck{.base_offset = committed->base_offset,
+                    .next_offset = committed->last_offset + 1,
+                    .leader_epoch = committed->leader_epoch,
+                    .log_append_time_ms = append_time_ms});
+  };
+  log().Propose(*std::move(append.batch), append.expected_base_offset, std::move(on_done));
+  // A refusal is answered later, but the session's next item may come before that: it must not overtake. An append that
+  // was taken has its place by now; should it fail yet, those behind it in the log fail with it.
+  if (append.lane != nullptr && log().bounds().log_end == end_before) append.lane->broken = true;
+}
+
+void Partition::Read(Offset offset, int64_t bytes_max, LeaderEpoch client_epoch, Callback<PartitionRead> done) {
+  PartitionRead read;
+  read.next_offset = offset;
+  if (auto error = CheckServing(client_epoch)) {
+    read.error = std::move(error);
+    return Answer(std::move(done), std::move(read));
+  }
+  read.bounds = log().bounds();
+  read.leader_epoch = log().leader_epoch();
+  if (offset == read.bounds.high_watermark && offset >= read.bounds.log_start) {
+    return Answer(std::move(done), std::move(read));  // nothing to read yet: no need to ask the log
+  }
+  ++stats_.fetches;
+  log().Read({.offset = offset, .bytes_max = bytes_max},
+             [self = shared_from_this(), read = std::move(read),
+              done = std::move(done)](absl::StatusOr<replication::ReadResult> result) mutable {
+               if (!result.ok()) {
+                 const auto bounds = self->log_ != nullptr ? self->log().bounds() : read.bounds;
+                 read.error = ReadError(result.status(), bounds, self->topic_, self->replica_.partition);
+               } else {
+                 read.batches = std::move(result->batches);
+                 read.next_offset = result->next_offset;
+                 read.bounds = result->bounds;
+                 for (const auto& batch : read.batches) {
+                   self->stats_.fetched_bytes += static_cast<int64_t>(batch.size_bytes());
+                 }
+               }
+               done(std::move(read));
+             });
+}
+
+replication::ReplicatedLog::WaitId Partition::WaitForCommit(Offset offset, absl::AnyInvocable<void()> wake) {
+  if (log_ == nullptr || stopping_) {
+    shard_.Post(std::move(wake));
+    return 0;
+  }
+  return log().WaitForCommit(offset, std::move(wake));
+}
+
+void Partition::CancelWait(replication::ReplicatedLog::WaitId id) {
+  if (id != 0 && log_ != nullptr) log().CancelWait(id);
+}
+
+void Partition::ListOffsets(const ListOffsetsItem& item, Callback<ListOffsetsOutcome> done) {
+  ListOffsetsOutcome outcome;
+  outcome.topic = topic_;
+  outcome.partition = replica_.partition;
+  if (auto error = CheckServing(LeaderEpoch(0))) {
+    outcome.error = std::move(error);
+    return Answer(std::move(done), std::move(outcome));
+  }
+  log().ReadBarrier([self = shared_from_this(), outcome = std::move(outcome), item,
+                     done = std::move(done)](absl::Status status) mutable {
+    if (status.ok() && self->log_ != nullptr) {
+      return self->AnswerOffset(std::move(outcome), item, std::move(done));
+    }
+    if (status.ok()) status = absl::UnavailableError("the partition stopped");
+    outcome.error = ReadError(status, {}, self->topic_, self->replica_.partition);
+    done(std::move(outcome));
+  });
+}
+
+// Behind the barrier, where what the log says is no older than the question.
+void Partition::AnswerOffset(ListOffsetsOutcome outcome, const ListOffsetsItem& item,
+                             Callback<ListOffsetsOutcome> done) {
+  const replication::LogBounds bounds = log().bounds();
+  outcome.leader_epoch = log().leader_epoch();
+  outcome.log_end = bounds.log_end;
+  switch (item.kind) {
+    case ListOffsetsItem::Kind::kLatest:
+      outcome.offset = bounds.high_watermark;
+      break;
+    case ListOffsetsItem::Kind::kEarliest:
+      outcome.offset = bounds.log_start;
+      break;
+    case ListOffsetsItem::Kind::kLatestData:
+      outcome.offset = log().last_data_offset_end();
+      break;
+    case ListOffsetsItem::Kind::kTimestamp:
+      log().FindTimestamp(item.timestamp_ms,
+                          [self = shared_from_this(), bounds, outcome = std::move(outcome), done = std::move(done)](
+                              absl::StatusOr<std::optional<replication::TimestampOffset>> found) mutable {
+                            if (!found.ok()) {
+                              outcome.error = ReadError(found.status(), bounds, self->topic_, self->replica_.partition);
+                            } else if (found->has_value()) {
+                              outcome.offset = (*found)->offset;
+                              outcome.timestamp_ms = (*found)->timestamp_ms;
+                            }
+                            done(std::move(outcome));
+                          });
+      return;
+    default:
+      outcome.error = Fail(Reason::kInvalidArgument, Cat("kind ", static_cast<int>(item.kind), " is not known"));
+  }
+  done(std::move(outcome));
+}
+
+void Partition::DeleteRecords(Offset before, Callback<DeleteRecordsOutcome> done) {
+  DeleteRecordsOutcome outcome;
+  outcome.topic = topic_;
+  outcome.partition = replica_.partition;
+  outcome.error = CheckServing(LeaderEpoch(0));
+  if (!outcome.error.has_value() && before < Offset(-1)) {
+    outcome.error = Fail(Reason::kInvalidArgument, Cat("before_offset ", before, " is below -1"));
+  }
+  if (outcome.error.has_value()) return Answer(std::move(done), std::move(outcome));
+  const Offset target = before == Offset(-1) ? log().bounds().high_watermark : before;
+  log().AdvanceLogStart(target, [self = shared_from_this(), outcome = std::move(outcome),
+                                 done = std::move(done)](absl::StatusOr<Offset> log_start) mutable {
+    if (log_start.ok()) {
+      outcome.log_start = *log_start;
+    } else if (absl::IsOutOfRange(log_start.status()) && self->log_ != nullptr) {
+      outcome.error = ReadError(log_start.status(), self->log().bounds(), self->topic_, self->replica_.partition);
+    } else if (self->log_ != nullptr) {
+      outcome.error = ProposeError(log_start.status(), self->log(), self->topic_, self->replica_.partition);
+    } else {
+      outcome.error = self->Fail(Reason::kOutcomeUnknown, log_start.status().ToString());
+    }
+    done(std::move(outcome));
+  });
+}
+
+void Partition::ApplySettings(const TopicSettings& settings) {
+  settings_ = settings;
+  if (log_ != nullptr && !stopping_) log_->Configure(LogSettingsOf(settings));
+}
+
+void Partition::EnforceRetention() {
+  if (stopping_ || retention_running_ || !log().IsLeader()) return;
+  const Offset point =
+      log_->RetentionPoint({.age = settings_.retention_age, .bytes = settings_.retention_bytes}, node_.clock.Wall());
+  if (point <= log().bounds().log_start) return;
+  retention_running_ = true;
+  // A failure is met again at the next tick.
+  log().AdvanceLogStart(point,
+                        [self = shared_from_this()](absl::StatusOr<Offset>) { self->retention_running_ = false; });
+}
+
+PartitionStats Partition::stats() const {
+  PartitionStats stats = stats_;
+  stats.topic = topic_;
+  stats.partition = replica_.partition;
+  if (log_ == nullptr) return stats;
+  const replication::LogBounds bounds = log().bounds();
+  stats.log_start = bounds.log_start;
+  stats.high_watermark = bounds.high_watermark;
+  stats.log_end = bounds.log_end;
+  stats.size_bytes = log().size_bytes();
+  return stats;
+}
+
+PartitionInfo Partition::info() const {
+  PartitionInfo info;
+  info.partition = replica_.partition;
+  info.replica_nodes = {node_.id};
+  if (log_ == nullptr) return info;
+  if (log().IsLeader()) {
+    info.leader_node = node_.id;
+    info.leader = node_.address;
+  }
+  info.leader_epoch = log().leader_epoch();
+  info.log_start = log().bounds().log_start;
+  info.high_watermark = log().bounds().high_watermark;
+  info.size_bytes = log().size_bytes();
+  return info;
+}
+
+void Partition::Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done) {
+  SLUICE_CHECK(shard_.IsCurrent() && !stopping_) << replica_;
+  stopping_ = true;
+  stop_reason_ = reason;
+  stop_why_ = std::move(why);
+  log_->Stop([self = shared_from_this(), done = std::move(done)]() mutable {
+    self->log_.reset();
+    done();
+  });
+}
+
+}  // namespace sluice::broker

@@ -1,0 +1,114 @@
+// Partition: one replica's place in the broker: admission before the log, and what clients may ask of it.
+//
+// Always holds: after an item of a session was refused or failed here, no later item of that session reaches the log
+// until one carries reset, so that a client's order is the log's order; the log's callbacks, and the callers', never
+// run inside the call that takes them.
+// Threads: made on any thread; everything else is called on, and every callback runs on, the shard's executor. The log
+// is destroyed on the shard by Stop; what is left may be destroyed anywhere.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "broker/admission.h"
+#include "broker/api.h"
+#include "broker/log_factory.h"
+#include "broker/topic_settings.h"
+#include "common/executor.h"
+
+namespace sluice::broker {
+
+/// One session's standing with one partition.
+struct SessionLane {
+  bool broken = false;  ///< Only the partition's shard touches it, once the lane was handed to it.
+};
+
+/// An append as the shard gets it.
+struct PartitionAppend {
+  std::optional<record::PendingBatch> batch;  ///< Absent when memory ran out: only to be refused, in order.
+  std::optional<Offset> expected_base_offset;
+  LeaderEpoch leader_epoch;
+  bool reset = false;
+  std::shared_ptr<SessionLane> lane;
+  MemoryQuota::Hold hold;
+  Callback<ProduceOutcome> done;
+};
+
+struct PartitionRead {
+  std::optional<Error> error;
+  std::vector<record::Batch> batches;
+  Offset next_offset;
+  replication::LogBounds bounds;
+  LeaderEpoch leader_epoch;
+};
+
+class Partition : public std::enable_shared_from_this<Partition> {
+ public:
+  /// What all partitions of a node share; outlives them.
+  struct Node {
+    Clock& clock;
+    MemoryQuota& memory;
+    const DiskWatermarks& disk;
+    NodeId id;
+    std::string address;  ///< host:port for clients.
+  };
+
+  Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
+            std::unique_ptr<PartitionLog> log);
+
+  const ReplicaId& replica() const { return replica_; }
+  const std::string& topic() const { return topic_; }
+  Executor& shard() const { return shard_; }
+
+  void Append(PartitionAppend append);
+
+  /// Committed batches from `offset`; empty, and without error, at the end of the log.
+  void Read(Offset offset, int64_t bytes_max, LeaderEpoch client_epoch, Callback<PartitionRead> done);
+  /// Runs `wake` once records after `offset` are committed, or the partition stops. 0 when it has stopped: no wake.
+  replication::ReplicatedLog::WaitId WaitForCommit(Offset offset, absl::AnyInvocable<void()> wake);
+  void CancelWait(replication::ReplicatedLog::WaitId id);
+
+  void ListOffsets(const ListOffsetsItem& item, Callback<ListOffsetsOutcome> done);
+  void DeleteRecords(Offset before, Callback<DeleteRecordsOutcome> done);
+
+  void ApplySettings(const TopicSettings& settings);
+  /// Moves the log start up to where the settings let it.
+  void EnforceRetention();
+  PartitionStats stats() const;
+  PartitionInfo info() const;
+
+  /// Refuses what comes from now on with `reason`, answers what is pending, closes the log, then runs `done`. Once.
+  void Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done);
+
+ private:
+  replication::ReplicatedLog& log() const { return log_->log(); }
+  Error Fail(Reason reason, std::string message) const;
+  std::optional<Error> CheckServing(LeaderEpoch client_epoch) const;
+  std::optional<Error> Admit(const PartitionAppend& append) const;
+  void Propose(PartitionAppend append);
+  void AnswerOffset(ListOffsetsOutcome outcome, const ListOffsetsItem& item, Callback<ListOffsetsOutcome> done);
+  /// Later, here: no callback runs inside the call that takes it.
+  template <class T>
+  void Answer(Callback<T> done, T value) {
+    shard_.Post([done = std::move(done), value = std::move(value)]() mutable { done(std::move(value)); });
+  }
+
+  const Node& node_;
+  const ReplicaId replica_;
+  const std::string topic_;
+  Executor& shard_;
+
+  TopicSettings settings_;
+  std::unique_ptr<PartitionLog> log_;  // null once stopped
+  bool stopping_ = false;
+  Reason stop_reason_ = Reason::kNotAvailable;
+  std::string stop_why_;
+  bool retention_running_ = false;
+  PartitionStats stats_;  // the counters only
+};
+
+}  // namespace sluice::broker
