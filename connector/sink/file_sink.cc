@@ -1,0 +1,411 @@
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "common/check.h"
+#include "common/record/record.h"
+#include "common/status_macros.h"
+#include "common/text.h"
+#include "connector/sink/dead_letters.h"
+#include "connector/sink/encoder.h"
+#include "connector/sink/path_template.h"
+#include "connector/sink/sink.h"
+#include "connector/sink/sink_state.h"
+#include "connector/sink/target.h"
+
+namespace sluice::connector {
+
+namespace {
+
+/// Files of one chunk that are written side by side; a chunk with more paths is gone through again for the rest.
+constexpr size_t kOpenFilesMax = 16;
+/// How long a range that is known to be in the log may take to come.
+constexpr absl::Duration kReadTimeout = absl::Seconds(60);
+
+struct Partition {
+  PartitionId id;
+  SinkState state;
+  int64_t version = -1;  // of `state` in the state store
+  bool drained = false;  // Finish has read to `finish_at`
+  Offset finish_at;
+
+  // The chunk being collected: [chunk_first, chunk_next), empty while records is 0.
+  Offset chunk_first;
+  Offset chunk_next;
+  int64_t chunk_records = 0;
+  int64_t chunk_bytes = 0;
+  absl::Duration chunk_opened;
+  // Its batches, while they all fit in memory.
+  std::vector<client::ConsumedBatch> held;
+  bool held_all = true;
+};
+
+class FileSinkImpl : public FileSink {
+ public:
+  FileSinkImpl(Options options, const Seams& seams, PathTemplate path, std::unique_ptr<Target> target)
+      : options_(std::move(options)),
+        seams_(seams),
+        path_(std::move(path)),
+        target_(std::move(target)),
+        dead_letters_(seams.client, options_.pipeline + "/" + options_.name, options_.topic),
+        admin_(seams.client->NewAdmin()),
+        consumer_(seams.client->NewConsumer()) {
+    if (path_.uses_event_time()) event_time_.emplace(options_.config.event_time);
+  }
+
+  absl::Status Open() override;
+  absl::Status Step(absl::Duration timeout) override;
+  absl::Status Finish() override;
+  void Wake() override { consumer_->Wake(); }
+  SinkProgress progress() const override;
+
+ private:
+  using Batches = absl::AnyInvocable<absl::Status(const client::ConsumedBatch&)>;
+  struct OpenFile {
+    std::unique_ptr<OutputFile> file;
+    std::unique_ptr<FileEncoder> encoder;
+    int64_t records = 0;
+  };
+  // What one carrying out of a plan has made, uncommitted.
+  struct Chunk {
+    std::map<std::string, OpenFile> files;  // by folder; all of one pass
+    std::set<std::string> later;            // folders that found no place in this pass
+    const std::set<std::string>* done;      // folders written by earlier passes
+    std::vector<DeadLetter> dead_letters;
+    int64_t records = 0;
+  };
+
+  std::string StateKey(PartitionId partition) const {
+    return Cat("sink/", options_.pipeline, "/", options_.name, "/", options_.topic, "/", partition);
+  }
+  std::string Where(PartitionId partition) const {
+    return Cat("sink ", options_.pipeline, "/", options_.name, ", topic ", options_.topic, ", partition ", partition);
+  }
+  bool Due(const Partition& p) const;
+  absl::Status Collect(client::ConsumedBatch batch);
+  absl::Status WriteChunk(Partition& p);
+  absl::Status CarryOut(Partition& p);
+  absl::Status CommitFiles(Chunk& chunk);
+  absl::Status Save(Partition& p);
+  absl::Status DecideSchema(Partition& p, Offset first, Offset next);
+  absl::Status AddRecord(Format& format, const SinkPlan& plan, const SinkRecord& record,
+                         const std::vector<record::Header>& headers, const std::set<std::string>* only, Chunk* chunk);
+  absl::Status ForEachBatch(Partition& p, Offset first, Offset next, Batches visit);
+  absl::Status ForEachRecord(Partition& p, Offset first, Offset next,
+                             absl::AnyInvocable<absl::Status(const record::Record&)> visit);
+
+  const Options options_;
+  const Seams seams_;
+  const PathTemplate path_;
+  const std::unique_ptr<Target> target_;
+  DeadLetterQueue dead_letters_;
+  const std::unique_ptr<client::Admin> admin_;
+  const std::unique_ptr<client::Consumer> consumer_;
+  std::optional<EventTimeReader> event_time_;
+  std::vector<Partition> partitions_;
+  int64_t held_bytes_ = 0;
+  SinkProgress progress_;
+};
+
+absl::Status FileSinkImpl::Open() {
+  for (int32_t i = 0; i < options_.partitions; ++i) {
+    Partition p;
+    p.id = PartitionId(i);
+    SLUICE_ASSIGN_OR_RETURN(const StateEntry entry, seams_.state->Get(StateKey(p.id)));
+    p.version = entry.version;
+    SLUICE_ASSIGN_OR_RETURN(
+        const client::OffsetAnswer earliest,
+        admin_->ListOffset({.topic = options_.topic, .partition = p.id, .kind = client::OffsetQuery::Kind::kEarliest}));
+    const Offset log_start = earliest.offset.value_or(Offset(0));
+    if (entry.version < 0) {
+      p.state.committed_next = log_start;
+      if (options_.config.kind == SinkKind::kParquet && !options_.config.infer_schema) {
+        p.state.schema = options_.config.columns;
+      }
+    } else {
+      SLUICE_ASSIGN_OR_RETURN(p.state, DecodeSinkState(entry.value));
+      if (log_start > p.state.committed_next) {
+        return absl::DataLossError(
+            Cat(Where(p.id), ": offsets ", p.state.committed_next, " to ", log_start - 1,
+                " were deleted from the topic before the sink wrote them; raise the topic's "
+                "retention, and delete this sink's key in __connect_state to go on without them"));
+      }
+    }
+    if (p.state.plan.has_value()) SLUICE_RETURN_IF_ERROR(CarryOut(p));
+    p.chunk_first = p.chunk_next = p.state.committed_next;
+    consumer_->Assign({options_.topic, p.id}, p.state.committed_next);
+    partitions_.push_back(std::move(p));
+  }
+  return absl::OkStatus();
+}
+
+bool FileSinkImpl::Due(const Partition& p) const {
+  const RollConfig& roll = options_.config.roll;
+  if (p.chunk_records == 0) return false;
+  return (roll.records > 0 && p.chunk_records >= roll.records) || (roll.bytes > 0 && p.chunk_bytes >= roll.bytes) ||
+         (roll.age > absl::ZeroDuration() && seams_.clock->Monotonic() - p.chunk_opened >= roll.age);
+}
+
+absl::Status FileSinkImpl::Collect(client::ConsumedBatch batch) {
+  const auto index = static_cast<size_t>(batch.source.partition.value());
+  SLUICE_CHECK(index < partitions_.size()) << "a batch of partition " << index << " that nobody assigned";
+  Partition& p = partitions_[index];
+  if (p.chunk_records == 0) p.chunk_opened = seams_.clock->Monotonic();
+  const auto size = static_cast<int64_t>(batch.batch.size_bytes());
+  p.chunk_records += batch.batch.next_offset() - std::max(batch.first_offset, batch.batch.base_offset());
+  p.chunk_bytes += size;
+  p.chunk_next = batch.batch.next_offset();
+  if (p.held_all && held_bytes_ + size <= options_.memory_bytes) {
+    held_bytes_ += size;
+    p.held.push_back(std::move(batch));
+  } else if (p.held_all) {
+    for (const client::ConsumedBatch& kept : p.held) held_bytes_ -= static_cast<int64_t>(kept.batch.size_bytes());
+    p.held.clear();
+    p.held_all = false;
+  }
+  return Due(p) ? WriteChunk(p) : absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::Step(absl::Duration timeout) {
+  SLUICE_ASSIGN_OR_RETURN(std::vector<client::ConsumedBatch> batches, consumer_->PollBatches(timeout));
+  for (client::ConsumedBatch& batch : batches) SLUICE_RETURN_IF_ERROR(Collect(std::move(batch)));
+  for (Partition& p : partitions_) {
+    if (Due(p)) SLUICE_RETURN_IF_ERROR(WriteChunk(p));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::Finish() {
+  for (Partition& p : partitions_) {
+    SLUICE_ASSIGN_OR_RETURN(const client::OffsetAnswer latest,
+                            admin_->ListOffset({.topic = options_.topic, .partition = p.id}));
+    p.finish_at = latest.offset.value_or(Offset(0));
+  }
+  absl::Duration progressed = seams_.clock->Monotonic();
+  for (;;) {
+    Offset sum_before, sum_after;
+    bool all = true;
+    for (const Partition& p : partitions_) {
+      const Offset position = consumer_->Position({options_.topic, p.id}).value_or(p.finish_at);
+      sum_before += position.value();
+      all = all && position >= p.finish_at;
+    }
+    if (all) break;
+    SLUICE_RETURN_IF_ERROR(Step(absl::Milliseconds(500)));
+    for (const Partition& p : partitions_) {
+      sum_after += consumer_->Position({options_.topic, p.id}).value_or(p.finish_at).value();
+    }
+    if (sum_after > sum_before) progressed = seams_.clock->Monotonic();
+    if (seams_.clock->Monotonic() - progressed > kReadTimeout) {
+      return absl::DeadlineExceededError(Cat("sink ", options_.pipeline, "/", options_.name, ": topic ", options_.topic,
+                                             " gave nothing for ", absl::FormatDuration(kReadTimeout),
+                                             " before its end"));
+    }
+  }
+  for (Partition& p : partitions_) {
+    if (p.chunk_records > 0) SLUICE_RETURN_IF_ERROR(WriteChunk(p));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::Save(Partition& p) {
+  auto version = seams_.state->Put(StateKey(p.id), EncodeSinkState(p.state), p.version);
+  if (!version.ok()) {
+    if (absl::IsAborted(version.status())) {
+      return absl::AbortedError(Cat(Where(p.id), ": another connector drives this sink; this one stops"));
+    }
+    return version.status();
+  }
+  p.version = *version;
+  return absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::WriteChunk(Partition& p) {
+  if (options_.config.kind == SinkKind::kParquet && !p.state.schema.has_value()) {
+    SLUICE_RETURN_IF_ERROR(DecideSchema(p, p.chunk_first, p.chunk_next));
+  }
+  SLUICE_ASSIGN_OR_RETURN(const Offset dead_letters_from, dead_letters_.End());
+  p.state.plan = SinkPlan{p.chunk_first, p.chunk_next, dead_letters_from};
+  SLUICE_RETURN_IF_ERROR(Save(p));
+  SLUICE_RETURN_IF_ERROR(CarryOut(p));
+  p.chunk_first = p.chunk_next;
+  p.chunk_records = 0;
+  p.chunk_bytes = 0;
+  for (const client::ConsumedBatch& kept : p.held) held_bytes_ -= static_cast<int64_t>(kept.batch.size_bytes());
+  p.held.clear();
+  p.held_all = true;
+  return absl::OkStatus();
+}
+
+// Every file and letter of the plan, then the commit. Runs again after a crash with the same result.
+absl::Status FileSinkImpl::CarryOut(Partition& p) {
+  const SinkPlan plan = *p.state.plan;
+  const SinkConfig& config = options_.config;
+  const std::unique_ptr<Format> format =
+      config.kind == SinkKind::kRaw
+          ? MakeRawFormat(config.codec, config.codec_level)
+          : MakeParquetFormat(p.state.schema.value_or(Schema{}), config.codec, config.codec_level);
+  std::set<std::string> only;  // folders of this pass; the first takes what comes
+  std::set<std::string> done;
+  for (bool first_pass = true; first_pass || !only.empty(); first_pass = false) {
+    Chunk chunk;
+    chunk.done = &done;
+    SLUICE_RETURN_IF_ERROR(ForEachRecord(p, plan.first, plan.next, [&](const record::Record& r) {
+      const SinkRecord record{options_.topic, p.id, r.offset, r.timestamp_ms, r.key, r.value};
+      return AddRecord(*format, plan, record, r.headers, first_pass ? nullptr : &only, &chunk);
+    }));
+    if (first_pass) {
+      SLUICE_RETURN_IF_ERROR(dead_letters_.Append(p.id, plan.dead_letters_from, chunk.dead_letters));
+      progress_.dead_letters += static_cast<int64_t>(chunk.dead_letters.size());
+    }
+    SLUICE_RETURN_IF_ERROR(CommitFiles(chunk));
+    for (const auto& [folder, file] : chunk.files) done.insert(folder);
+    only.clear();
+    for (const std::string& folder : chunk.later) {
+      if (only.size() < kOpenFilesMax) only.insert(folder);
+    }
+  }
+  p.state.plan.reset();
+  p.state.committed_next = plan.next;
+  return Save(p);
+}
+
+absl::Status FileSinkImpl::CommitFiles(Chunk& chunk) {
+  for (auto& [folder, open] : chunk.files) {
+    SLUICE_RETURN_IF_ERROR(open.encoder->Finish());
+    SLUICE_RETURN_IF_ERROR(open.file->Commit());
+    progress_.records += open.records;
+    progress_.files += 1;
+    progress_.file_bytes += open.file->bytes_written();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::AddRecord(Format& format, const SinkPlan& plan, const SinkRecord& record,
+                                     const std::vector<record::Header>& headers, const std::set<std::string>* only,
+                                     Chunk* chunk) {
+  absl::Status fits = absl::OkStatus();
+  int64_t event_time_ms = 0;
+  if (event_time_.has_value()) {
+    auto read = event_time_->Read(record.value.value_or(""));
+    fits = read.status();
+    if (read.ok()) event_time_ms = *read;
+  }
+  if (fits.ok()) fits = format.Prepare(record);
+  if (!fits.ok()) {
+    if (!absl::IsInvalidArgument(fits)) return fits;
+    if (only != nullptr) return absl::OkStatus();
+    DeadLetter letter{.offset = record.offset,
+                      .timestamp_ms = record.timestamp_ms,
+                      .headers = {},
+                      .reason = std::string(Message(fits))};
+    if (record.key.has_value()) letter.key = std::string(*record.key);
+    if (record.value.has_value()) letter.value = std::string(*record.value);
+    for (const record::Header& header : headers) {
+      letter.headers.emplace_back(std::string(header.key),
+                                  header.value.has_value() ? std::optional<std::string>(*header.value) : std::nullopt);
+    }
+    chunk->dead_letters.push_back(std::move(letter));
+    return absl::OkStatus();
+  }
+  std::string folder = path_.Render(options_.topic, record.partition, record.timestamp_ms, event_time_ms);
+  auto at = chunk->files.find(folder);
+  if (at == chunk->files.end()) {
+    const bool elsewhere = only != nullptr && only->count(folder) == 0;
+    if (elsewhere || chunk->files.size() >= kOpenFilesMax) {
+      if (chunk->done->count(folder) == 0) chunk->later.insert(std::move(folder));
+      return absl::OkStatus();
+    }
+    OpenFile made;
+    const std::string name =
+        SinkFileName(options_.topic, record.partition, plan.first, plan.next - 1, format.extension());
+    SLUICE_ASSIGN_OR_RETURN(made.file, target_->Create(folder.empty() ? name : folder + "/" + name));
+    SLUICE_ASSIGN_OR_RETURN(made.encoder, format.Open(made.file.get()));
+    at = chunk->files.emplace(std::move(folder), std::move(made)).first;
+  }
+  ++at->second.records;
+  return at->second.encoder->AddPrepared();
+}
+
+absl::Status FileSinkImpl::DecideSchema(Partition& p, Offset first, Offset next) {
+  SchemaInference inference;
+  SLUICE_RETURN_IF_ERROR(ForEachRecord(p, first, next, [&](const record::Record& record) {
+    if (record.value.has_value()) inference.Add(*record.value);
+    return absl::OkStatus();
+  }));
+  Schema schema = inference.Finish();
+  // Nothing but dead letters: the next chunk decides.
+  if (!schema.empty()) p.state.schema = std::move(schema);
+  return absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::ForEachBatch(Partition& p, Offset first, Offset next, Batches visit) {
+  if (p.held_all && !p.held.empty()) {
+    for (const client::ConsumedBatch& batch : p.held) SLUICE_RETURN_IF_ERROR(visit(batch));
+    return absl::OkStatus();
+  }
+  const client::TopicPartition source{options_.topic, p.id};
+  auto reader = seams_.client->NewConsumer();
+  reader->Assign(source, first);
+  absl::Duration progressed = seams_.clock->Monotonic();
+  while (reader->Position(source).value_or(next) < next) {
+    SLUICE_ASSIGN_OR_RETURN(const auto batches, reader->PollBatches(absl::Seconds(1)));
+    if (!batches.empty()) progressed = seams_.clock->Monotonic();
+    for (const client::ConsumedBatch& batch : batches) {
+      if (batch.batch.base_offset() >= next) return absl::OkStatus();
+      SLUICE_RETURN_IF_ERROR(visit(batch));
+    }
+    if (seams_.clock->Monotonic() - progressed > kReadTimeout) {
+      return absl::DeadlineExceededError(
+          Cat(Where(p.id), ": could not read offsets ", first, " to ", next - 1, " again"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::ForEachRecord(Partition& p, Offset first, Offset next,
+                                         absl::AnyInvocable<absl::Status(const record::Record&)> visit) {
+  return ForEachBatch(p, first, next, [&](const client::ConsumedBatch& consumed) -> absl::Status {
+    SLUICE_ASSIGN_OR_RETURN(record::RecordReader reader, record::RecordReader::Open(consumed.batch.view()));
+    record::Record record;
+    for (;;) {
+      SLUICE_ASSIGN_OR_RETURN(const bool more, reader.Next(&record));
+      if (!more) return absl::OkStatus();
+      if (record.offset < first || record.offset >= next) continue;
+      SLUICE_RETURN_IF_ERROR(visit(record));
+    }
+  });
+}
+
+SinkProgress FileSinkImpl::progress() const {
+  SinkProgress progress = progress_;
+  for (const Partition& p : partitions_) {
+    const auto end = consumer_->HighWatermark({options_.topic, p.id});
+    if (end.has_value() && *end > p.state.committed_next) progress.lag_records += *end - p.state.committed_next;
+  }
+  return progress;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<FileSink>> MakeFileSink(FileSink::Options options, const FileSink::Seams& seams) {
+  const SinkConfig& config = options.config;
+  SLUICE_ASSIGN_OR_RETURN(PathTemplate path, PathTemplate::Parse(config.path));
+  if (path.uses_event_time() && config.event_time.empty()) {
+    return absl::InvalidArgumentError("event_time: `path` uses {event_time:…}, so this must point to it in the record");
+  }
+  if (config.kind == SinkKind::kRaw && config.codec == SinkCodec::kSnappy) {
+    return absl::InvalidArgumentError("codec: a raw sink writes none, gzip or zstd");
+  }
+  if (config.kind == SinkKind::kParquet && config.codec == SinkCodec::kGzip) {
+    return absl::InvalidArgumentError("codec: a parquet sink writes none, snappy or zstd");
+  }
+  if (!config.infer_schema) SLUICE_RETURN_IF_ERROR(CheckSchema(config.columns));
+  SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<Target> target, MakeTarget(config, seams.files));
+  return std::make_unique<FileSinkImpl>(std::move(options), seams, std::move(path), std::move(target));
+}
+
+}  // namespace sluice::connector

@@ -1,0 +1,110 @@
+#include "connector/sink/target.h"
+
+#include <utility>
+
+#include "common/status_macros.h"
+#include "common/text.h"
+
+namespace sluice::connector {
+
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 20;
+
+class LocalFile : public OutputFile {
+ public:
+  LocalFile(FileSystem* files, std::string folder, std::string name, std::unique_ptr<File> file)
+      : files_(files), folder_(std::move(folder)), name_(std::move(name)), file_(std::move(file)) {}
+
+  ~LocalFile() override {
+    if (file_ == nullptr) return;
+    const std::string temporary = file_->path();
+    file_.reset();
+    files_->Remove(temporary).IgnoreError();
+  }
+
+  absl::Status Write(std::string_view data) override {
+    bytes_written_ += static_cast<int64_t>(data.size());
+    buffer_.append(data);
+    return buffer_.size() < kBufferBytes ? absl::OkStatus() : Flush();
+  }
+
+  absl::Status Commit() override {
+    SLUICE_RETURN_IF_ERROR(Flush());
+    SLUICE_RETURN_IF_ERROR(file_->Sync());
+    const std::string temporary = file_->path();
+    SLUICE_RETURN_IF_ERROR(files_->Rename(temporary, folder_ + "/" + name_));
+    file_.reset();
+    return files_->SyncDir(folder_);
+  }
+
+ private:
+  absl::Status Flush() {
+    if (buffer_.empty()) return absl::OkStatus();
+    SLUICE_RETURN_IF_ERROR(file_->WriteAt(position_, buffer_));
+    position_ += static_cast<int64_t>(buffer_.size());
+    buffer_.clear();
+    return absl::OkStatus();
+  }
+
+  FileSystem* const files_;
+  const std::string folder_;
+  const std::string name_;
+  std::unique_ptr<File> file_;
+  std::string buffer_;
+  int64_t position_ = 0;
+};
+
+class LocalTarget : public Target {
+ public:
+  LocalTarget(FileSystem* files, std::string folder) : files_(files), folder_(std::move(folder)) {}
+
+  absl::StatusOr<std::unique_ptr<OutputFile>> Create(const std::string& path) override {
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? folder_ : folder_ + "/" + path.substr(0, slash);
+    const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+    SLUICE_RETURN_IF_ERROR(MakeFolder(folder));
+    const std::string temporary = Cat(folder, "/.", name, ".tmp");
+    SLUICE_ASSIGN_OR_RETURN(const bool left_over, files_->Exists(temporary));
+    if (left_over) SLUICE_RETURN_IF_ERROR(files_->Remove(temporary));
+    SLUICE_ASSIGN_OR_RETURN(auto file, files_->Open(temporary, {.mode = OpenOptions::Mode::kCreateNew}));
+    return std::make_unique<LocalFile>(files_, folder, name, std::move(file));
+  }
+
+ private:
+  // A new folder must survive a power loss as well as the file in it: every parent up to one that was there is synced.
+  absl::Status MakeFolder(const std::string& folder) {
+    SLUICE_ASSIGN_OR_RETURN(const bool there, files_->Exists(folder));
+    if (there) return absl::OkStatus();
+    const size_t slash = folder.rfind('/');
+    const bool has_parent = slash != std::string::npos && slash > 0;
+    if (has_parent) SLUICE_RETURN_IF_ERROR(MakeFolder(folder.substr(0, slash)));
+    SLUICE_RETURN_IF_ERROR(files_->CreateDirs(folder));
+    return files_->SyncDir(has_parent ? folder.substr(0, slash) : slash == 0 ? "/" : ".");
+  }
+
+  FileSystem* const files_;
+  const std::string folder_;
+};
+
+bool TakePrefix(std::string_view prefix, std::string_view* text) {
+  if (!text->starts_with(prefix)) return false;
+  text->remove_prefix(prefix.size());
+  return true;
+}
+
+}  // namespace
+
+std::unique_ptr<Target> MakeLocalTarget(FileSystem* files, std::string folder) {
+  while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
+  return std::make_unique<LocalTarget>(files, std::move(folder));
+}
+
+absl::StatusOr<std::unique_ptr<Target>> MakeTarget(const SinkConfig& config, FileSystem* files) {
+  std::string_view rest = config.to;
+  if (TakePrefix("file://", &rest) && !rest.empty()) return MakeLocalTarget(files, std::string(rest));
+  if (TakePrefix("s3://", &rest) && !rest.empty()) return MakeS3Target(std::string(rest), config.s3);
+  return absl::InvalidArgumentError(Cat("sink target '", config.to, "': must be file://FOLDER or s3://BUCKET/PREFIX"));
+}
+
+}  // namespace sluice::connector
