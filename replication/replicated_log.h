@@ -38,12 +38,13 @@ struct LogBounds {
 };
 
 struct ReadRequest {
-  Offset offset;              ///< First offset wanted.
+  Offset offset;                ///< First offset wanted.
   int64_t bytes_max = 1 << 20;  ///< Stop before exceeding this, but return at least one batch.
 };
 
 struct ReadResult {
-  /// Whole committed batches that tile; the first holds `offset` (and may begin before it). Empty at the end of the log.
+  /// Whole committed batches that tile; the first holds `offset` (and may begin before it). Empty at the end of the
+  /// log.
   std::vector<record::Batch> batches;
   Offset next_offset;  ///< Where to read on: one past the last batch returned, or the offset asked for.
   LogBounds bounds;
