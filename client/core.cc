@@ -88,7 +88,8 @@ void Core::FindTopic(const std::string& topic, absl::Duration timeout, RoutesDon
   v1::DescribeTopicRequest request;
   request.set_name(topic);
   CallAny("/sluice.v1.Topics/Describe", Serialize(request), timeout, [this, topic](absl::StatusOr<Bytes> answer) {
-    absl::StatusOr<std::shared_ptr<const TopicRoutes>> result = answer.status();
+    absl::StatusOr<std::shared_ptr<const TopicRoutes>> result = absl::UnknownError("no answer");
+    if (!answer.ok()) result = answer.status();
     if (answer.ok()) {
       absl::StatusOr<v1::DescribeTopicResponse> response = ParseAs<v1::DescribeTopicResponse>(*answer);
       if (response.ok()) {

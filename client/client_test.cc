@@ -1,0 +1,100 @@
+#include "client/client.h"
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "client/error.h"
+#include "client/producer_wire.h"
+#include "client/testing/client_fixture.h"
+#include "sluice/v1/log.pb.h"
+
+namespace sluice::client {
+
+TEST_CASE("A list of brokers is split, checked, and gets the default port") {
+  CHECK(ParseBrokers("a:1, b,[::1]:7").value() == std::vector<std::string>{"a:1", "b:7400", "[::1]:7"});
+  for (const char* bad : {"", "a:", "a:0", "a:65536", ":7400", "a:x", "a,,b", "http://a:1", "::1"}) {
+    INFO(bad);
+    CHECK(absl::IsInvalidArgument(ParseBrokers(bad).status()));
+  }
+}
+
+TEST_CASE("A produce request written by hand is what the generated class reads") {
+  const std::string batch(100000, 'b');
+  std::vector<ProduceItemToSend> items = {{"t", 0, batch, std::nullopt, false},
+                                          {"topic-2", 300, "xyz", Offset(int64_t{1} << 40), true},
+                                          {"t", 1, "", Offset(0), false}};
+  const Bytes bytes = EncodeProduceRequest(uint64_t{1} << 63, items);
+  v1::ProduceRequest request;
+  REQUIRE(request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
+  CHECK(request.correlation_id() == uint64_t{1} << 63);
+  REQUIRE(request.items_size() == 3);
+  CHECK(request.items(0).topic() == "t");
+  CHECK(request.items(0).batch() == batch);
+  CHECK_FALSE(request.items(0).has_expected_base_offset());
+  CHECK(request.items(1).partition() == 300);
+  CHECK(request.items(1).expected_base_offset() == int64_t{1} << 40);
+  CHECK(request.items(1).reset());
+  CHECK(request.items(2).has_expected_base_offset());
+}
+
+TEST_CASE("An error's detail survives inside a status, and its reason gives the code") {
+  ErrorDetail detail;
+  detail.reason = Reason::kExpectedOffsetMismatch;
+  detail.message = "the log ends at 7";
+  detail.log_end_offset = 7;
+  const absl::Status status = MakeError(detail);
+  CHECK(absl::IsAborted(status));
+  CHECK(GetErrorDetail(status)->log_end_offset == 7);
+  CHECK_FALSE(GetErrorDetail(absl::InternalError("x")).has_value());
+  CHECK(IsOutcomeUnknown(OutcomeUnknown("time over", "t", 1)));
+  CHECK(absl::IsInternal(MakeErrorFromWire("\xff\xff", absl::InternalError("kept"))));
+}
+
+TEST_CASE("The thread executor keeps the order of tasks and of timers, and forgets what is cancelled") {
+  ThreadExecutor executor;
+  std::vector<int> seen;
+  RunOn(executor, [&] {
+    executor.PostAfter(absl::Milliseconds(20), [&] { seen.push_back(3); });
+    executor.PostAfter(absl::Milliseconds(5), [&] { seen.push_back(2); });
+    const Executor::TimerId never = executor.PostAfter(absl::Milliseconds(10), [&] { seen.push_back(99); });
+    executor.Post([&] { seen.push_back(1); });
+    executor.Cancel(never);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  RunOn(executor, [&] { CHECK(seen == std::vector<int>{1, 2, 3}); });
+}
+
+TEST_CASE_METHOD(ClientFixture, "Admin creates, describes and asks offsets, and says what it cannot find") {
+  auto admin = client->NewAdmin();
+  REQUIRE(admin->CreateTopic({"made", 3, 0, {}}).ok());
+  auto described = admin->DescribeTopic("made");
+  REQUIRE(described.ok());
+  CHECK(described->partitions.size() == 3);
+  auto offset = admin->ListOffset({"made", PartitionId(1), OffsetQuery::Kind::kLatest});
+  REQUIRE(offset.ok());
+  CHECK(offset->offset == Offset(1));
+  CHECK(offset->log_end == Offset(1));
+  CHECK(absl::IsNotFound(admin->DescribeTopic("other").status()));
+  CHECK(absl::IsNotFound(admin->ListOffset({"made", PartitionId(9)}).status()));
+}
+
+TEST_CASE_METHOD(ClientFixture, "A call to a cluster that cannot be reached names the brokers tried") {
+  On([&] { broker.reachable = false; });
+  const absl::Status status = client->NewAdmin()->ListTopics().status();
+  CHECK(absl::IsUnavailable(status));
+  CHECK_THAT(std::string(status.message()), Catch::Contains(FakeBroker::kAddress));
+}
+
+TEST_CASE("Over gRPC a port where nobody listens is UNAVAILABLE, quickly and with the address") {
+  ClientOptions options;
+  options.brokers = {"127.0.0.1:1"};
+  auto client = Connect(options).value();
+  const auto start = std::chrono::steady_clock::now();
+  const absl::Status status = client->NewAdmin()->ListTopics().status();
+  CHECK(absl::IsUnavailable(status));
+  CHECK_THAT(std::string(status.message()), Catch::Contains("127.0.0.1:1"));
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(4));
+}
+
+}  // namespace sluice::client

@@ -1,0 +1,78 @@
+// A broker in memory behind the channel seam, for tests of what stands on the client: topics, logs that begin with a
+// control batch as real ones do, compare-and-append, fetches without long polls, and faults on demand.
+//
+// Threads: everything on the executor; a test's thread goes through RunOn (client/await.h).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "client/admin.h"
+#include "client/channel.h"
+#include "client/error.h"
+#include "common/executor.h"
+#include "common/record/batch.h"
+
+namespace sluice::client {
+
+class FakeBroker : public ChannelFactory {
+ public:
+  explicit FakeBroker(Executor& executor) : executor_(executor) {}
+  std::unique_ptr<Channel> Open(const std::string& address) override;
+
+  static constexpr char kAddress[] = "fake:7400";
+
+  void CreateTopic(const std::string& name, int partitions);
+  /// Values of the data records in a partition's log, in order.
+  std::vector<std::string> Values(const TopicPartition& partition) const;
+  /// Appends one batch of these values, as another writer would.
+  void AppendValues(const TopicPartition& partition, const std::vector<std::string>& values);
+  void AppendControl(const TopicPartition& partition);
+  /// Ends every produce stream, with the answers that were held back lost.
+  void BreakStreams(const absl::Status& status);
+  /// Answers what was held back.
+  void Release();
+
+  struct Log {
+    std::vector<record::Batch> batches;
+    Offset start;
+    Offset end() const { return batches.empty() ? Offset(0) : batches.back().next_offset(); }
+  };
+
+  // Faults.
+  bool reachable = true;
+  bool silent = false;        // unary calls are never answered, and end by their time limit
+  bool hold_answers = false;  // of produce streams: written, but the answer waits
+  /// Asked before each item is written; what it returns is the item's error.
+  std::function<std::optional<ErrorDetail>(const TopicPartition&)> refuse;
+  /// Asked for each fetch item; may change the bytes that go out.
+  std::function<void(std::string* batches)> tamper;
+
+  // What happened.
+  int streams_opened = 0;
+  int requests = 0;
+  int items = 0;
+  int resets = 0;
+  std::map<std::string, int> calls;  // by method
+
+  std::map<TopicPartition, Log> logs;
+
+ private:
+  friend class FakeChannel;
+  friend class FakeStream;
+
+  absl::StatusOr<Bytes> Answer(std::string_view method, const Bytes& request);
+  std::string Produce(const Bytes& request, std::set<TopicPartition>* refused);
+  std::string Fetch(const Bytes& request);
+  std::string ListOffsets(const Bytes& request);
+
+  Executor& executor_;
+  std::set<class FakeStream*> streams_;
+};
+
+}  // namespace sluice::client
