@@ -1,0 +1,78 @@
+// Log.Fetch: one long poll.
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "broker/rpc/handlers.h"
+
+namespace sluice::broker::rpc {
+namespace {
+
+constexpr size_t kItemsMax = 10'000;
+constexpr absl::Duration kWaitMax = absl::Minutes(5);
+
+class FetchHandler final : public Handler, public std::enable_shared_from_this<FetchHandler> {
+ public:
+  FetchHandler(Services& services, std::shared_ptr<Call> call) : services_(services), call_(std::move(call)) {}
+
+  void OnStart() override { call_->ReadNext(); }
+  void OnReadsDone() override { call_->Fail(MakeError(Reason::kInvalidArgument, "the request has no message")); }
+  void OnMessage(grpc::ByteBuffer message) override;
+  // What there is so far is still answered.
+  void OnDrain() override { Stop(); }
+  void OnGone() override { Stop(); }
+
+ private:
+  void Stop() {
+    draining_ = true;
+    if (fetch_ != nullptr) fetch_->Cancel();
+  }
+  void Begin(v1::FetchRequest request);
+
+  Services& services_;
+  const std::shared_ptr<Call> call_;
+  FetchHandle fetch_;  // this and `draining_` on the call's thread
+  bool draining_ = false;
+};
+
+void FetchHandler::OnMessage(grpc::ByteBuffer message) {
+  v1::FetchRequest request;
+  if (!ParseSmall(&message, &request)) {
+    return call_->Fail(MakeError(Reason::kInvalidArgument, "the request is not a FetchRequest of at most 1 MiB"));
+  }
+  if (static_cast<size_t>(request.items_size()) > kItemsMax) {
+    return call_->Fail(MakeError(Reason::kInvalidArgument, "items: more than 10000"));
+  }
+  Begin(std::move(request));
+}
+
+void FetchHandler::Begin(v1::FetchRequest request) {
+  FetchSpec spec;
+  std::vector<Offset> asked;
+  for (const v1::FetchItem& item : request.items()) {
+    spec.items.push_back(FromProto(item));
+    asked.push_back(spec.items.back().offset);
+  }
+  spec.wait_max = std::clamp(absl::Milliseconds(request.max_wait_ms()), absl::ZeroDuration(), kWaitMax);
+  if (draining_) spec.wait_max = absl::ZeroDuration();
+  // An answer behind the deadline is of no use: stop a little before.
+  const absl::Duration left = call_->deadline() - services_.clock.Wall();
+  spec.wait_max = std::min(spec.wait_max, std::max(left - absl::Milliseconds(50), absl::ZeroDuration()));
+  spec.bytes_min = std::max(request.min_bytes(), 1);
+  spec.bytes_max =
+      request.max_bytes() > 0 ? std::min<int64_t>(request.max_bytes(), kFetchBytesMax) : kFetchBytesDefault;
+  fetch_ = services_.broker.Fetch(
+      std::move(spec), [call = call_, correlation_id = request.correlation_id(), structured = request.structured(),
+                        asked = std::move(asked)](std::vector<FetchOutcome> outcomes) {
+        call->Reply(structured ? Serialize(DecodeOutcomes(correlation_id, asked, outcomes))
+                               : ToByteBuffer(EncodeFetchResponse(correlation_id, outcomes)));
+      });
+}
+
+}  // namespace
+
+std::shared_ptr<Handler> MakeFetchHandler(Services& services, std::shared_ptr<Call> call) {
+  return std::make_shared<FetchHandler>(services, std::move(call));
+}
+
+}  // namespace sluice::broker::rpc

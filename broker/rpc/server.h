@@ -1,0 +1,49 @@
+// The gRPC server: the public API on the network. The only thing of this folder that others see; nothing of gRPC shows.
+//
+// Always holds: one completion queue and one thread for each of `threads`; a request waits in memory only as long as
+// the broker needs to answer it, and while requests hold more than their budget no more are read. Threads: Start and
+// Shutdown from one thread, the rest from any.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "broker/api.h"
+#include "common/executor.h"
+
+namespace sluice::broker::rpc {
+
+struct ServerOptions {
+  std::string address = "127.0.0.1:7400";  ///< host:port; port 0 takes any free one.
+  int threads = 1;
+  int64_t message_bytes_max = 16 << 20;   ///< Of one request.
+  int64_t inflight_bytes_max = 64 << 20;  ///< Of all requests that are not answered; reading stops there.
+  int streams_max = 10'000;               ///< Calls under way, of all connections together.
+};
+
+struct ServerStats {
+  int64_t calls_started = 0;
+  int64_t calls_refused = 0;
+  int64_t calls_active = 0;
+  int64_t inflight_bytes = 0;
+};
+
+class Server {
+ public:
+  /// Binds and serves. `broker` and `clock` outlive the server. UNAVAILABLE when the address cannot be bound.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, Broker& broker,
+                                                       const Clock& clock);
+  virtual ~Server() = default;  // shuts down at once when Shutdown was not called
+
+  /// The port bound.
+  virtual int port() const = 0;
+  /// Refuses new calls, answers what is in flight, and returns once every call has ended or `grace` has passed; what is
+  /// left then is cancelled. The broker must still be running.
+  virtual void Shutdown(absl::Duration grace) = 0;
+  virtual ServerStats stats() const = 0;
+};
+
+}  // namespace sluice::broker::rpc
