@@ -51,8 +51,8 @@ struct JournalTail {
   std::string file;       // path of the last file
   int64_t offset = 0;     // where its valid frames end
   int64_t bytes_cut = 0;  // of frames after that point, which were damaged; 0 is a clean end
-  /// What was cut was surely never acknowledged. False: a torn write and a damaged acknowledged one look the same here,
-  /// so a replica must not vote before a leader has confirmed its log; a sole voter goes on and reports bytes_cut.
+  /// Nothing was cut. False: a torn write and a damaged acknowledged one look the same here, so a replica must not vote
+  /// before a leader has confirmed its log; a sole voter goes on and reports bytes_cut.
   bool vouched = true;
 };
 
@@ -63,8 +63,9 @@ class ReplayVisitor {
   virtual ~ReplayVisitor() = default;
   /// Once, first: the registry after replay. Segment files that it does not list are left over from a drop.
   virtual absl::Status OnState(const JournalState& state) = 0;
-  /// Each append that reaches beyond its replica's checkpoint and is still part of the log, in order of position within
-  /// a segment, never beyond the segment's end. The same bytes may come twice. `bytes` may begin below the checkpoint.
+  /// Each append that reaches beyond its replica's checkpoint and is still part of the log, ordered by replica, segment
+  /// and position, never beyond the segment's end. Together they cover everything from the checkpoint to the end; the
+  /// first may begin below the checkpoint, and two may overlap with the same bytes.
   virtual absl::Status OnAppend(const AppendRecord& append) = 0;
 };
 

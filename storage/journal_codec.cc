@@ -1,0 +1,409 @@
+#include "storage/journal_codec.h"
+
+#include <cstring>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "common/crc32c.h"
+#include "common/endian.h"
+#include "common/status_macros.h"
+
+namespace sluice::storage {
+
+namespace {
+
+using journal_format::RecordType;
+
+// Writes fixed fields one after the other.
+class FieldWriter {
+ public:
+  template <class T>
+  FieldWriter& Put(T value) {
+    StoreLittle(fields_ + size_, value);
+    size_ += sizeof(T);
+    return *this;
+  }
+  FieldWriter& Put(const Uuid& value) {
+    std::memcpy(fields_ + size_, value.bytes.data(), value.bytes.size());
+    size_ += value.bytes.size();
+    return *this;
+  }
+  FieldWriter& Put(const ReplicaId& value) { return Put(value.topic).Put(value.partition.value()); }
+  FieldWriter& Put(Offset value) { return Put(value.value()); }
+  FieldWriter& Put(LeaderEpoch value) { return Put(value.value()); }
+  FieldWriter& Put(const SegmentId& value) { return Put(value.base).Put(value.epoch); }
+  FieldWriter& Put(const HardState& value) {
+    return Put(value.term).Put(value.voted_for.node.value()).Put(value.voted_for.incarnation);
+  }
+  std::string_view view() const { return {fields_, size_}; }
+
+ private:
+  char fields_[journal_format::kFieldBytesMax];
+  size_t size_ = 0;
+};
+
+// Reads them back; past the end it yields zeros and remembers.
+class FieldReader {
+ public:
+  explicit FieldReader(std::string_view fields) : left_(fields) {}
+
+  template <class T>
+  T Get() {
+    T value{};
+    if (left_.size() < sizeof(T)) {
+      short_ = true;
+      return value;
+    }
+    value = LoadLittle<T>(left_.data());
+    left_.remove_prefix(sizeof(T));
+    return value;
+  }
+  Uuid GetUuid() {
+    Uuid value;
+    if (left_.size() < value.bytes.size()) {
+      short_ = true;
+      return value;
+    }
+    std::memcpy(value.bytes.data(), left_.data(), value.bytes.size());
+    left_.remove_prefix(value.bytes.size());
+    return value;
+  }
+  ReplicaId GetReplica() {
+    const Uuid topic = GetUuid();
+    return {topic, PartitionId(Get<int32_t>())};
+  }
+  Offset GetOffset() { return Offset(Get<int64_t>()); }
+  SegmentId GetSegment() {
+    const Offset base = GetOffset();
+    return {base, LeaderEpoch(Get<int32_t>())};
+  }
+  HardState GetHardState() {
+    const LeaderEpoch term(Get<int32_t>());
+    const NodeId node(Get<int32_t>());
+    return {term, {node, GetUuid()}};
+  }
+  bool Complete() const { return !short_ && left_.empty(); }
+
+ private:
+  std::string_view left_;
+  bool short_ = false;
+};
+
+struct Parts {
+  RecordType type;
+  FieldWriter fields;
+  std::string_view payload;
+  uint32_t payload_crc32c = 0;
+};
+
+Parts PartsOf(const AppendRecord& r) {
+  Parts parts{RecordType::kAppend, {}, r.bytes.view(), r.crc32c};
+  parts.fields.Put(r.replica).Put(r.segment).Put(r.position).Put(r.next_offset).Put(r.max_timestamp_ms);
+  return parts;
+}
+Parts PartsOf(const TruncateRecord& r) {
+  Parts parts{RecordType::kTruncate, {}, {}};
+  parts.fields.Put(r.replica).Put(r.keep).Put(r.position).Put(r.crc32c).Put(r.next_offset).Put(r.max_timestamp_ms);
+  return parts;
+}
+Parts PartsOf(const ResetRecord& r) {
+  Parts parts{RecordType::kReset, {}, {}};
+  parts.fields.Put(r.replica).Put(r.next_offset);
+  return parts;
+}
+Parts PartsOf(const LogStartRecord& r) {
+  Parts parts{RecordType::kLogStart, {}, {}};
+  parts.fields.Put(r.replica).Put(r.log_start);
+  return parts;
+}
+Parts PartsOf(const HardStateRecord& r) {
+  Parts parts{RecordType::kHardState, {}, {}};
+  parts.fields.Put(r.replica).Put(r.hard_state);
+  return parts;
+}
+Parts PartsOf(const RaftConfigRecord& r) {
+  Parts parts{RecordType::kRaftConfig, {}, r.config.view(), Crc32c(r.config.view())};
+  parts.fields.Put(r.replica);
+  return parts;
+}
+Parts PartsOf(const CheckpointRecord& r) {
+  Parts parts{RecordType::kCheckpoint, {}, {}};
+  parts.fields.Put(r.replica).Put(r.segment).Put(r.position);
+  return parts;
+}
+Parts PartsOf(const CreateRecord& r) {
+  Parts parts{RecordType::kCreate, {}, {}};
+  parts.fields.Put(r.replica).Put(r.incarnation);
+  return parts;
+}
+Parts PartsOf(const DropRecord& r) {
+  Parts parts{RecordType::kDrop, {}, {}};
+  parts.fields.Put(r.replica);
+  return parts;
+}
+
+absl::StatusOr<AnyJournalRecord> DecodeSnapshot(FieldReader& fields, std::string_view payload) {
+  ReplicaSnapshotRecord r;
+  r.replica = fields.GetReplica();
+  r.state.incarnation = fields.GetUuid();
+  r.state.hard_state = fields.GetHardState();
+  r.state.log_start = fields.GetOffset();
+  r.state.next_offset = fields.GetOffset();
+  r.state.checkpoint.segment = fields.GetSegment();
+  r.state.checkpoint.position = fields.Get<int64_t>();
+  const uint64_t segments = fields.Get<uint32_t>();
+  if (segments * journal_format::kSnapshotSegmentBytes > payload.size()) {
+    return absl::DataLossError("a replica's snapshot is shorter than its number of segments");
+  }
+  for (uint64_t i = 0; i < segments; ++i) {
+    FieldReader one(payload.substr(0, journal_format::kSnapshotSegmentBytes));
+    SegmentState segment;
+    segment.id = one.GetSegment();
+    segment.end_position = one.Get<int64_t>();
+    segment.crc32c = one.Get<uint32_t>();
+    segment.next_offset = one.GetOffset();
+    segment.max_timestamp_ms = one.Get<int64_t>();
+    segment.closed = one.Get<uint8_t>() != 0;
+    r.state.segments.push_back(segment);
+    payload.remove_prefix(journal_format::kSnapshotSegmentBytes);
+  }
+  r.state.raft_config = Bytes::Copy(payload);
+  return r;
+}
+
+absl::StatusOr<AnyJournalRecord> DecodeRecord(RecordType type, FieldReader& fields, std::string_view payload,
+                                              uint32_t payload_crc32c, const std::shared_ptr<const void>& owner) {
+  switch (type) {
+    case RecordType::kAppend: {
+      AppendRecord r;
+      r.replica = fields.GetReplica();
+      r.segment = fields.GetSegment();
+      r.position = fields.Get<int64_t>();
+      r.next_offset = fields.GetOffset();
+      r.max_timestamp_ms = fields.Get<int64_t>();
+      r.bytes = Bytes::Wrap(payload, owner);
+      r.crc32c = payload_crc32c;
+      return JournalRecord(std::move(r));
+    }
+    case RecordType::kTruncate: {
+      TruncateRecord r;
+      r.replica = fields.GetReplica();
+      r.keep = fields.GetSegment();
+      r.position = fields.Get<int64_t>();
+      r.crc32c = fields.Get<uint32_t>();
+      r.next_offset = fields.GetOffset();
+      r.max_timestamp_ms = fields.Get<int64_t>();
+      return JournalRecord(r);
+    }
+    case RecordType::kReset: {
+      const ReplicaId replica = fields.GetReplica();
+      return JournalRecord(ResetRecord{replica, fields.GetOffset()});
+    }
+    case RecordType::kLogStart: {
+      const ReplicaId replica = fields.GetReplica();
+      return JournalRecord(LogStartRecord{replica, fields.GetOffset()});
+    }
+    case RecordType::kHardState: {
+      const ReplicaId replica = fields.GetReplica();
+      return JournalRecord(HardStateRecord{replica, fields.GetHardState()});
+    }
+    case RecordType::kRaftConfig:
+      return JournalRecord(RaftConfigRecord{fields.GetReplica(), Bytes::Copy(payload)});
+    case RecordType::kCheckpoint: {
+      const ReplicaId replica = fields.GetReplica();
+      const SegmentId segment = fields.GetSegment();
+      return JournalRecord(CheckpointRecord{replica, segment, fields.Get<int64_t>()});
+    }
+    case RecordType::kCreate: {
+      const ReplicaId replica = fields.GetReplica();
+      return JournalRecord(CreateRecord{replica, fields.GetUuid()});
+    }
+    case RecordType::kDrop:
+      return JournalRecord(DropRecord{fields.GetReplica()});
+    case RecordType::kOpening: {
+      OpeningRecord r;
+      r.disk = fields.GetUuid();
+      r.supersedes_from = fields.Get<uint64_t>();
+      r.continues_after = fields.Get<uint64_t>();
+      r.replica_count = fields.Get<uint64_t>();
+      return r;
+    }
+    case RecordType::kReplicaSnapshot:
+      return DecodeSnapshot(fields, payload);
+    case RecordType::kSegmentRange:
+      return absl::DataLossError("a SegmentRange record, which format version 1 reserves and never writes");
+  }
+  return absl::DataLossError(absl::StrCat("record type ", static_cast<int>(type), ", which version 1 does not have"));
+}
+
+struct RecordSpan {
+  RecordType type;
+  std::string_view fields;
+  std::string_view payload;
+  uint32_t payload_crc32c;
+};
+
+// Splits the records part of a frame without believing any length; `*crc` is extended over headers and fields.
+absl::StatusOr<std::vector<RecordSpan>> SplitRecords(std::string_view records, uint32_t count, uint32_t* crc) {
+  using namespace journal_format;
+  std::vector<RecordSpan> spans;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (records.size() < kRecordHeaderBytes) return absl::DataLossError("records run past the frame's end");
+    const size_t field_bytes = LoadLittle<uint16_t>(records.data() + kFieldBytesAt);
+    const size_t payload_bytes = LoadLittle<uint32_t>(records.data() + kPayloadBytesAt);
+    const size_t covered = kRecordHeaderBytes + field_bytes;
+    if (records.size() < covered || records.size() - covered < payload_bytes) {
+      return absl::DataLossError("records run past the frame's end");
+    }
+    *crc = Crc32c(records.substr(0, covered), *crc);
+    spans.push_back({static_cast<RecordType>(records[kTypeAt]), records.substr(kRecordHeaderBytes, field_bytes),
+                     records.substr(covered, payload_bytes),
+                     LoadLittle<uint32_t>(records.data() + kPayloadChecksumAt)});
+    records.remove_prefix(covered + payload_bytes);
+  }
+  if (!records.empty()) return absl::DataLossError("records end before the frame does");
+  return spans;
+}
+
+}  // namespace
+
+size_t EncodedBytes(const JournalRecord& record) {
+  size_t payload = 0;
+  if (const auto* append = std::get_if<AppendRecord>(&record)) payload = append->bytes.size();
+  if (const auto* config = std::get_if<RaftConfigRecord>(&record)) payload = config->config.size();
+  // No record has more than 64 bytes of fields; an upper bound is all that is asked.
+  return journal_format::kRecordHeaderBytes + 64 + payload;
+}
+
+void FrameBuilder::Begin(size_t bytes) {
+  buffer_.Reserve(journal_format::kFrameHeaderBytes + bytes, 0);
+  used_ = journal_format::kFrameHeaderBytes;
+  record_count_ = 0;
+  covered_crc32c_ = 0;
+  covered_bytes_ = 0;
+}
+
+void FrameBuilder::AddParts(RecordType type, std::string_view fields, std::string_view payload,
+                            uint32_t payload_crc32c) {
+  using namespace journal_format;
+  const size_t covered = kRecordHeaderBytes + fields.size();
+  buffer_.Reserve(used_ + covered + payload.size(), used_);
+  char* at = buffer_.data() + used_;
+  StoreLittle(at + kTypeAt, static_cast<uint8_t>(type));
+  StoreLittle(at + kRecordReservedAt, uint8_t{0});
+  StoreLittle(at + kFieldBytesAt, static_cast<uint16_t>(fields.size()));
+  StoreLittle(at + kPayloadBytesAt, static_cast<uint32_t>(payload.size()));
+  StoreLittle(at + kPayloadChecksumAt, payload_crc32c);
+  std::memcpy(at + kRecordHeaderBytes, fields.data(), fields.size());
+  if (!payload.empty()) std::memcpy(at + covered, payload.data(), payload.size());
+  covered_crc32c_ = Crc32c({at, covered}, covered_crc32c_);
+  covered_bytes_ += covered;
+  used_ += covered + payload.size();
+  ++record_count_;
+}
+
+void FrameBuilder::Add(const JournalRecord& record) {
+  std::visit(
+      [this](const auto& r) {
+        const Parts parts = PartsOf(r);
+        AddParts(parts.type, parts.fields.view(), parts.payload, parts.payload_crc32c);
+      },
+      record);
+}
+
+void FrameBuilder::Add(const OpeningRecord& r) {
+  FieldWriter fields;
+  fields.Put(r.disk).Put(r.supersedes_from).Put(r.continues_after).Put(r.replica_count);
+  AddParts(RecordType::kOpening, fields.view(), {}, 0);
+}
+
+void FrameBuilder::Add(const ReplicaSnapshotRecord& r) {
+  const ReplicaState& state = r.state;
+  FieldWriter fields;
+  fields.Put(r.replica).Put(state.incarnation).Put(state.hard_state).Put(state.log_start).Put(state.next_offset);
+  fields.Put(state.checkpoint.segment).Put(state.checkpoint.position);
+  fields.Put(static_cast<uint32_t>(state.segments.size()));
+  std::string payload;
+  payload.reserve(state.segments.size() * journal_format::kSnapshotSegmentBytes + state.raft_config.size());
+  for (const SegmentState& segment : state.segments) {
+    FieldWriter one;
+    one.Put(segment.id).Put(segment.end_position).Put(segment.crc32c).Put(segment.next_offset);
+    one.Put(segment.max_timestamp_ms).Put(static_cast<uint8_t>(segment.closed));
+    payload.append(one.view());
+  }
+  payload.append(state.raft_config.view());
+  AddParts(RecordType::kReplicaSnapshot, fields.view(), payload, Crc32c(payload));
+}
+
+std::string_view FrameBuilder::Finish(FrameHeader header) {
+  using namespace journal_format;
+  const auto padded = static_cast<size_t>(RoundUpToBlock(static_cast<int64_t>(used_)));
+  buffer_.Reserve(padded, used_);
+  char* at = buffer_.data();
+  StoreLittle(at + kMagicAt, kMagic);
+  StoreLittle(at + kVersionAt, kVersion);
+  StoreLittle(at + kFlagsAt, header.flags);
+  StoreLittle(at + kFileSequenceAt, header.file_sequence);
+  std::memcpy(at + kFileIdAt, header.file_id.bytes.data(), header.file_id.bytes.size());
+  StoreLittle(at + kFrameAt, header.frame);
+  StoreLittle(at + kLastSyncedAt, header.last_synced);
+  StoreLittle(at + kLengthAt, static_cast<uint32_t>(used_));
+  StoreLittle(at + kRecordCountAt, record_count_);
+  StoreLittle(at + kReservedAt, uint32_t{0});
+  StoreLittle(at + kChecksumAt, Crc32cCombine(Crc32c({at, kChecksumAt}), covered_crc32c_, covered_bytes_));
+  std::memset(at + used_, 0, padded - used_);
+  return {at, padded};
+}
+
+std::optional<FrameHeader> PeekFrameHeader(std::string_view data) {
+  using namespace journal_format;
+  if (data.size() < kFrameHeaderBytes) return std::nullopt;
+  FrameHeader header;
+  header.magic = LoadLittle<uint32_t>(data.data() + kMagicAt);
+  header.flags = LoadLittle<uint16_t>(data.data() + kFlagsAt);
+  header.file_sequence = LoadLittle<uint64_t>(data.data() + kFileSequenceAt);
+  header.file_id = *Uuid::FromBytes(data.substr(kFileIdAt, 16));
+  header.frame = LoadLittle<uint64_t>(data.data() + kFrameAt);
+  header.last_synced = LoadLittle<uint64_t>(data.data() + kLastSyncedAt);
+  header.length = LoadLittle<uint32_t>(data.data() + kLengthAt);
+  header.record_count = LoadLittle<uint32_t>(data.data() + kRecordCountAt);
+  return header;
+}
+
+absl::StatusOr<Frame> DecodeFrame(std::string_view data, const std::shared_ptr<const void>& owner) {
+  using namespace journal_format;
+  const std::optional<FrameHeader> header = PeekFrameHeader(data);
+  if (!header || header->magic != kMagic) return absl::DataLossError("no frame starts here");
+  if (header->length < kFrameHeaderBytes || header->length > data.size()) {
+    return absl::DataLossError(absl::StrCat("frame of ", header->length, " bytes, ", data.size(), " are there"));
+  }
+  uint32_t crc = Crc32c(data.substr(0, kChecksumAt));
+  SLUICE_ASSIGN_OR_RETURN(
+      const std::vector<RecordSpan> spans,
+      SplitRecords(data.substr(kFrameHeaderBytes, header->length - kFrameHeaderBytes), header->record_count, &crc));
+  if (crc != LoadLittle<uint32_t>(data.data() + kChecksumAt)) {
+    return absl::DataLossError("the frame's checksum does not fit");
+  }
+  const uint16_t version = LoadLittle<uint16_t>(data.data() + kVersionAt);
+  if (version != kVersion) {
+    return absl::DataLossError(absl::StrCat("format version ", version, ", this program reads ", kVersion));
+  }
+  Frame frame{*header, {}};
+  frame.records.reserve(spans.size());
+  for (const RecordSpan& span : spans) {
+    if (Crc32c(span.payload) != span.payload_crc32c) {
+      return absl::DataLossError("a record's payload does not fit its checksum");
+    }
+    FieldReader fields(span.fields);
+    SLUICE_ASSIGN_OR_RETURN(AnyJournalRecord record,
+                            DecodeRecord(span.type, fields, span.payload, span.payload_crc32c, owner));
+    if (!fields.Complete()) {
+      return absl::DataLossError(
+          absl::StrCat("fields of record type ", static_cast<int>(span.type), " are too short or too long"));
+    }
+    frame.records.push_back(std::move(record));
+  }
+  return frame;
+}
+
+}  // namespace sluice::storage

@@ -1,0 +1,356 @@
+// Crashes at every write and sync, and damage at every byte: what was answered OK is there, and what comes back is a
+// prefix of what was submitted; or the journal refuses and says where.
+#include <catch2/catch.hpp>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "storage/journal_codec.h"
+#include "tests/simulation/journal_rig.h"
+
+namespace sluice::storage {
+
+namespace {
+
+using simulation::CollectingVisitor;
+using simulation::JournalRig;
+using simulation::NextAppend;
+using simulation::SegmentModel;
+using simulation::SimFaultCounts;
+using simulation::SimFileSystem;
+using simulation::SimRandom;
+using simulation::TestReplica;
+
+// What was submitted, in order, and how much of it was answered OK.
+struct History {
+  std::vector<JournalRecord> records;
+  size_t acknowledged = 0;
+};
+
+// Draws records that fit, one after the other.
+class Drawer {
+ public:
+  explicit Drawer(uint64_t seed) : random_(seed) {}
+
+  JournalRecord Next() {
+    while (true) {
+      JournalRecord record = Draw();
+      if (!state_.Apply(record).ok()) continue;
+      return record;
+    }
+  }
+  const JournalState& state() const { return state_; }
+  void Restart(JournalState state) { state_ = std::move(state); }
+
+ private:
+  JournalRecord Draw() {
+    const ReplicaId id = TestReplica(static_cast<int32_t>(random_.Below(3)));
+    const ReplicaState* replica = state_.Find(id);
+    const uint64_t salt = random_.Next() >> 1;
+    if (replica == nullptr) return CreateRecord{id, Uuid::FromRandom(salt, 1)};
+    const SegmentState* last = replica->segments.empty() ? nullptr : &replica->segments.back();
+    switch (random_.Below(20)) {
+      case 0:
+        return HardStateRecord{id, {replica->hard_state.term + 1, {NodeId(1), Uuid::FromRandom(salt, 2)}}};
+      case 1:
+        return RaftConfigRecord{id, Bytes::Copy("config " + std::to_string(salt))};
+      case 2:
+        return LogStartRecord{id, replica->next_offset};
+      case 3:
+        return random_.OneIn(3) ? JournalRecord(ResetRecord{id, replica->next_offset + 5}) : DropRecord{id};
+      case 4:
+        if (last == nullptr) break;
+        return TruncateRecord{id,           last->id,          last->end_position,
+                              last->crc32c, last->next_offset, last->max_timestamp_ms};
+      case 5:
+        if (last == nullptr || last->id.base < replica->log_start) break;
+        return TruncateRecord{id, last->id, 0, 0, last->id.base, 0};
+      case 6:
+      case 7:
+      case 8:
+      case 9:
+        if (last == nullptr) break;
+        return CheckpointRecord{id, last->id, last->end_position};
+      default:
+        break;
+    }
+    const size_t size = random_.OneIn(8) ? 1 + random_.Below(9000) : 1 + random_.Below(800);
+    return NextAppend(state_, id, size, random_.OneIn(6), ++epoch_, salt);
+  }
+
+  SimRandom random_;
+  JournalState state_;
+  int32_t epoch_ = 0;
+};
+
+// Submits `count` drawn records, several to an entry and several entries at a time, until all are answered or the
+// world stops.
+void Work(JournalRig& rig, Drawer& drawer, History& history, size_t count, SimRandom& random) {
+  for (size_t i = 0; i < count && rig.fatal.ok();) {
+    for (uint64_t entries = 1 + random.Below(3); entries > 0; --entries) {
+      std::vector<JournalRecord> records;
+      for (uint64_t n = 1 + random.Below(3); n > 0; --n, ++i) {
+        records.push_back(drawer.Next());
+        history.records.push_back(records.back());
+      }
+      rig.Submit(std::move(records), [&history, upto = history.records.size()](absl::Status status) {
+        if (status.ok()) history.acknowledged = upto;
+      });
+    }
+    rig.scheduler.RunFor(absl::Microseconds(static_cast<int64_t>(random.Below(400))));
+  }
+  rig.scheduler.RunUntilIdle(100'000);
+}
+
+// How many records `rig` came back with: the largest prefix that gives its state and its bytes. -1: it is no prefix.
+int64_t PrefixOf(const History& history, const JournalRig& rig) {
+  JournalState state;
+  SegmentModel model;
+  int64_t found = -1;
+  for (size_t n = 0; n <= history.records.size(); ++n) {
+    if (state == rig.state && rig.visitor.Compare(model).empty()) found = static_cast<int64_t>(n);
+    if (n == history.records.size()) break;
+    model.Apply(history.records[n], state);
+    REQUIRE(state.Apply(history.records[n]).ok());
+  }
+  return found;
+}
+
+void Add(SimFaultCounts& sum, const SimFaultCounts& more) {
+  sum.crashes += more.crashes;
+  sum.writes_lost += more.writes_lost;
+  sum.writes_torn += more.writes_torn;
+  sum.writes_kept += more.writes_kept;
+  sum.names_lost += more.names_lost;
+}
+
+// Every file of the journal, for putting it back.
+std::map<std::string, std::string> Files(SimFileSystem& fs) {
+  std::map<std::string, std::string> files;
+  const auto names = fs.List("data/journal");
+  for (const std::string& name : *names) files[name] = fs.Contents("data/journal/" + name);
+  return files;
+}
+
+void PutBack(SimFileSystem& fs, const std::map<std::string, std::string>& files) {
+  REQUIRE(fs.CreateDirs("data/journal").ok());
+  for (const auto& [name, contents] : files) fs.SetContents("data/journal/" + name, contents);
+}
+
+// A journal of a few files whose last one has several frames, and how it came about.
+std::map<std::string, std::string> SmallJournal(History& history) {
+  SimFileSystem fs(5);
+  JournalRig rig(fs, 5);
+  REQUIRE(rig.Open(16384).ok());
+  Drawer drawer(5);
+  for (int i = 0; i < 14; ++i) {
+    history.records.push_back(drawer.Next());
+    REQUIRE(rig.Write(history.records.back()).ok());
+  }
+  history.acknowledged = history.records.size();
+  rig.Stop();
+  return Files(fs);
+}
+
+// The frames of one life of one file: where they stand and which.
+struct Place {
+  int64_t offset;
+  FrameHeader header;
+};
+std::vector<Place> FramesOf(const std::string& contents) {
+  std::vector<Place> places;
+  std::optional<Uuid> id;
+  for (int64_t at = 0; at < static_cast<int64_t>(contents.size());) {
+    auto frame = DecodeFrame(std::string_view(contents).substr(static_cast<size_t>(at)), nullptr);
+    if (!frame.ok() || (id && frame->header.file_id != *id)) break;
+    id = frame->header.file_id;
+    places.push_back({at, frame->header});
+    at += frame->PaddedBytes();
+  }
+  return places;
+}
+
+// Opens a tampered journal: a prefix comes back, or it refuses and names file and offset. Returns whether it refused.
+bool PrefixOrRefusal(const std::map<std::string, std::string>& files, const History& history, int64_t* prefix) {
+  SimFileSystem fs(1);
+  PutBack(fs, files);
+  JournalRig rig(fs);
+  const absl::Status status = rig.Open(16384);
+  if (!status.ok()) {
+    const std::string message(status.message());
+    CHECK((status.code() == absl::StatusCode::kDataLoss || status.code() == absl::StatusCode::kFailedPrecondition));
+    CHECK(message.find("data/journal/") != std::string::npos);
+    CHECK(message.find("at byte ") != std::string::npos);
+    return true;
+  }
+  *prefix = PrefixOf(history, rig);
+  CHECK(*prefix >= 0);
+  rig.Kill();
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("a crash at any write or sync, also while recovering, loses nothing that was answered") {
+  constexpr size_t kRecords = 300;
+  uint64_t operations = 0;
+  {
+    SimFileSystem fs(1);
+    JournalRig rig(fs, 1);
+    REQUIRE(rig.Open().ok());
+    Drawer drawer(1);
+    History history;
+    SimRandom random(1);
+    Work(rig, drawer, history, kRecords, random);
+    REQUIRE(history.acknowledged == history.records.size());
+    REQUIRE(rig.journal->stats().files_recycled > 0);
+    operations = fs.operations();
+    rig.Kill();
+  }
+  REQUIRE(operations > 100);
+  SimFaultCounts sum;
+  uint64_t tails_cut = 0;
+  uint64_t recoveries_crashed = 0;
+  for (uint64_t n = 1; n <= operations + 10; ++n) {
+    for (uint64_t variant = 0; variant < 4; ++variant) {
+      const uint64_t seed = n * 100 + variant;
+      CAPTURE(seed);
+      SimFileSystem fs(seed);
+      History history;
+      SimRandom random(1);
+      JournalRig rig(fs, 1);
+      fs.CrashAt(n);
+      if (rig.Open().ok()) {
+        Drawer drawer(1);
+        Work(rig, drawer, history, kRecords, random);
+      }
+      rig.Kill();
+      fs.Crash();
+      JournalRig again(fs, seed);
+      // Half of the time the machine dies once more while it recovers.
+      if (variant % 2 == 1) {
+        fs.CrashAt(fs.operations() + 1 + SimRandom(seed).Below(14));
+        if (!again.Open().ok()) ++recoveries_crashed;
+        again.Kill();
+        fs.Crash();
+      }
+      const absl::Status status = again.Open();
+      REQUIRE(status == absl::OkStatus());
+      if (again.tail.bytes_cut > 0) ++tails_cut;
+      const int64_t prefix = PrefixOf(history, again);
+      REQUIRE(prefix >= static_cast<int64_t>(history.acknowledged));
+      // What was recovered once is durable: another power loss takes nothing of it.
+      again.Kill();
+      fs.Crash();
+      JournalRig third(fs, seed);
+      REQUIRE(third.Open() == absl::OkStatus());
+      REQUIRE(PrefixOf(history, third) == prefix);
+      // And work goes on.
+      Drawer drawer(seed);
+      drawer.Restart(third.state);
+      history.records.resize(static_cast<size_t>(prefix));
+      history.acknowledged = history.records.size();
+      Work(third, drawer, history, 20, random);
+      REQUIRE(history.acknowledged == history.records.size());
+      third.Stop();
+      REQUIRE(again.Open() == absl::OkStatus());
+      REQUIRE(PrefixOf(history, again) == static_cast<int64_t>(history.records.size()));
+      again.Kill();
+      Add(sum, fs.counts());
+    }
+  }
+  REQUIRE(sum.writes_lost > 0);
+  REQUIRE(sum.writes_torn > 0);
+  REQUIRE(sum.writes_kept > 0);
+  REQUIRE(sum.names_lost > 0);
+  REQUIRE(tails_cut > 0);
+  REQUIRE(recoveries_crashed > 0);
+}
+
+TEST_CASE("a flipped bit at any byte gives a prefix, or a refusal when the frame is known to be synced") {
+  History history;
+  const auto files = SmallJournal(history);
+  REQUIRE(files.size() >= 2);
+  uint64_t last_synced = 0;
+  for (const auto& [name, contents] : files) {
+    for (const Place& place : FramesOf(contents)) last_synced = std::max(last_synced, place.header.last_synced);
+  }
+  SimRandom random(3);
+  uint64_t refused = 0;
+  uint64_t shortened = 0;
+  for (const auto& [name, contents] : files) {
+    const std::vector<Place> places = FramesOf(contents);
+    for (size_t byte = 0; byte < contents.size(); ++byte) {
+      // Of what stands between and behind frames, only a part.
+      const auto place = std::find_if(places.begin(), places.end(), [&](const Place& p) {
+        return static_cast<int64_t>(byte) >= p.offset && static_cast<int64_t>(byte) < p.offset + p.header.length;
+      });
+      if (place == places.end() && byte % 97 != 0) continue;
+      CAPTURE(name, byte);
+      auto damaged = files;
+      damaged[name][byte] = static_cast<char>(damaged[name][byte] ^ (1 << random.Below(8)));
+      int64_t prefix = -1;
+      if (PrefixOrRefusal(damaged, history, &prefix)) {
+        ++refused;
+        REQUIRE(place != places.end());
+        continue;
+      }
+      if (prefix < static_cast<int64_t>(history.records.size())) {
+        ++shortened;
+        REQUIRE(place != places.end());
+        REQUIRE(place->header.frame > last_synced);
+      }
+    }
+  }
+  REQUIRE(refused > 0);
+  REQUIRE(shortened > 0);
+}
+
+TEST_CASE("a file cut at any byte gives a prefix or a refusal, and a file that is missing in the middle refuses") {
+  History history;
+  const auto files = SmallJournal(history);
+  uint64_t refused = 0;
+  uint64_t shortened = 0;
+  for (const auto& [name, contents] : files) {
+    for (size_t length = 0; length < contents.size(); length += length % 4096 < 80 ? 1 : 61) {
+      CAPTURE(name, length);
+      auto damaged = files;
+      damaged[name].resize(length);
+      int64_t prefix = -1;
+      if (PrefixOrRefusal(damaged, history, &prefix)) {
+        ++refused;
+        // The newest file may always have been cut short by a crash.
+        REQUIRE(name != files.rbegin()->first);
+      } else if (prefix < static_cast<int64_t>(history.records.size())) {
+        ++shortened;
+        REQUIRE(name == files.rbegin()->first);
+      }
+    }
+  }
+  REQUIRE(refused > 0);
+  REQUIRE(shortened > 0);
+}
+
+TEST_CASE("a read that goes wrong once does not cost what is on the disk") {
+  History history;
+  const auto files = SmallJournal(history);
+  for (uint64_t read = 1; read <= 2 * files.size(); ++read) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+      SimFileSystem fs(seed);
+      PutBack(fs, files);
+      fs.FlipBitOfRead(read);
+      JournalRig rig(fs);
+      if (!rig.Open(16384).ok()) continue;  // seen, and refused
+      REQUIRE(PrefixOf(history, rig) == static_cast<int64_t>(history.records.size()));
+      rig.Kill();
+    }
+    SimFileSystem fs(read);
+    PutBack(fs, files);
+    fs.FailCall(SimFileSystem::Call::kRead, read);
+    JournalRig rig(fs);
+    REQUIRE_FALSE(rig.Open(16384).ok());
+  }
+}
+
+}  // namespace sluice::storage

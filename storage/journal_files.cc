@@ -1,0 +1,158 @@
+#include "storage/journal_files.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace sluice::storage {
+
+namespace {
+
+constexpr char kUnfinished[] = ".tmp";
+constexpr int64_t kPrewriteBytes = int64_t{1} << 20;
+// Recyclable files kept for later: each saves writing a whole file of zeros at a rotation.
+constexpr size_t kSparesMax = 4;
+
+std::string ParentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == 0) return "/";
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+}  // namespace
+
+absl::Status JournalFiles::PrepareDir() {
+  SLUICE_RETURN_IF_ERROR(fs_.CreateDirs(options_.dir));
+  SLUICE_RETURN_IF_ERROR(fs_.SyncDir(ParentOf(options_.dir)));
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(options_.dir));
+  for (const std::string& name : names) {
+    if (absl::EndsWith(name, kUnfinished)) SLUICE_RETURN_IF_ERROR(fs_.Remove(absl::StrCat(options_.dir, "/", name)));
+  }
+  return absl::OkStatus();
+}
+
+void JournalFiles::Adopt(const ReplayedJournal& replayed) {
+  older_.assign(replayed.files.begin(), replayed.files.end());
+  held_ = replayed.last_counting_file;
+  last_sequence_ = replayed.last_file;
+  last_frame_ = replayed.last_frame;
+  last_synced_ = replayed.last_synced;
+}
+
+void JournalFiles::Supersede(uint64_t from) {
+  for (JournalFileInfo& file : older_) file.superseded = file.superseded || file.sequence >= from;
+  held_ = 0;
+}
+
+std::vector<size_t> JournalFiles::Recyclable(const JournalPins& pins) const {
+  std::vector<size_t> found;
+  bool oldest = true;  // replay walks the files in order, so of those that count only the oldest can go
+  for (size_t i = 0; i < older_.size(); ++i) {
+    const JournalFileInfo& file = older_[i];
+    if (!file.superseded) oldest = oldest && file.sequence != held_ && !pins.IsPinned(file.sequence);
+    if (file.superseded || oldest) found.push_back(i);
+  }
+  return found;
+}
+
+absl::Status JournalFiles::Create(const std::string& path) {
+  const std::string unfinished = path + kUnfinished;
+  SLUICE_ASSIGN_OR_RETURN(const bool left_over, fs_.Exists(unfinished));
+  if (left_over) SLUICE_RETURN_IF_ERROR(fs_.Remove(unfinished));
+  const auto fill = [&]() -> absl::Status {
+    SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
+                            fs_.Open(unfinished, {.mode = OpenOptions::Mode::kCreateNew, .direct = true}));
+    SLUICE_RETURN_IF_ERROR(file->Allocate(options_.file_bytes));
+    AlignedBuffer zeros(static_cast<size_t>(std::min(kPrewriteBytes, options_.file_bytes)));
+    std::fill_n(zeros.data(), zeros.capacity(), '\0');
+    for (int64_t at = 0; at < options_.file_bytes; at += kPrewriteBytes) {
+      const int64_t count = std::min(kPrewriteBytes, options_.file_bytes - at);
+      SLUICE_RETURN_IF_ERROR(file->WriteAt(at, {zeros.data(), static_cast<size_t>(count)}));
+    }
+    return file->Sync();
+  };
+  if (absl::Status status = fill(); !status.ok()) {
+    fs_.Remove(unfinished).IgnoreError();  // gives the space back; what went wrong is the error to report
+    return status;
+  }
+  ++created_;
+  return fs_.Rename(unfinished, path);
+}
+
+absl::Status JournalFiles::StartFile(const JournalPins& pins) {
+  const uint64_t sequence = last_sequence_ + 1;
+  const std::string path = JournalFilePath(options_.dir, sequence);
+  const std::vector<size_t> recyclable = Recyclable(pins);
+  JournalFileInfo next{.sequence = sequence, .path = path, .bytes = options_.file_bytes};
+  if (!recyclable.empty()) {
+    const size_t spare = recyclable.front();
+    SLUICE_RETURN_IF_ERROR(fs_.Rename(older_[spare].path, path));
+    next.bytes = std::max(next.bytes, older_[spare].bytes);
+    older_.erase(older_.begin() + static_cast<std::ptrdiff_t>(spare));
+    ++recycled_;
+  } else {
+    SLUICE_RETURN_IF_ERROR(Create(path));
+  }
+  SLUICE_RETURN_IF_ERROR(fs_.SyncDir(options_.dir));
+  SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
+                          fs_.Open(path, {.mode = OpenOptions::Mode::kReadWrite, .direct = true}));
+  if (file_ != nullptr) older_.push_back(current_);
+  file_ = std::move(file);
+  current_ = std::move(next);
+  last_sequence_ = sequence;
+  file_id_ = Uuid::FromRandom(options_.random->Next(), options_.random->Next());
+  offset_ = 0;
+  opening_end_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status JournalFiles::WriteFrame(std::string_view frame) {
+  SLUICE_RETURN_IF_ERROR(file_->WriteAt(offset_, frame));
+  offset_ += static_cast<int64_t>(frame.size());
+  current_.bytes = std::max(current_.bytes, offset_);
+  return absl::OkStatus();
+}
+
+absl::Status JournalFiles::RemoveSpares(const JournalPins& pins) {
+  std::vector<size_t> spares = Recyclable(pins);
+  if (spares.size() <= kSparesMax) return absl::OkStatus();
+  for (; spares.size() > kSparesMax; spares = Recyclable(pins)) {
+    SLUICE_RETURN_IF_ERROR(fs_.Remove(older_[spares.front()].path));
+    older_.erase(older_.begin() + static_cast<std::ptrdiff_t>(spares.front()));
+  }
+  // A removed file that came back while a newer one stayed away would look like a gap.
+  return fs_.SyncDir(options_.dir);
+}
+
+FrameHeader JournalFiles::NextHeader(uint16_t flags) {
+  FrameHeader header;
+  header.flags = flags;
+  header.file_sequence = current_.sequence;
+  header.file_id = file_id_;
+  header.frame = ++last_frame_;
+  header.last_synced = last_synced_;
+  return header;
+}
+
+uint64_t JournalFiles::OldestPinned(const JournalPins& pins) const {
+  for (const JournalFileInfo& file : older_) {
+    if (!file.superseded && pins.IsPinned(file.sequence)) return file.sequence;
+  }
+  return 0;
+}
+
+int64_t JournalFiles::UsedBytes(const JournalPins& pins) const {
+  int64_t used = current_.bytes;
+  bool counts = false;
+  for (const JournalFileInfo& file : older_) {
+    if (file.superseded) continue;
+    counts = counts || pins.IsPinned(file.sequence);
+    if (counts) used += file.bytes;
+  }
+  return used;
+}
+
+}  // namespace sluice::storage

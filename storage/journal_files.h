@@ -1,0 +1,81 @@
+// The journal's files: made ahead of use, written frame by frame, recycled.
+//
+// Used on the journal's io executor, and by Open before that runs; calls block.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/executor.h"
+#include "common/file_system.h"
+#include "storage/journal_codec.h"
+#include "storage/journal_pins.h"
+#include "storage/journal_replay.h"
+
+namespace sluice::storage {
+
+class JournalFiles {
+ public:
+  JournalFiles(FileSystem& fs, const JournalOptions& options) : fs_(fs), options_(options) {}
+
+  /// The folder, made durable, without what an interrupted making of a file left behind.
+  absl::Status PrepareDir();
+  /// Takes over what replay found. The last file that counts is not recycled before Supersede.
+  void Adopt(const ReplayedJournal& replayed);
+  /// The current file's opening, now synced, replaces all older files numbered `from` or higher.
+  void Supersede(uint64_t from);
+
+  /// Makes the next file current: one that can be recycled, else a new one, prewritten with zeros; named durably. Its
+  /// opening must be written and synced before anything else. ResourceExhausted when the disk is full: nothing changed.
+  absl::Status StartFile(const JournalPins& pins);
+  /// Writes a finished frame behind the last one.
+  absl::Status WriteFrame(std::string_view frame);
+  absl::Status Sync() { return file_->Sync(); }
+  /// Removes files that can be recycled beyond the few that are worth keeping. Call only when all frames are synced.
+  absl::Status RemoveSpares(const JournalPins& pins);
+  void Close() { file_ = nullptr; }
+
+  /// Header of the next frame, which takes the next frame number.
+  FrameHeader NextHeader(uint16_t flags);
+  /// All frames handed out so far are synced.
+  void MarkSynced() { last_synced_ = last_frame_; }
+  uint64_t last_frame() const { return last_frame_; }
+
+  /// Whether `bytes` more would leave the current file; never right after its opening.
+  bool IsFull(int64_t bytes) const { return offset_ > opening_end_ && offset_ + bytes > options_.file_bytes; }
+  void MarkOpeningEnd() { opening_end_ = offset_; }
+  uint64_t current() const { return current_.sequence; }
+  /// Oldest file, other than the current one, that something pins; 0: none.
+  uint64_t OldestPinned(const JournalPins& pins) const;
+  /// Bytes of files that cannot be recycled, the current one included.
+  int64_t UsedBytes(const JournalPins& pins) const;
+  uint64_t created() const { return created_; }
+  uint64_t recycled() const { return recycled_; }
+
+ private:
+  /// Indices into older_, in order.
+  std::vector<size_t> Recyclable(const JournalPins& pins) const;
+  absl::Status Create(const std::string& path);
+
+  FileSystem& fs_;
+  const JournalOptions& options_;
+  std::deque<JournalFileInfo> older_;  // by sequence; the current one is not in it
+  JournalFileInfo current_;
+  std::unique_ptr<File> file_;
+  Uuid file_id_;
+  int64_t offset_ = 0;       // where the next frame goes
+  int64_t opening_end_ = 0;  // where the opening of the current file ends
+  uint64_t held_ = 0;        // file that must stay until it is superseded; 0: none
+  uint64_t last_sequence_ = 0;
+  uint64_t last_frame_ = 0;
+  uint64_t last_synced_ = 0;
+  uint64_t created_ = 0;
+  uint64_t recycled_ = 0;
+};
+
+}  // namespace sluice::storage

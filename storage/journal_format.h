@@ -1,0 +1,59 @@
+// Constants of the journal's files, format version 1. docs/formats.md explains them; integers are little-endian.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sluice::storage::journal_format {
+
+inline constexpr uint32_t kMagic = 0x464a4c53;  // "SLJF" as it stands in the file
+inline constexpr uint16_t kVersion = 1;
+
+// A frame: this header, then records; padded with zeros to whole blocks of 4096 bytes.
+inline constexpr size_t kMagicAt = 0;         // u32
+inline constexpr size_t kVersionAt = 4;       // u16
+inline constexpr size_t kFlagsAt = 6;         // u16
+inline constexpr size_t kFileSequenceAt = 8;  // u64, the number in the file's name
+inline constexpr size_t kFileIdAt = 16;       // 16 bytes, drawn anew each time a file is made or recycled
+inline constexpr size_t kFrameAt = 32;        // u64, one more than the frame before, across files
+inline constexpr size_t kLastSyncedAt = 40;   // u64, highest frame known to be synced when this one was written
+inline constexpr size_t kLengthAt = 48;       // u32, of header and records, without padding
+inline constexpr size_t kRecordCountAt = 52;  // u32
+inline constexpr size_t kReservedAt = 56;     // u32, zero
+inline constexpr size_t kChecksumAt = 60;     // u32, CRC32C of [0, 60) and of every record's header and fields
+inline constexpr size_t kFrameHeaderBytes = 64;
+static_assert(kChecksumAt + sizeof(uint32_t) == kFrameHeaderBytes);
+
+inline constexpr uint16_t kFlagOpening = 1;     // part of a file's opening snapshot
+inline constexpr uint16_t kFlagOpeningEnd = 2;  // its last frame
+
+// A record: this header, then its fields, then its payload.
+inline constexpr size_t kTypeAt = 0;             // u8
+inline constexpr size_t kRecordReservedAt = 1;   // u8, zero
+inline constexpr size_t kFieldBytesAt = 2;       // u16
+inline constexpr size_t kPayloadBytesAt = 4;     // u32
+inline constexpr size_t kPayloadChecksumAt = 8;  // u32, CRC32C of the payload
+inline constexpr size_t kRecordHeaderBytes = 12;
+static_assert(kPayloadChecksumAt + sizeof(uint32_t) == kRecordHeaderBytes);
+
+enum class RecordType : uint8_t {
+  kAppend = 1,
+  kSegmentRange = 2,  // reserved; version 1 refuses it
+  kTruncate = 3,
+  kReset = 4,
+  kLogStart = 5,
+  kHardState = 6,
+  kRaftConfig = 7,
+  kCheckpoint = 8,
+  kCreate = 9,
+  kDrop = 10,
+  kOpening = 32,
+  kReplicaSnapshot = 33,
+};
+
+inline constexpr size_t kFieldBytesMax = 256;
+inline constexpr size_t kSnapshotSegmentBytes = 41;
+/// Largest payload of one record; larger appends must be split by whole batches.
+inline constexpr size_t kPayloadBytesMax = size_t{64} << 20;
+
+}  // namespace sluice::storage::journal_format
