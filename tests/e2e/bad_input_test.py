@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""What goes wrong in front of the programs ends in an exit code and a message that name it, and never in a hang."""
+
+import glob
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.request
+
+import harness
+
+
+def run(*arguments, folder=None, environment=None, timeout=60, input=None):
+    return subprocess.run(arguments, cwd=folder, env={**os.environ, **(environment or {})}, input=input, text=True,
+                          capture_output=True, timeout=timeout)
+
+
+class WithFolder(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="sluice-e2e-")
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def write(self, name, text):
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def assert_says(self, done, code, *words):
+        said = done.stdout + done.stderr
+        self.assertEqual(code, done.returncode, said)
+        for word in words:
+            self.assertIn(word, said)
+
+
+class Configuration(WithFolder):
+    def check(self, text):
+        return run(harness.program("sluiced"), "--check-config", self.write("node.yaml", text))
+
+    def test_a_right_file_passes(self):
+        self.assert_says(self.check("node: { data_dir: ./data }\n"), 0)
+
+    def test_an_unknown_key_is_named_with_file_and_line(self):
+        self.assert_says(self.check("node:\n  data_dir: ./data\n  colour: green\n"), 2, "node.yaml:3", "colour")
+
+    def test_a_wrong_type_is_named_with_file_and_line(self):
+        self.assert_says(self.check("storage:\n  segment_bytes: many\n"), 2, "node.yaml:2", "segment_bytes")
+
+    def test_broken_yaml_is_named_with_file(self):
+        self.assert_says(self.check("node: [\n"), 2, "node.yaml")
+
+    def test_a_bind_to_the_world_without_consent_is_refused(self):
+        path = self.write("node.yaml", f"node: {{ data_dir: {self.folder}/data }}\nlisten: {{ grpc: 0.0.0.0:{harness.free_port()} }}\n")
+        self.assert_says(run(harness.program("sluiced"), "--config", path, folder=self.folder, timeout=20), 2, "insecure")
+
+
+class TheNode(WithFolder):
+    def start(self):
+        broker = harness.Broker(self.folder).start()
+        self.addCleanup(lambda: broker.process.alive() and broker.kill())
+        return broker
+
+    def test_a_second_process_on_one_folder_is_refused(self):
+        broker = self.start()
+        with open(broker.config, encoding="utf-8") as file:
+            text = file.read()
+        for port in (broker.grpc, broker.peer, broker.http):
+            text = text.replace(str(port), str(harness.free_port()))
+        second = run(harness.program("sluiced"), "--config", self.write("second.yaml", text), timeout=20)
+        self.assertNotEqual(0, second.returncode)
+        self.assertIn(os.path.join(self.folder, "data"), second.stdout + second.stderr)
+
+    def test_errors_of_clients_have_their_exit_codes(self):
+        broker = self.start()
+        self.assert_says(broker.sluice("consume", "nowhere", "--from", "earliest", check=False), 4, "nowhere")
+        self.assert_says(broker.sluice("produce", "nowhere", input="x\n", check=False), 4, "nowhere")
+        self.assert_says(broker.sluice("topic", "frobnicate", check=False), 2)
+        broker.sluice("topic", "create", "quakes")
+        broker.sluice("produce", "quakes", input="a\nb\n")
+        self.assertNotEqual(0, broker.sluice("topic", "create", "quakes", check=False).returncode)
+        self.assertNotEqual(0, broker.sluice("topic", "create", "__mine", check=False).returncode)
+        beyond = broker.sluice("consume", "quakes", "--from", "1000000", "--max", "1", check=False)
+        self.assertNotEqual(0, beyond.returncode, beyond.stdout)
+        self.assertEqual(["a", "b"], [record["value"] for record in broker.consume("quakes")])
+
+    def test_a_record_of_ten_megabytes_is_refused_and_the_broker_goes_on(self):
+        broker = self.start()
+        broker.sluice("topic", "create", "big")
+        refused = broker.sluice("produce", "big", input="x" * 10_000_000 + "\n", check=False)
+        self.assertNotEqual(0, refused.returncode)
+        broker.sluice("produce", "big", input="small\n")
+        self.assertEqual(["small"], [record["value"] for record in broker.consume("big")])
+
+    def test_a_dead_broker_is_reported_within_the_time_limit(self):
+        started = time.monotonic()
+        done = run(harness.program("sluice"), "--brokers", f"127.0.0.1:{harness.free_port()}", "--timeout", "2s", "topic", "list")
+        self.assertEqual(3, done.returncode, done.stderr)
+        self.assertLess(time.monotonic() - started, 10)
+
+    def test_it_says_that_it_is_well_and_what_it_does(self):
+        broker = self.start()
+        self.assertTrue(harness.answers(f"http://127.0.0.1:{broker.http}/healthz"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{broker.http}/metrics", timeout=5) as response:
+            self.assertIn("sluice_broker_", response.read().decode())
+        broker.stop()
+
+    def test_a_corrupted_journal_refuses_to_start_and_names_the_file(self):
+        broker = self.start()
+        broker.sluice("topic", "create", "quakes")
+        for number in range(20):
+            broker.sluice("produce", "quakes", input=f"record {number}\n")
+        broker.kill()
+        journal = sorted(glob.glob(os.path.join(self.folder, "data", "journal", "*.journal")))[0]
+        with open(journal, "r+b") as file:
+            at = file.read().find(b"record 3")
+            self.assertGreater(at, 0, "the record is not in the journal: this test has lost its subject")
+            file.seek(at)
+            file.write(b"RECORD 3")
+        done = run(harness.program("sluiced"), "--config", broker.config, timeout=30)
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn(os.path.basename(journal), done.stdout + done.stderr)
+
+
+class Pipelines(WithFolder):
+    PIPELINE = ("pipeline: p\nsource:\n  http:\n    url: {url}\n    records: /features\n    schedule: once\n"
+                "topic: {{ name: quakes }}\nsinks:\n  - raw: {{ to: \"file://./raw\" }}\n")
+
+    def lint(self, text):
+        return run(harness.program("sluice-connect"), "lint", self.write("p.yaml", text))
+
+    def test_a_right_pipeline_passes(self):
+        self.assert_says(self.lint(self.PIPELINE.format(url="http://127.0.0.1:1/quakes")), 0)
+
+    def test_the_shipped_examples_pass(self):
+        examples = sorted(glob.glob(os.path.join(harness.ROOT, "deploy", "examples", "*.yaml")))
+        self.assertGreaterEqual(len(examples), 2)
+        self.assert_says(run(harness.program("sluice-connect"), "lint", *examples), 0)
+
+    def test_an_unknown_key_is_named_with_file_and_line(self):
+        text = self.PIPELINE.format(url="http://127.0.0.1:1/quakes").replace("    records:", "    recrods:")
+        self.assert_says(self.lint(text), 2, "p.yaml:5", "recrods")
+
+    def test_a_secret_that_is_not_there_is_named(self):
+        text = self.PIPELINE.format(url="http://127.0.0.1:1/quakes").replace(
+            "    records:", "    auth: { bearer: \"${env:NO_SUCH_TOKEN}\" }\n    records:")
+        self.assert_says(self.lint(text), 2, "NO_SUCH_TOKEN")
+
+
+if __name__ == "__main__":
+    unittest.main()
