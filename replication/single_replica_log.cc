@@ -1,0 +1,267 @@
+#include "replication/single_replica_log.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/record/control.h"
+#include "common/record/record.h"
+#include "common/status_macros.h"
+
+namespace sluice::replication {
+namespace {
+
+constexpr int64_t kScanBytes = 1 << 20;
+
+absl::Status Stopped() {
+  return absl::UnavailableError("the partition is not served here now");
+}
+
+/// The first record of `batch` at or after both.
+absl::StatusOr<std::optional<TimestampOffset>> FirstRecordFrom(const record::Batch& batch, int64_t timestamp_ms,
+                                                               Offset from) {
+  SLUICE_ASSIGN_OR_RETURN(auto reader, record::RecordReader::Open(batch.view()));
+  record::Record record;
+  while (true) {
+    SLUICE_ASSIGN_OR_RETURN(const bool more, reader.Next(&record));
+    if (!more) return std::nullopt;
+    if (record.timestamp_ms >= timestamp_ms && record.offset >= from) {
+      return TimestampOffset{record.offset, record.timestamp_ms};
+    }
+  }
+}
+
+}  // namespace
+
+SingleReplicaLog::SingleReplicaLog(std::shared_ptr<storage::Log> log, NodeId node, Clock& clock)
+    : log_(std::move(log)), home_(log_->home()), clock_(clock), node_(node), log_start_(log_->log_start()) {}
+
+void SingleReplicaLog::Open(std::shared_ptr<storage::Log> log, NodeId node, Clock& clock,
+                            Callback<absl::StatusOr<std::shared_ptr<SingleReplicaLog>>> done) {
+  std::shared_ptr<SingleReplicaLog> self(new SingleReplicaLog(std::move(log), node, clock));
+  const LeaderEpoch before = std::max(self->log_->hard_state().term, self->log_->last_epoch());
+  if (before.value() == std::numeric_limits<int32_t>::max()) {
+    self->home_.Post([done = std::move(done)]() mutable {
+      done(absl::DataLossError("the leader epoch has reached its largest value"));
+    });
+    return;
+  }
+  self->epoch_ = before + 1;
+  self->log_->FindDataEnd([self, done = std::move(done)](absl::StatusOr<std::optional<Offset>> data_end) mutable {
+    if (!data_end.ok()) return done(data_end.status());
+    self->data_end_ = *data_end;
+    self->Lead([self, done = std::move(done)](absl::Status status) mutable {
+      if (!status.ok()) return done(std::move(status));
+      done(std::move(self));
+    });
+  });
+}
+
+void SingleReplicaLog::Lead(Callback<absl::Status> done) {
+  // The journal keeps order, so the term is durable no later than the entry that is appended in it.
+  auto term_saved = std::make_shared<absl::Status>();
+  log_->SaveHardState({.term = epoch_, .voted_for = {.node = node_, .incarnation = log_->incarnation()}},
+                      [term_saved](absl::Status status) { *term_saved = std::move(status); });
+  record::Batch first = record::MakeControlBatch(record::LeaderChange{node_}, NowMs()).Assign(log_->log_end(), epoch_);
+  const Offset end = first.next_offset();
+  log_->Append(
+      {std::move(first)},
+      [self = shared_from_this(), end, term_saved, done = std::move(done)](absl::Status status) mutable {
+        if (status.ok()) status = *term_saved;
+        if (status.ok()) {
+          self->stopped_ = false;
+          self->OnCommitted(end, false);
+        }
+        done(std::move(status));
+      },
+      storage::Log::Urgency::kEssential);
+}
+
+int64_t SingleReplicaLog::NowMs() const {
+  return absl::ToUnixMillis(clock_.Wall());
+}
+
+template <class T>
+void SingleReplicaLog::Answer(Callback<T> done, T result) {
+  home_.Post([done = std::move(done), result = std::move(result)]() mutable { done(std::move(result)); });
+}
+
+template <class T>
+Callback<absl::StatusOr<T>> SingleReplicaLog::Track(Callback<absl::StatusOr<T>> done, absl::Status on_stop) {
+  const uint64_t id = next_pending_++;
+  auto slot = std::make_shared<Callback<absl::StatusOr<T>>>(std::move(done));
+  pending_.emplace(id, [slot, on_stop = std::move(on_stop)]() mutable { (*slot)(std::move(on_stop)); });
+  return [self = shared_from_this(), id, slot](absl::StatusOr<T> result) {
+    // Without an entry, Stop has answered already.
+    if (self->pending_.erase(id) > 0) (*slot)(std::move(result));
+  };
+}
+
+void SingleReplicaLog::Stop() {
+  if (stopped_) return;
+  stopped_ = true;
+  for (auto& [id, answer] : std::exchange(pending_, {})) home_.Post(std::move(answer));
+  home_.Post([self = shared_from_this()] { self->WakeWaiters(); });
+}
+
+void SingleReplicaLog::Propose(record::PendingBatch batch, std::optional<Offset> expected_base_offset,
+                               Callback<absl::StatusOr<Committed>> done) {
+  using Result = absl::StatusOr<Committed>;
+  if (stopped_) return Answer<Result>(std::move(done), Stopped());
+  const Offset base = log_->log_end();
+  if (expected_base_offset && *expected_base_offset != base) {
+    return Answer<Result>(std::move(done), absl::FailedPreconditionError(
+                                               absl::StrCat("expected base offset ", expected_base_offset->value(),
+                                                            ", but the log ends at ", base.value())));
+  }
+  record::Batch placed = std::move(batch).Assign(base, epoch_);
+  const Committed place{placed.base_offset(), placed.last_offset(), epoch_};
+  const bool data = !placed.is_control();
+  auto tracked =
+      Track<Committed>(std::move(done), absl::UnknownError("the partition stopped before the outcome was known"));
+  log_->Append({std::move(placed)},
+               [self = shared_from_this(), place, data, tracked = std::move(tracked)](absl::Status status) mutable {
+                 if (!status.ok()) return tracked(std::move(status));
+                 self->OnCommitted(place.last_offset + 1, data);
+                 tracked(place);
+               });
+}
+
+void SingleReplicaLog::OnCommitted(Offset end, bool data) {
+  high_watermark_ = std::max(high_watermark_, end);
+  if (data) data_end_ = std::max(data_end_.value_or(end), end);
+  WakeWaiters();
+}
+
+void SingleReplicaLog::Read(ReadRequest request, Callback<absl::StatusOr<ReadResult>> done) {
+  using Result = absl::StatusOr<ReadResult>;
+  if (stopped_) return Answer<Result>(std::move(done), Stopped());
+  if (request.offset < log_start_ || request.offset > high_watermark_) {
+    return Answer<Result>(std::move(done), absl::OutOfRangeError(absl::StrCat(
+                                               "offset ", request.offset.value(), " is out of range: readable are ",
+                                               log_start_.value(), " to ", high_watermark_.value())));
+  }
+  auto tracked = Track<ReadResult>(std::move(done), Stopped());
+  log_->Read(request.offset, high_watermark_, request.bytes_max,
+             [self = shared_from_this(), offset = request.offset,
+              tracked = std::move(tracked)](absl::StatusOr<std::vector<record::Batch>> batches) mutable {
+               if (!batches.ok()) return tracked(batches.status());
+               ReadResult result{.batches = *std::move(batches), .next_offset = offset, .bounds = self->bounds()};
+               if (!result.batches.empty()) result.next_offset = result.batches.back().next_offset();
+               tracked(std::move(result));
+             });
+}
+
+ReplicatedLog::WaitId SingleReplicaLog::WaitForCommit(Offset offset, absl::AnyInvocable<void()> wake) {
+  const WaitId id = next_wait_++;
+  waiters_.emplace(std::make_pair(offset, id), std::move(wake));
+  wait_offsets_.emplace(id, offset);
+  if (stopped_ || offset < high_watermark_) {
+    home_.Post([self = shared_from_this()] { self->WakeWaiters(); });
+  }
+  return id;
+}
+
+void SingleReplicaLog::CancelWait(WaitId id) {
+  auto at = wait_offsets_.find(id);
+  if (at == wait_offsets_.end()) return;
+  waiters_.erase({at->second, id});
+  wait_offsets_.erase(at);
+}
+
+void SingleReplicaLog::WakeWaiters() {
+  // One by one: a waiter may cancel another, or wait anew.
+  while (!waiters_.empty() && (stopped_ || waiters_.begin()->first.first < high_watermark_)) {
+    auto first = waiters_.extract(waiters_.begin());
+    wait_offsets_.erase(first.key().second);
+    first.mapped()();
+  }
+}
+
+void SingleReplicaLog::AdvanceLogStart(Offset offset, Callback<absl::StatusOr<Offset>> done) {
+  using Result = absl::StatusOr<Offset>;
+  if (stopped_) return Answer<Result>(std::move(done), Stopped());
+  if (offset > high_watermark_) {
+    return Answer<Result>(
+        std::move(done), absl::OutOfRangeError(absl::StrCat("offset ", offset.value(), " is beyond the high watermark ",
+                                                            high_watermark_.value())));
+  }
+  if (offset <= log_start_) return Answer<Result>(std::move(done), log_start_);
+  record::Batch entry =
+      record::MakeControlBatch(record::LogStartAdvance{offset}, NowMs()).Assign(log_->log_end(), epoch_);
+  const Offset end = entry.next_offset();
+  auto tracked =
+      Track<Offset>(std::move(done), absl::UnknownError("the partition stopped before the outcome was known"));
+  auto refused = std::make_shared<absl::Status>();
+  log_->Append(
+      {std::move(entry)},
+      [self = shared_from_this(), end, refused](absl::Status status) {
+        if (status.ok()) self->OnCommitted(end, false);
+        *refused = std::move(status);
+      },
+      storage::Log::Urgency::kEssential);
+  // Behind the entry in the journal, so it is durable no earlier; and both take one sync.
+  const Offset target = log_->log_end() == end ? offset : log_->log_start();
+  log_->SetLogStart(
+      target, [self = shared_from_this(), target, refused, tracked = std::move(tracked)](absl::Status status) mutable {
+        if (!refused->ok()) status = *refused;
+        if (!status.ok()) return tracked(std::move(status));
+        self->log_start_ = std::max(self->log_start_, target);
+        tracked(self->log_start_);
+      });
+}
+
+void SingleReplicaLog::FindTimestamp(int64_t timestamp_ms,
+                                     Callback<absl::StatusOr<std::optional<TimestampOffset>>> done) {
+  if (stopped_) return Answer<absl::StatusOr<std::optional<TimestampOffset>>>(std::move(done), Stopped());
+  auto tracked = Track<std::optional<TimestampOffset>>(std::move(done), Stopped());
+  log_->SeekTimestamp(timestamp_ms, [self = shared_from_this(), timestamp_ms,
+                                     tracked = std::move(tracked)](absl::StatusOr<Offset> from) mutable {
+    if (!from.ok()) return tracked(from.status());
+    self->ScanForTimestamp(timestamp_ms, *from, std::move(tracked));
+  });
+}
+
+void SingleReplicaLog::ScanForTimestamp(int64_t timestamp_ms, Offset from,
+                                        Callback<absl::StatusOr<std::optional<TimestampOffset>>> done) {
+  from = std::max(from, log_->log_start());
+  if (stopped_ || from >= high_watermark_) return done(std::nullopt);
+  log_->Read(from, high_watermark_, kScanBytes,
+             [self = shared_from_this(), timestamp_ms, from,
+              done = std::move(done)](absl::StatusOr<std::vector<record::Batch>> batches) mutable {
+               if (!batches.ok()) return done(batches.status());
+               Offset next = from;
+               for (const record::Batch& batch : *batches) {
+                 next = batch.next_offset();
+                 if (batch.is_control() || batch.max_timestamp_ms() < timestamp_ms) continue;
+                 auto found = FirstRecordFrom(batch, timestamp_ms, self->log_start_);
+                 if (!found.ok() || found->has_value()) return done(std::move(found));
+               }
+               if (next == from) return done(std::nullopt);
+               self->ScanForTimestamp(timestamp_ms, next, std::move(done));
+             });
+}
+
+void SingleReplicaLog::ReadBarrier(Callback<absl::Status> done) {
+  Answer<absl::Status>(std::move(done), stopped_ ? Stopped() : absl::OkStatus());
+}
+
+LogBounds SingleReplicaLog::bounds() const {
+  return {.log_start = log_start_, .high_watermark = high_watermark_, .log_end = log_->log_end()};
+}
+
+Offset SingleReplicaLog::last_data_offset_end() const {
+  return std::max(data_end_.value_or(log_start_), log_start_);
+}
+
+void SingleReplicaLog::ApplyRetention(const storage::RetentionPolicy& policy, Callback<absl::StatusOr<Offset>> done) {
+  const std::vector<storage::SegmentInfo> segments = log_->segments();
+  const storage::RetentionDecision decision =
+      storage::DecideRetention(segments, policy, NowMs(), log_start_, high_watermark_, last_data_offset_end());
+  if (decision.closes_active) log_->CloseActiveSegment();
+  AdvanceLogStart(decision.log_start, std::move(done));
+}
+
+}  // namespace sluice::replication

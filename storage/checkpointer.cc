@@ -1,0 +1,129 @@
+#include "storage/checkpointer.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace sluice::storage {
+
+Checkpointer::Checkpointer(LogStore& store) : store_(store), home_(*store.executors_.home) {
+  last_full_ = store_.clock_.Monotonic();
+}
+
+void Checkpointer::Start() {
+  home_.Post([self = shared_from_this()] { self->Arm(); });
+}
+
+void Checkpointer::Arm() {
+  if (stopped_) return;
+  timer_ = home_.PostAfter(store_.options_.tick, [weak = weak_from_this()] {
+    if (auto self = weak.lock()) self->Tick();
+  });
+}
+
+void Checkpointer::Tick() {
+  if (stopped_) return;
+  WatchSpace();
+  WatchMemory();
+  const absl::Duration now = store_.clock_.Monotonic();
+  if (work_.empty() && now - last_full_ >= store_.options_.checkpoint_interval) {
+    last_full_ = now;
+    CheckpointAll(nullptr);
+  }
+  if (pressed_ && work_.empty()) FreeOldestFile();
+  Arm();
+}
+
+void Checkpointer::WatchSpace() {
+  if (std::exchange(space_asked_, true)) return;
+  // The store outlives what it has under way: Stop waits for nothing here, so the pieces are held, not the store.
+  store_.executors_.cold_reads->Post([self = shared_from_this(), fs = &store_.fs_, shared = store_.shared_,
+                                      dir = store_.options_.data_dir, low = store_.options_.disk_low_watermark_bytes,
+                                      high = store_.options_.disk_high_watermark_bytes]() mutable {
+    const auto free_bytes = fs->FreeBytes(dir);
+    if (free_bytes.ok() && *free_bytes < low) shared->disk_full = true;
+    if (free_bytes.ok() && *free_bytes >= std::max(low, high)) shared->disk_full = false;
+    Executor& home = self->home_;
+    home.Post([self = std::move(self)] { self->space_asked_ = false; });
+  });
+}
+
+void Checkpointer::WatchMemory() {
+  const int64_t used = store_.shared_->cache_bytes;
+  if (used <= store_.shared_->cache_bytes_max / 4 * 3) return;
+  for (const std::shared_ptr<Log>& log : store_.Logs()) {
+    log->home().Post([log] {
+      log->FlushSoon();
+      log->DropCache();
+    });
+  }
+  // Partly filled blocks are written by checkpoints only.
+  if (work_.empty()) CheckpointAll(nullptr);
+}
+
+void Checkpointer::Press() {
+  home_.Post([self = shared_from_this()] {
+    self->pressed_ = true;
+    if (self->work_.empty() && !self->running_) self->FreeOldestFile();
+  });
+}
+
+void Checkpointer::FreeOldestFile() {
+  if (stopped_) return;
+  pressed_ = store_.journal_->stats().used_bytes > store_.options_.journal.total_bytes_max / 2;
+  std::vector<ReplicaId> pins = store_.journal_->OldestFilePins();
+  if (pins == pins_tried_) return pins_tried_.clear();  // the next tick tries again
+  pins_tried_ = pins;
+  for (const ReplicaId& replica : pins) {
+    if (auto log = store_.Find(replica)) work_.push_back({std::move(log), nullptr});
+  }
+  RunNext();
+}
+
+void Checkpointer::CheckpointAll(Log::Done done) {
+  for (std::shared_ptr<Log>& log : store_.Logs()) work_.push_back({std::move(log), nullptr});
+  work_.push_back({nullptr, std::move(done)});
+  RunNext();
+}
+
+void Checkpointer::RunNext() {
+  if (running_) return;
+  while (!work_.empty() && work_.front().log == nullptr) {
+    Log::Done done = std::move(work_.front().done);
+    work_.pop_front();
+    const absl::Status status = std::exchange(first_error_, absl::OkStatus());
+    if (done != nullptr) done(status);
+  }
+  if (work_.empty()) return;
+  const std::shared_ptr<Log> log = std::move(work_.front().log);
+  work_.pop_front();
+  running_ = true;
+  auto finished = [self = shared_from_this()](absl::Status status) {
+    self->home_.Post([self, status = std::move(status)] {
+      self->running_ = false;
+      if (!status.ok() && self->first_error_.ok()) self->first_error_ = status;
+      if (self->stopped_ && self->stop_done_ != nullptr) return std::exchange(self->stop_done_, nullptr)();
+      // One after the other while the journal presses; after an error the next tick tries again.
+      if (self->work_.empty() && self->pressed_ && status.ok()) return self->FreeOldestFile();
+      self->RunNext();
+    });
+  };
+  log->home().Post([log, finished = std::move(finished)]() mutable {
+    if (!log->dirty()) return finished(absl::OkStatus());
+    log->Checkpoint(std::move(finished));
+  });
+}
+
+void Checkpointer::Stop(absl::AnyInvocable<void()> done) {
+  stopped_ = true;
+  home_.Cancel(timer_);
+  for (Work& work : std::exchange(work_, {})) {
+    if (work.log == nullptr && work.done != nullptr) work.done(absl::UnavailableError("the log store stops"));
+  }
+  if (running_) {
+    stop_done_ = std::move(done);
+  } else {
+    done();
+  }
+}
+
+}  // namespace sluice::storage

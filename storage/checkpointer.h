@@ -1,0 +1,59 @@
+// The checkpointer: keeps the journal short and memory bounded. On a timer it looks at free space and memory; when the
+// journal presses, it checkpoints the replicas that hold its oldest file, one at a time, so that syncs do not stall the
+// journal's own; at a long interval, every log with unsynced data.
+//
+// Threads: all of it on the store's home executor, except that Press may be called from any.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/time/time.h"
+#include "common/types.h"
+#include "storage/log.h"
+#include "storage/log_store.h"
+
+namespace sluice::storage {
+
+class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
+ public:
+  /// `store` stops this before it goes.
+  explicit Checkpointer(LogStore& store);
+
+  void Start();
+  /// Free the journal's oldest file soon.
+  void Press();
+  /// All logs, one after the other; with the first error there was.
+  void CheckpointAll(Log::Done done);
+  /// Starts nothing more; `done` once no checkpoint is under way.
+  void Stop(absl::AnyInvocable<void()> done);
+
+ private:
+  struct Work {
+    std::shared_ptr<Log> log;  // null: only answers `done`
+    Log::Done done;            // may be null
+  };
+  void Arm();
+  void Tick();
+  void WatchSpace();
+  void WatchMemory();
+  void RunNext();
+  void FreeOldestFile();
+
+  LogStore& store_;
+  Executor& home_;
+  Executor::TimerId timer_ = 0;
+  absl::Duration last_full_;
+  bool pressed_ = false;
+  std::vector<ReplicaId> pins_tried_;  ///< By the last round; the same again would only spin.
+  bool space_asked_ = false;
+  bool running_ = false;
+  bool stopped_ = false;
+  std::deque<Work> work_;
+  absl::Status first_error_;
+  absl::AnyInvocable<void()> stop_done_;
+};
+
+}  // namespace sluice::storage

@@ -1,0 +1,267 @@
+#include "storage/log_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/status_macros.h"
+#include "storage/checkpointer.h"
+#include "storage/log_store_recovery.h"
+
+namespace sluice::storage {
+namespace {
+
+/// Makes the folder and its parents so that their names survive a power loss.
+absl::Status CreateDirsDurably(FileSystem& fs, const std::string& path) {
+  std::vector<std::string> to_sync;
+  for (std::string at = path; !at.empty() && at != ".";) {
+    SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(at));
+    if (there) break;
+    const size_t slash = at.rfind('/');
+    at = slash == at.npos ? "." : at.substr(0, std::max<size_t>(slash, 1));
+    to_sync.push_back(at);
+  }
+  SLUICE_RETURN_IF_ERROR(fs.CreateDirs(path));
+  for (auto at = to_sync.rbegin(); at != to_sync.rend(); ++at) SLUICE_RETURN_IF_ERROR(fs.SyncDir(*at));
+  return absl::OkStatus();
+}
+
+/// Runs `done` with the first error once it was called `count` times. One executor.
+LogStore::Done Gather(size_t count, LogStore::Done done) {
+  struct State {
+    size_t left;
+    absl::Status first;
+    LogStore::Done done;
+  };
+  auto state = std::make_shared<State>(State{count, absl::OkStatus(), std::move(done)});
+  return [state](absl::Status status) {
+    if (state->first.ok()) state->first = std::move(status);
+    if (--state->left == 0) state->done(state->first);
+  };
+}
+
+}  // namespace
+
+LogStore::LogStore(FileSystem& fs, Clock& clock, LogStoreExecutors executors, LogStoreOptions options)
+    : fs_(fs),
+      clock_(clock),
+      executors_(executors),
+      options_(std::move(options)),
+      shared_(std::make_shared<LogShared>(options_.cache_bytes)) {}
+
+LogStore::~LogStore() = default;
+
+absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& clock, LogStoreExecutors executors,
+                                                         LogStoreOptions options) {
+  const std::string topics = absl::StrCat(options.data_dir, "/topics");
+  options.journal.dir = absl::StrCat(options.data_dir, "/journal");
+  SLUICE_RETURN_IF_ERROR(CreateDirsDurably(fs, topics));
+  std::shared_ptr<LogStore> store(new LogStore(fs, clock, executors, std::move(options)));
+  SLUICE_ASSIGN_OR_RETURN(store->lock_, fs.LockFile(absl::StrCat(store->options_.data_dir, "/LOCK")));
+  Recovery recovery(fs, topics);
+  SLUICE_ASSIGN_OR_RETURN(Journal::Opened opened,
+                          Journal::Open(fs, store->options_.journal, *executors.journal_io, clock, recovery));
+  store->journal_ = std::move(opened.journal);
+  SLUICE_RETURN_IF_ERROR(recovery.Finish());
+  for (const auto& [replica, state] : opened.state.replicas()) {
+    store->replicas_.emplace(replica, Entry{.state = state, .incarnation = {}, .log = nullptr});
+  }
+  store->recovery_ = {.journal = opened.tail,
+                      .replicas = static_cast<int64_t>(store->replicas_.size()),
+                      .bytes_rewritten = recovery.bytes_rewritten(),
+                      .files_removed = recovery.files_removed()};
+  SLUICE_ASSIGN_OR_RETURN(const int64_t free_bytes, fs.FreeBytes(store->options_.data_dir));
+  store->shared_->disk_full = free_bytes < store->options_.disk_low_watermark_bytes;
+  store->checkpointer_ = std::make_shared<Checkpointer>(*store);
+  store->journal_->OnPressure([weak = std::weak_ptr(store->checkpointer_)] {
+    if (auto checkpointer = weak.lock()) checkpointer->Press();
+  });
+  store->checkpointer_->Start();
+  return store;
+}
+
+std::string LogStore::DirOf(const ReplicaId& replica) const {
+  return absl::StrCat(options_.data_dir, "/topics/", replica.ToString());
+}
+
+void LogStore::Answer(Done done, absl::Status status) {
+  executors_.home->Post([done = std::move(done), status = std::move(status)]() mutable { done(std::move(status)); });
+}
+
+void LogStore::Submit(JournalRecord record, Done durable) {
+  Journal::Entry entry;
+  entry.records.push_back(std::move(record));
+  entry.done = [self = shared_from_this(), durable = std::move(durable)](absl::Status status) mutable {
+    self->Answer(std::move(durable), std::move(status));
+  };
+  journal_->Submit(std::move(entry));
+}
+
+std::vector<ReplicaId> LogStore::Replicas() const {
+  std::lock_guard lock(mutex_);
+  std::vector<ReplicaId> all;
+  for (const auto& [replica, entry] : replicas_) {
+    if (!entry.dropping) all.push_back(replica);
+  }
+  return all;
+}
+
+std::vector<std::shared_ptr<Log>> LogStore::Logs() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Log>> logs;
+  for (const auto& [replica, entry] : replicas_) {
+    if (entry.log != nullptr && !entry.dropping) logs.push_back(entry.log);
+  }
+  return logs;
+}
+
+std::shared_ptr<Log> LogStore::Find(ReplicaId replica) const {
+  std::lock_guard lock(mutex_);
+  auto at = replicas_.find(replica);
+  return at == replicas_.end() || at->second.dropping ? nullptr : at->second.log;
+}
+
+void LogStore::Create(ReplicaId replica, Uuid incarnation, Done done) {
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_) return Answer(std::move(done), absl::UnavailableError("the log store is stopping"));
+    auto at = replicas_.find(replica);
+    if (at != replicas_.end()) {
+      const Uuid& known = at->second.log != nullptr ? at->second.incarnation : at->second.state.incarnation;
+      if (at->second.dropping) {
+        return Answer(std::move(done), absl::UnavailableError(absl::StrCat(replica.ToString(), " is being dropped")));
+      }
+      return Answer(std::move(done), known == incarnation
+                                         ? absl::OkStatus()
+                                         : absl::AlreadyExistsError(
+                                               absl::StrCat(replica.ToString(), " exists with another incarnation")));
+    }
+  }
+  if (absl::Status status = journal_->Admit(); !status.ok()) return Answer(std::move(done), std::move(status));
+  const CreateRecord record{replica, incarnation};
+  Submit(record, [this, record, done = std::move(done)](absl::Status status) mutable {
+    if (status.ok()) {
+      JournalState fresh;
+      status = fresh.Apply(record);
+      SLUICE_CHECK(status.ok()) << std::string(status.message());
+      std::lock_guard lock(mutex_);
+      replicas_.try_emplace(record.replica,
+                            Entry{.state = *fresh.Find(record.replica), .incarnation = {}, .log = nullptr});
+    }
+    done(std::move(status));
+  });
+}
+
+absl::StatusOr<std::shared_ptr<Log>> LogStore::Attach(ReplicaId replica, Executor& home, LogOptions options) {
+  std::lock_guard lock(mutex_);
+  auto at = replicas_.find(replica);
+  if (at == replicas_.end() || at->second.dropping) {
+    return absl::NotFoundError(absl::StrCat("no replica ", replica.ToString(), " in ", options_.data_dir));
+  }
+  Entry& entry = at->second;
+  if (entry.log != nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat("replica ", replica.ToString(), " is attached already"));
+  }
+  entry.incarnation = entry.state.incarnation;
+  entry.log = std::make_shared<Log>(LogEnvironment{.fs = &fs_,
+                                                   .clock = &clock_,
+                                                   .journal = journal_,
+                                                   .segment_io = executors_.segment_io,
+                                                   .cold_reads = executors_.cold_reads,
+                                                   .shared = shared_},
+                                    home, replica, DirOf(replica), std::exchange(entry.state, {}), options);
+  return entry.log;
+}
+
+// ---- Removal
+
+void LogStore::Drop(ReplicaId replica, Done done) {
+  std::shared_ptr<Log> log;
+  {
+    std::lock_guard lock(mutex_);
+    auto at = replicas_.find(replica);
+    if (at == replicas_.end()) return Answer(std::move(done), absl::OkStatus());
+    if (std::exchange(at->second.dropping, true)) {
+      return Answer(std::move(done), absl::UnavailableError(absl::StrCat(replica.ToString(), " is being dropped")));
+    }
+    log = at->second.log;
+  }
+  auto next = [self = shared_from_this(), replica, done = std::move(done)]() mutable {
+    self->DropStopped(replica, std::move(done));
+  };
+  if (log == nullptr) return next();
+  log->home().Post([log, next = std::move(next)]() mutable {
+    log->Stop([next = std::move(next)](absl::Status) mutable { next(); });
+  });
+}
+
+void LogStore::DropStopped(ReplicaId replica, Done done) {
+  // The marker makes what a crash leaves behind explain itself; nothing else of the replica is touched yet.
+  executors_.segment_io->Post([self = shared_from_this(), replica, dir = DirOf(replica),
+                               done = std::move(done)]() mutable {
+    absl::Status marked = [&]() -> absl::Status {
+      SLUICE_ASSIGN_OR_RETURN(const bool there, self->fs_.Exists(dir));
+      if (!there) return absl::OkStatus();
+      auto marker = self->fs_.Open(absl::StrCat(dir, "/", kDroppingMarker), {.mode = OpenOptions::Mode::kCreateNew});
+      if (!marker.ok() && !absl::IsAlreadyExists(marker.status())) return marker.status();
+      return self->fs_.SyncDir(dir);
+    }();
+    if (!marked.ok()) return self->Answer(std::move(done), std::move(marked));
+    LogStore& store = *self;
+    store.Submit(DropRecord{replica}, [self = std::move(self), replica, dir,
+                                       done = std::move(done)](absl::Status status) mutable {
+      if (!status.ok()) return done(std::move(status));
+      LogStore& here = *self;
+      here.executors_.segment_io->Post([self = std::move(self), replica, dir, done = std::move(done)]() mutable {
+        // What cannot be removed now is removed when the store is opened the next time: the marker tells.
+        absl::Status removed = RemoveReplicaFolder(self->fs_, dir);
+        {
+          std::lock_guard lock(self->mutex_);
+          self->replicas_.erase(replica);
+        }
+        LogStore& last = *self;
+        last.Answer(std::move(done), std::move(removed));
+      });
+    });
+  });
+}
+
+// ---- Upkeep
+
+void LogStore::CheckpointAll(Done done) {
+  executors_.home->Post([checkpointer = checkpointer_, done = std::move(done)]() mutable {
+    checkpointer->CheckpointAll(std::move(done));
+  });
+}
+
+void LogStore::Stop(Done done) {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  executors_.home->Post([self = shared_from_this(), done = std::move(done)]() mutable {
+    LogStore& store = *self;
+    store.checkpointer_->Stop([self = std::move(self), done = std::move(done)]() mutable {
+      const auto logs = self->Logs();
+      LogStore& here = *self;
+      Done stopped = Gather(logs.size() + 1, [self = std::move(self), done = std::move(done)](absl::Status) mutable {
+        LogStore& last = *self;
+        last.journal_->Stop([self = std::move(self), done = std::move(done)]() mutable {
+          LogStore& end = *self;
+          end.Answer(std::move(done), absl::OkStatus());
+        });
+      });
+      auto each = std::make_shared<Done>(std::move(stopped));
+      Executor* home = here.executors_.home;
+      for (const auto& log : logs) {
+        log->home().Post([log, each, home] {
+          log->Stop([each, home](absl::Status status) { home->Post([each, status] { (*each)(status); }); });
+        });
+      }
+      (*each)(absl::OkStatus());
+    });
+  });
+}
+
+}  // namespace sluice::storage

@@ -1,0 +1,128 @@
+// LogStore: all logs of one data folder, that is, of one disk: the lock, the journal they share, recovery, creation and
+// removal of replicas, checkpoints, and the watch over free space.
+//
+// Always holds:
+//  - the journal is the only registry: a replica exists once its creation is durable there, is gone once its drop is;
+//  - no file of a replica is removed before its drop is durable; a folder that the registry does not know and that no
+//    drop explains is an error to explain, never deleted;
+//  - after Open every segment file has exactly the bytes that the registry lists.
+// Threads: Open blocks. The other methods may be called from any thread; their callbacks run on the home executor given
+// to Open. A Log belongs to the executor that it was attached to.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/executor.h"
+#include "common/file_system.h"
+#include "common/types.h"
+#include "storage/journal.h"
+#include "storage/log.h"
+
+namespace sluice::storage {
+
+class Checkpointer;
+
+struct LogStoreOptions {
+  std::string data_dir;                      ///< Absolute or relative, without a slash at its end. Made when missing.
+  JournalOptions journal;                    ///< `dir` is set here to "<data_dir>/journal".
+  int64_t cache_bytes = int64_t{256} << 20;  ///< Batches in memory, of all logs.
+  int64_t disk_low_watermark_bytes = int64_t{1} << 30;     ///< Below this much free space appends are refused …
+  int64_t disk_high_watermark_bytes = int64_t{2} << 30;    ///< … until there is this much again.
+  absl::Duration tick = absl::Seconds(1);                  ///< How often space and memory are looked at.
+  absl::Duration checkpoint_interval = absl::Seconds(60);  ///< Longest that written data waits for its sync.
+};
+
+/// What a store runs on; all of it outlives the store.
+struct LogStoreExecutors {
+  Executor* home = nullptr;                ///< Callbacks and timers of the store.
+  BlockingExecutor* journal_io = nullptr;  ///< One thread, for the journal alone.
+  BlockingExecutor* segment_io = nullptr;  ///< Segment writes and syncs.
+  BlockingExecutor* cold_reads = nullptr;
+};
+
+/// What Open found and did.
+struct RecoveryReport {
+  JournalTail journal;
+  int64_t replicas = 0;
+  int64_t bytes_rewritten = 0;  ///< Written to segment files from the journal.
+  int64_t files_removed = 0;    ///< Left over from segments and replicas that the registry no longer lists.
+};
+
+class LogStore : public std::enable_shared_from_this<LogStore> {
+ public:
+  template <class T>
+  using Callback = absl::AnyInvocable<void(T)>;
+  using Done = Callback<absl::Status>;
+
+  /// Errors: FailedPrecondition (another process has the folder; a folder of an unknown replica), DataLoss (a file is
+  /// missing, short or damaged; names file, byte and what was expected), otherwise as FileSystem and Journal.
+  static absl::StatusOr<std::shared_ptr<LogStore>> Open(FileSystem& fs, Clock& clock, LogStoreExecutors executors,
+                                                        LogStoreOptions options);
+  ~LogStore();
+  LogStore(const LogStore&) = delete;
+  LogStore& operator=(const LogStore&) = delete;
+
+  const RecoveryReport& recovery() const { return recovery_; }
+  /// In order.
+  std::vector<ReplicaId> Replicas() const;
+
+  /// Makes an empty replica; OK as well when it exists with the same incarnation.
+  void Create(ReplicaId replica, Uuid incarnation, Done done);
+  /// The replica's log, to be used on `home` from now on; once for each replica. NotFound, FailedPrecondition.
+  absl::StatusOr<std::shared_ptr<Log>> Attach(ReplicaId replica, Executor& home, LogOptions options);
+  /// The attached log, or null.
+  std::shared_ptr<Log> Find(ReplicaId replica) const;
+  /// Stops its log, forgets the replica, then removes its files. OK when there is none.
+  void Drop(ReplicaId replica, Done done);
+
+  /// Checkpoints every attached log, one after the other.
+  void CheckpointAll(Done done);
+  /// Stops logs, checkpointer and journal, each finishing what is under way; `done` then. Nothing runs afterwards.
+  void Stop(Done done);
+
+  Journal& journal() { return *journal_; }
+  const LogShared& shared() const { return *shared_; }
+
+ private:
+  friend class Checkpointer;
+  struct Entry {
+    ReplicaState state;  // until it is attached
+    Uuid incarnation;    // from then on
+    std::shared_ptr<Log> log;
+    bool dropping = false;
+  };
+
+  LogStore(FileSystem& fs, Clock& clock, LogStoreExecutors executors, LogStoreOptions options);
+  std::string DirOf(const ReplicaId& replica) const;
+  void Answer(Done done, absl::Status status);
+  void Submit(JournalRecord record, Done durable);
+  void DropStopped(ReplicaId replica, Done done);
+  /// Of attached logs that are not being dropped, in order.
+  std::vector<std::shared_ptr<Log>> Logs() const;
+
+  FileSystem& fs_;
+  Clock& clock_;
+  const LogStoreExecutors executors_;
+  const LogStoreOptions options_;
+  std::unique_ptr<FileLock> lock_;
+  std::shared_ptr<Journal> journal_;
+  std::shared_ptr<LogShared> shared_;
+  RecoveryReport recovery_;
+
+  mutable std::mutex mutex_;  // guards the map and what it holds
+  std::map<ReplicaId, Entry> replicas_;
+  bool stopping_ = false;
+  std::shared_ptr<Checkpointer> checkpointer_;
+};
+
+}  // namespace sluice::storage

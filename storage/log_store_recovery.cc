@@ -1,0 +1,170 @@
+#include "storage/log_store_recovery.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "storage/segment.h"
+
+namespace sluice::storage {
+namespace {
+
+constexpr int64_t kPendingBytesMax = 32 << 20;
+constexpr size_t kWriteBytes = 1 << 20;
+
+absl::Status RemoveIfThere(FileSystem& fs, const std::string& path) {
+  const absl::Status status = fs.Remove(path);
+  return absl::IsNotFound(status) ? absl::OkStatus() : status;
+}
+
+std::optional<PartitionId> ParsePartition(const std::string& name) {
+  int32_t number = 0;
+  if (!absl::SimpleAtoi(name, &number) || number < 0 || std::to_string(number) != name) return std::nullopt;
+  return PartitionId(number);
+}
+
+}  // namespace
+
+absl::Status RemoveReplicaFolder(FileSystem& fs, const std::string& dir) {
+  auto names = fs.List(dir);
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    if (name != kDroppingMarker) SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs, absl::StrCat(dir, "/", name)));
+  }
+  // The marker goes only once the rest surely has.
+  SLUICE_RETURN_IF_ERROR(fs.SyncDir(dir));
+  SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs, absl::StrCat(dir, "/", kDroppingMarker)));
+  SLUICE_RETURN_IF_ERROR(fs.RemoveDir(dir));
+  // The topic's folder goes with its last replica; it is refused while it has another.
+  (void)fs.RemoveDir(dir.substr(0, dir.rfind('/')));
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::OnState(const JournalState& state) {
+  state_ = state;
+  SLUICE_RETURN_IF_ERROR(CheckFolders());
+  for (const auto& [replica, known] : state_.replicas()) SLUICE_RETURN_IF_ERROR(CheckReplica(replica, known));
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::CheckFolders() {
+  SLUICE_ASSIGN_OR_RETURN(const auto topics, fs_.List(topics_dir_));
+  for (const std::string& topic : topics) {
+    const std::optional<Uuid> id = Uuid::Parse(topic);
+    const std::string topic_dir = absl::StrCat(topics_dir_, "/", topic);
+    if (!id || id->ToString() != topic) continue;  // not one of ours
+    SLUICE_ASSIGN_OR_RETURN(const auto partitions, fs_.List(topic_dir));
+    for (const std::string& name : partitions) {
+      const std::optional<PartitionId> partition = ParsePartition(name);
+      if (!partition) continue;
+      SLUICE_RETURN_IF_ERROR(CheckFolder({*id, *partition}, absl::StrCat(topic_dir, "/", name)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::CheckFolder(const ReplicaId& replica, const std::string& dir) {
+  SLUICE_ASSIGN_OR_RETURN(const auto names, fs_.List(dir));
+  const bool dropping = std::find(names.begin(), names.end(), kDroppingMarker) != names.end();
+  const ReplicaState* known = state_.Find(replica);
+  if (known == nullptr) {
+    if (dropping || names.empty()) {
+      files_removed_ += static_cast<int64_t>(names.size());
+      return RemoveReplicaFolder(fs_, dir);
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat(dir, ": holds ", names.size(),
+                     " files of a replica that the journal does not know and that nothing dropped; "
+                     "was the journal replaced, or the folder copied here? Move it away to start without it"));
+  }
+  // The drop was not journaled: then it never happened.
+  if (dropping) SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs_, absl::StrCat(dir, "/", kDroppingMarker)));
+  for (const std::string& name : names) {
+    const std::optional<SegmentId> id = ParseSegmentFileName(name);
+    if (!id || known->Find(*id) != nullptr) continue;
+    SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs_, absl::StrCat(dir, "/", name)));
+    ++files_removed_;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::CheckReplica(const ReplicaId& replica, const ReplicaState& known) {
+  const std::string dir = absl::StrCat(topics_dir_, "/", replica.ToString());
+  for (const SegmentState& segment : known.segments) {
+    Rewrite entry{.path = SegmentPath(dir, segment.id), .end_position = segment.end_position, .pending = {}};
+    entry.done = segment.id < known.checkpoint.segment    ? segment.end_position
+                 : segment.id == known.checkpoint.segment ? std::min(known.checkpoint.position, segment.end_position)
+                                                          : 0;
+    auto file = fs_.Open(entry.path, {});
+    if (file.ok()) {
+      SLUICE_ASSIGN_OR_RETURN(entry.file_bytes, (*file)->Size());
+    } else if (!absl::IsNotFound(file.status())) {
+      return std::move(file).status();
+    }
+    if (std::max<int64_t>(entry.file_bytes, 0) < entry.done) {
+      return absl::DataLossError(entry.file_bytes < 0
+                                     ? absl::StrCat(entry.path, ": the file is missing; expected ", entry.done,
+                                                    " synced bytes from offset ", segment.id.base.value(), " on")
+                                     : absl::StrCat(entry.path, ": at byte ", entry.file_bytes,
+                                                    ": the file ends; expected ", entry.done, " synced bytes"));
+    }
+    segments_.emplace(Key{replica, segment.id}, std::move(entry));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::OnAppend(const AppendRecord& append) {
+  auto at = segments_.find({append.replica, append.segment});
+  if (at == segments_.end()) return absl::OkStatus();
+  Rewrite& segment = at->second;
+  const int64_t end = append.position + static_cast<int64_t>(append.bytes.size());
+  if (end <= segment.done) return absl::OkStatus();
+  if (append.position > segment.done) {
+    return absl::DataLossError(absl::StrCat(segment.path, ": at byte ", segment.done, ": the journal goes on at byte ",
+                                            append.position, "; what lies between is in neither"));
+  }
+  const std::string_view bytes = append.bytes.view().substr(static_cast<size_t>(segment.done - append.position));
+  segment.pending.append(bytes);
+  segment.done = end;
+  pending_bytes_ += static_cast<int64_t>(bytes.size());
+  if (segment.pending.size() >= kWriteBytes) return Write(append.replica, segment);
+  if (pending_bytes_ < kPendingBytesMax) return absl::OkStatus();
+  for (auto& [key, each] : segments_) SLUICE_RETURN_IF_ERROR(Write(key.first, each));
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::Write(const ReplicaId& replica, Rewrite& segment) {
+  if (segment.pending.empty()) return absl::OkStatus();
+  if (segment.file_bytes < 0)
+    SLUICE_RETURN_IF_ERROR(fs_.CreateDirs(absl::StrCat(topics_dir_, "/", replica.ToString())));
+  const auto mode = segment.file_bytes < 0 ? OpenOptions::Mode::kCreateNew : OpenOptions::Mode::kReadWrite;
+  SLUICE_ASSIGN_OR_RETURN(const auto file, fs_.Open(segment.path, {.mode = mode}));
+  const int64_t size = static_cast<int64_t>(segment.pending.size());
+  SLUICE_RETURN_IF_ERROR(file->WriteAt(segment.done - size, segment.pending));
+  segment.file_bytes = std::max(segment.file_bytes, segment.done);
+  segment.pending = {};
+  pending_bytes_ -= size;
+  bytes_rewritten_ += size;
+  return absl::OkStatus();
+}
+
+absl::Status Recovery::Finish() {
+  for (auto& [key, segment] : segments_) {
+    SLUICE_RETURN_IF_ERROR(Write(key.first, segment));
+    if (segment.done < segment.end_position) {
+      return absl::DataLossError(absl::StrCat(segment.path, ": at byte ", segment.done, ": expected bytes up to ",
+                                              segment.end_position, ", which are not in the journal any more"));
+    }
+    // What follows is the padding of a last block, or was written and never acknowledged.
+    if (segment.file_bytes > segment.end_position) {
+      SLUICE_ASSIGN_OR_RETURN(const auto file, fs_.Open(segment.path, {.mode = OpenOptions::Mode::kReadWrite}));
+      SLUICE_RETURN_IF_ERROR(file->Truncate(segment.end_position));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sluice::storage
