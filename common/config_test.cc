@@ -158,7 +158,8 @@ TEST_CASE("what is no YAML mapping is refused with its place") {
   REQUIRE(Refusal("a: 1\na: 2\n") == "node.yaml:2:1: \"a\" stands here twice");
   REQUIRE(Refusal("- a\n- b\n") == "node.yaml:1:1: expected a mapping, found a list");
   REQUIRE(Refusal("[a, b]: 1\n") == "node.yaml:1:1: a key must be a word");
-  REQUIRE(Refusal("a: 1\n---\nb: 2\n").find("a second document") != std::string::npos);
+  REQUIRE(Refusal("a: 1\n---\nb: 2\n").find("the one document") != std::string::npos);
+  REQUIRE(Refusal(", a: 1\n").find("the one document") != std::string::npos);
   REQUIRE(Refusal("a: *nowhere\n").find("node.yaml:1:") == 0);
 }
 

@@ -1,7 +1,9 @@
 #include "common/config_tree.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <sstream>
 #include <utility>
 
 #include "common/status_macros.h"
@@ -14,6 +16,20 @@ namespace {
 constexpr size_t kTextBytesMax = size_t{4} << 20;
 constexpr int kDepthMax = 64;
 constexpr size_t kValuesMax = 200000;
+
+// Learns where a document starts and forgets the rest.
+struct DocumentStart : YAML::EventHandler {
+  void OnDocumentStart(const YAML::Mark& at) override { mark = at; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+  YAML::Mark mark;
+};
 
 struct Converter {
   std::string_view file;
@@ -91,11 +107,15 @@ absl::StatusOr<std::unique_ptr<ConfigValue>> ParseYaml(std::string_view name, st
   }
   auto root = std::make_unique<ConfigValue>();
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    const std::string owned(text);
     Converter converter{name};
-    if (documents.size() > 1) return converter.Refuse(documents[1].Mark(), "a second document");
-    if (documents.empty()) return root;
-    SLUICE_RETURN_IF_ERROR(converter.Convert(documents[0], 0, root.get()));
+    std::istringstream in(owned);
+    YAML::Parser parser(in);
+    DocumentStart start;
+    if (!parser.HandleNextDocument(start)) return root;
+    // Not LoadAll: on text that opens with a comma it makes documents without end.
+    if (parser.HandleNextDocument(start)) return converter.Refuse(start.mark, "expected the end of the one document");
+    SLUICE_RETURN_IF_ERROR(converter.Convert(YAML::Load(owned), 0, root.get()));
   } catch (const YAML::Exception& e) {
     if (e.mark.is_null()) return absl::InvalidArgumentError(Cat(name, ": ", e.msg));
     return absl::InvalidArgumentError(Cat(name, ":", e.mark.line + 1, ":", e.mark.column + 1, ": ", e.msg));
