@@ -11,6 +11,7 @@
 #include "common/status_macros.h"
 #include "common/text.h"
 #include "connector/sink/encoder.h"
+#include "connector/source/json_text.h"
 
 namespace sluice::connector {
 
@@ -75,14 +76,15 @@ class RawFormat : public Format {
 
   absl::Status Prepare(const SinkRecord& record) override {
     if (!record.value.has_value()) return absl::InvalidArgumentError("the record has no value");
-    SLUICE_ASSIGN_OR_RETURN(line_, minifier_.Minify(*record.value));
+    SLUICE_ASSIGN_OR_RETURN(JsonDocument document, JsonDocument::Parse(*record.value));
+    line_ = std::move(document);
     return absl::OkStatus();
   }
   absl::StatusOr<std::unique_ptr<FileEncoder>> Open(OutputFile* file) override;
   std::string extension() const override {
     return codec_ == SinkCodec::kGzip ? "jsonl.gz" : codec_ == SinkCodec::kZstd ? "jsonl.zst" : "jsonl";
   }
-  std::string_view line() const { return line_; }
+  std::string_view line() const { return line_->text(); }
   std::unique_ptr<Compressor> NewCompressor() const {
     if (codec_ == SinkCodec::kGzip) return std::make_unique<GzipCompressor>(level_);
     if (codec_ == SinkCodec::kZstd) return std::make_unique<ZstdCompressor>(level_);
@@ -92,8 +94,7 @@ class RawFormat : public Format {
  private:
   const SinkCodec codec_;
   const int level_;
-  JsonMinifier minifier_;
-  std::string_view line_;
+  std::optional<JsonDocument> line_;  // of the record prepared last
 };
 
 class RawEncoder : public FileEncoder {

@@ -12,6 +12,7 @@
 #include "absl/time/civil_time.h"
 #include "absl/time/time.h"
 #include "common/text.h"
+#include "connector/source/json_text.h"
 
 namespace sluice::connector {
 
@@ -23,51 +24,35 @@ absl::Status NotJson(simdjson::error_code error) {
   return absl::InvalidArgumentError(Cat("not valid JSON: ", simdjson::error_message(error)));
 }
 
-// A padded copy of one value, and both parsers: the DOM one proves that the whole text is JSON (on-demand skips what
-// nobody asks for), the on-demand one gives raw tokens, so that numbers keep every digit.
-class Parsers {
+// One value, checked whole and without white space, behind which simdjson may read: on-demand parsing gives raw tokens,
+// so that numbers keep every digit, and checks only what it is asked for, so JsonDocument checks first.
+class Parser {
  public:
-  absl::Status Validate(std::string_view value) {
-    Load(value);
-    const simdjson::error_code error = dom_.parse(buffer_.data(), size_, false).error();
-    return error == simdjson::SUCCESS ? absl::OkStatus() : NotJson(error);
+  absl::Status Load(std::string_view value) {
+    auto document = JsonDocument::Parse(value);
+    if (!document.ok()) return document.status();
+    const std::string& text = document->text();
+    if (buffer_.size() < text.size() + simdjson::SIMDJSON_PADDING) {
+      buffer_.resize(2 * text.size() + simdjson::SIMDJSON_PADDING);
+    }
+    std::memcpy(buffer_.data(), text.data(), text.size());
+    std::memset(buffer_.data() + text.size(), 0, simdjson::SIMDJSON_PADDING);
+    size_ = text.size();
+    return absl::OkStatus();
   }
-  absl::StatusOr<simdjson::dom::element> Dom(std::string_view value) {
-    Load(value);
-    simdjson::dom::element element;
-    const simdjson::error_code error = dom_.parse(buffer_.data(), size_, false).get(element);
-    if (error != simdjson::SUCCESS) return NotJson(error);
-    return element;
+  // The document loaded last as an object; views of it hold until the next load.
+  absl::Status Object(ondemand::document* document, ondemand::object* object) {
+    if (buffer_.empty() || buffer_[0] != '{') return absl::InvalidArgumentError("the record is not a JSON object");
+    if (auto error = parser_.iterate(buffer_.data(), size_, buffer_.size()).get(*document)) return NotJson(error);
+    if (auto error = document->get_object().get(*object)) return NotJson(error);
+    return absl::OkStatus();
   }
-  // Iterates what was loaded last; it stays where it is until the next load.
-  simdjson::error_code Iterate(ondemand::document* document) {
-    return ondemand_.iterate(buffer_.data(), size_, buffer_.size()).get(*document);
-  }
-  std::string_view loaded() const { return {buffer_.data(), size_}; }
 
  private:
-  void Load(std::string_view value) {
-    if (buffer_.size() < value.size() + simdjson::SIMDJSON_PADDING) {
-      buffer_.resize(2 * value.size() + simdjson::SIMDJSON_PADDING);
-    }
-    std::memcpy(buffer_.data(), value.data(), value.size());
-    std::memset(buffer_.data() + value.size(), 0, simdjson::SIMDJSON_PADDING);
-    size_ = value.size();
-  }
-
   std::vector<char> buffer_;
   size_t size_ = 0;
-  simdjson::dom::parser dom_;
-  ondemand::parser ondemand_;
+  ondemand::parser parser_;
 };
-
-// A raw token runs up to the next one: whitespace may follow it.
-std::string_view Trim(std::string_view token) {
-  while (!token.empty() && std::string_view(" \n\r\t").find(token.back()) != std::string_view::npos) {
-    token.remove_suffix(1);
-  }
-  return token;
-}
 
 // The key as it is written, with its quotes and escapes.
 std::string_view QuotedKey(ondemand::field& field) {
@@ -87,18 +72,14 @@ simdjson::error_code RawText(Value& value, std::string_view* text) {
   if (type == ondemand::json_type::object) {
     ondemand::object object;
     if (auto error = value.get_object().get(object)) return error;
-    if (auto error = object.raw_json().get(*text)) return error;
-    *text = Trim(*text);
-    return simdjson::SUCCESS;
+    return object.raw_json().get(*text);
   }
   if (type == ondemand::json_type::array) {
     ondemand::array array;
     if (auto error = value.get_array().get(array)) return error;
-    if (auto error = array.raw_json().get(*text)) return error;
-    *text = Trim(*text);
-    return simdjson::SUCCESS;
+    return array.raw_json().get(*text);
   }
-  *text = Trim(value.raw_json_token());
+  *text = value.raw_json_token();
   return simdjson::SUCCESS;
 }
 
@@ -152,7 +133,7 @@ struct RowReader::Impl {
 
   Schema schema;
   Node root;
-  Parsers parsers;
+  Parser parser;
   std::vector<Cell> cells;
   std::string extra;
 
@@ -179,7 +160,7 @@ struct RowReader::Impl {
   }
 
   absl::Status String(ondemand::value& value, int column, Cell* cell) const {
-    const std::string_view token = Trim(value.raw_json_token());
+    const std::string_view token = value.raw_json_token();
     std::string_view text;
     if (auto error = value.get_string().get(text)) return NotJson(error);
     const ColumnType type = schema[static_cast<size_t>(column)].type;
@@ -212,12 +193,12 @@ struct RowReader::Impl {
       case ondemand::json_type::number:
         if (wanted == ColumnType::kInt32 || wanted == ColumnType::kInt64 || wanted == ColumnType::kDouble ||
             wanted == ColumnType::kTimestampMs) {
-          return Number(Trim(value.raw_json_token()), column, cell);
+          return Number(value.raw_json_token(), column, cell);
         }
         break;
       case ondemand::json_type::boolean:
         if (wanted == ColumnType::kBool) {
-          cell->integer = Trim(value.raw_json_token()) == "true" ? 1 : 0;
+          cell->integer = value.raw_json_token() == "true" ? 1 : 0;
           cell->kind = Cell::Kind::kInteger;
           return absl::OkStatus();
         }
@@ -235,6 +216,31 @@ struct RowReader::Impl {
     return Wrong(column, text);
   }
 
+  // The value of a column; a JSON column may have others that point inside it, and then keeps the whole text as well.
+  absl::Status Take(ondemand::value& value, const Node& node) {
+    ondemand::json_type type;
+    if (auto error = value.type().get(type)) return NotJson(error);
+    const bool walks =
+        !node.children.empty() && (type == ondemand::json_type::object || type == ondemand::json_type::array);
+    if (!walks) return Fill(value, node.column);
+    Cell* cell = &cells[static_cast<size_t>(node.column)];
+    cell->kind = Cell::Kind::kText;
+    if (type == ondemand::json_type::object) {
+      ondemand::object object;
+      if (auto error = value.get_object().get(object)) return NotJson(error);
+      if (auto error = object.raw_json().get(cell->text)) return NotJson(error);
+      object.reset();
+      std::string covered;
+      return Walk(object, node, &covered);
+    }
+    ondemand::array array;
+    if (auto error = value.get_array().get(array)) return NotJson(error);
+    if (auto error = array.raw_json().get(cell->text)) return NotJson(error);
+    array.reset();
+    bool all_taken = true;
+    return WalkArray(array, node, &all_taken);
+  }
+
   // One member of an object: into a column, deeper, or to `rest`.
   absl::Status Member(ondemand::field& field, const Node& node, std::string* rest) {
     const std::string_view quoted = QuotedKey(field);
@@ -248,7 +254,7 @@ struct RowReader::Impl {
       AppendMember(quoted, text, rest);
       return absl::OkStatus();
     }
-    if (child->second.column >= 0) return Fill(value, child->second.column);
+    if (child->second.column >= 0) return Take(value, child->second);
     ondemand::json_type type;
     if (auto error = value.type().get(type)) return NotJson(error);
     if (type == ondemand::json_type::object) {
@@ -268,7 +274,6 @@ struct RowReader::Impl {
       if (all_taken) return absl::OkStatus();
       array.reset();
       if (auto error = array.raw_json().get(text)) return NotJson(error);
-      text = Trim(text);
     } else if (auto error = RawText(value, &text)) {
       return NotJson(error);
     }
@@ -297,7 +302,7 @@ struct RowReader::Impl {
         continue;
       }
       if (child->second.column >= 0) {
-        if (absl::Status status = Fill(value, child->second.column); !status.ok()) return status;
+        if (absl::Status status = Take(value, child->second); !status.ok()) return status;
         continue;
       }
       ondemand::json_type type;
@@ -343,14 +348,10 @@ std::string_view RowReader::extra() const {
 absl::Status RowReader::Read(std::string_view value) {
   std::fill(impl_->cells.begin(), impl_->cells.end(), Cell());
   impl_->extra.clear();
-  if (absl::Status status = impl_->parsers.Validate(value); !status.ok()) return status;
+  if (absl::Status status = impl_->parser.Load(value); !status.ok()) return status;
   ondemand::document document;
-  if (auto error = impl_->parsers.Iterate(&document)) return NotJson(error);
-  ondemand::json_type type;
-  if (auto error = document.type().get(type)) return NotJson(error);
-  if (type != ondemand::json_type::object) return absl::InvalidArgumentError("the record is not a JSON object");
   ondemand::object object;
-  if (auto error = document.get_object().get(object)) return NotJson(error);
+  if (absl::Status status = impl_->parser.Object(&document, &object); !status.ok()) return status;
   return impl_->Walk(object, impl_->root, &impl_->extra);
 }
 
@@ -361,24 +362,29 @@ struct SchemaInference::Impl {
     std::string name;
     std::optional<ColumnType> type;  // none: only nulls so far
   };
-  Parsers parsers;
+  Parser parser;
   std::vector<Field> fields;
   std::map<std::string, size_t, std::less<>> index;
 
-  static ColumnType TypeOf(simdjson::dom::element value) {
-    switch (value.type()) {
-      case simdjson::dom::element_type::BOOL:
+  // None for null.
+  static std::optional<ColumnType> TypeOf(ondemand::value& value) {
+    ondemand::json_type type;
+    std::string_view text;
+    int64_t number = 0;
+    if (value.type().get(type)) return std::nullopt;
+    switch (type) {
+      case ondemand::json_type::null:
+        return std::nullopt;
+      case ondemand::json_type::boolean:
         return ColumnType::kBool;
-      case simdjson::dom::element_type::INT64:
-        return ColumnType::kInt64;
-      case simdjson::dom::element_type::UINT64:
-        return ColumnType::kJson;  // beyond int64: keep every digit
-      case simdjson::dom::element_type::DOUBLE:
-        return ColumnType::kDouble;
-      case simdjson::dom::element_type::STRING: {
-        int64_t ms = 0;
-        return ParseRfc3339Ms(value.get_string().value_unsafe(), &ms) ? ColumnType::kTimestamp : ColumnType::kString;
-      }
+      case ondemand::json_type::number:
+        text = value.raw_json_token();
+        if (Integer(text, &number)) return ColumnType::kInt64;
+        // A whole number beyond int64 keeps every digit as text.
+        return text.find_first_of(".eE") == std::string_view::npos ? ColumnType::kJson : ColumnType::kDouble;
+      case ondemand::json_type::string:
+        if (value.get_string().get(text)) return ColumnType::kString;
+        return ParseRfc3339Ms(text, &number) ? ColumnType::kTimestamp : ColumnType::kString;
       default:
         return ColumnType::kJson;
     }
@@ -398,20 +404,21 @@ SchemaInference::SchemaInference() : impl_(std::make_unique<Impl>()) {}
 SchemaInference::~SchemaInference() = default;
 
 void SchemaInference::Add(std::string_view value) {
-  auto element = impl_->parsers.Dom(value);
-  if (!element.ok()) return;
-  simdjson::dom::object object;
-  if (element->get_object().get(object)) return;
-  for (const auto& member : object) {
-    auto at = impl_->index.find(member.key);
+  ondemand::document document;
+  ondemand::object object;
+  if (!impl_->parser.Load(value).ok() || !impl_->parser.Object(&document, &object).ok()) return;
+  for (auto result : object) {
+    ondemand::field field;
+    std::string_view key;
+    if (std::move(result).get(field) || field.unescaped_key().get(key)) return;
+    auto at = impl_->index.find(key);
     if (at == impl_->index.end()) {
-      at = impl_->index.emplace(std::string(member.key), impl_->fields.size()).first;
-      impl_->fields.push_back({std::string(member.key), std::nullopt});
+      at = impl_->index.emplace(std::string(key), impl_->fields.size()).first;
+      impl_->fields.push_back({std::string(key), std::nullopt});
     }
-    if (member.value.is_null()) continue;
+    const std::optional<ColumnType> seen = Impl::TypeOf(field.value());
     std::optional<ColumnType>& type = impl_->fields[at->second].type;
-    const ColumnType seen = Impl::TypeOf(member.value);
-    type = type.has_value() ? Impl::Join(*type, seen) : seen;
+    if (seen.has_value()) type = type.has_value() ? Impl::Join(*type, *seen) : *seen;
   }
 }
 
@@ -437,60 +444,29 @@ Schema SchemaInference::Finish() const {
 // ---- EventTimeReader, JsonMinifier
 // -----------------------------------------------------------------------------------
 
-struct EventTimeReader::Impl {
-  std::string pointer;
-  Parsers parsers;
-};
-
-EventTimeReader::EventTimeReader(std::string pointer) : impl_(std::make_unique<Impl>()) {
-  impl_->pointer = std::move(pointer);
-}
-EventTimeReader::~EventTimeReader() = default;
-
-absl::StatusOr<int64_t> EventTimeReader::Read(std::string_view value) {
+absl::StatusOr<int64_t> EventTimeReader::Read(std::string_view value) const {
   // Beyond the years 0 to 9999 a folder name would no longer sort, and time arithmetic could overflow.
   constexpr int64_t kMsMin = -62'167'219'200'000;
   constexpr int64_t kMsMax = 253'402'300'799'999;
-  auto document = impl_->parsers.Dom(value);
+  auto document = JsonDocument::Parse(value);
   if (!document.ok()) return document.status();
-  simdjson::dom::element at;
-  if (document->at_pointer(impl_->pointer).get(at)) {
-    return absl::InvalidArgumentError(Cat("no event time at ", impl_->pointer));
-  }
+  const std::optional<JsonValue> at = At(document->root(), pointer_);
+  if (!at.has_value()) return absl::InvalidArgumentError(Cat("no event time at ", pointer_));
   int64_t ms = 0;
   double number = 0;
-  std::string_view text;
   bool fits = false;
-  if (!at.get_string().get(text)) {
-    fits = ParseRfc3339Ms(text, &ms);
-  } else if (!at.get_double().get(number)) {
+  if (at->kind == JsonValue::Kind::kString) {
+    fits = ParseRfc3339Ms(at->Text(), &ms);
+  } else if (at->kind == JsonValue::Kind::kNumber && Double(at->raw, &number)) {
     if (number > -1e11 && number < 1e11) number *= 1000;
     fits = number >= static_cast<double>(kMsMin) && number <= static_cast<double>(kMsMax);
     ms = fits ? static_cast<int64_t>(number) : 0;
   }
   if (!fits || ms < kMsMin || ms > kMsMax) {
-    return absl::InvalidArgumentError(Cat("event time at ", impl_->pointer, ": ", Shown(simdjson::minify(at)),
-                                          " is neither an RFC 3339 time nor ms or s since 1970"));
+    return absl::InvalidArgumentError(
+        Cat("event time at ", pointer_, ": ", Shown(at->raw), " is neither an RFC 3339 time nor ms or s since 1970"));
   }
   return ms;
-}
-
-struct JsonMinifier::Impl {
-  Parsers parsers;
-  std::string line;
-};
-
-JsonMinifier::JsonMinifier() : impl_(std::make_unique<Impl>()) {}
-JsonMinifier::~JsonMinifier() = default;
-
-absl::StatusOr<std::string_view> JsonMinifier::Minify(std::string_view value) {
-  if (absl::Status status = impl_->parsers.Validate(value); !status.ok()) return status;
-  // JSON strings hold no raw line breaks, so a value without one is already one line.
-  if (value.find_first_of("\r\n") == std::string_view::npos) return value;
-  impl_->line.resize(value.size() + simdjson::SIMDJSON_PADDING);
-  size_t size = 0;
-  if (auto error = simdjson::minify(value.data(), value.size(), impl_->line.data(), size)) return NotJson(error);
-  return std::string_view(impl_->line.data(), size);
 }
 
 }  // namespace sluice::connector

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,7 +23,7 @@ namespace sluice::connector {
 using Schema = std::vector<ColumnConfig>;
 
 /// INVALID_ARGUMENT names the column: two with one name, a reserved name, a pointer that is none, one pointer inside
-/// another.
+/// another that is not a json column's.
 absl::Status CheckSchema(const Schema& schema);
 
 std::string_view ColumnTypeName(ColumnType type);
@@ -80,27 +81,12 @@ class SchemaInference {
 /// Event time of a record: an RFC 3339 string, or a number of ms (seconds when below 10^11) since 1970, at `pointer`.
 class EventTimeReader {
  public:
-  explicit EventTimeReader(std::string pointer);
-  ~EventTimeReader();
+  explicit EventTimeReader(std::string pointer) : pointer_(std::move(pointer)) {}
   /// INVALID_ARGUMENT: a dead letter.
-  absl::StatusOr<int64_t> Read(std::string_view value);
+  absl::StatusOr<int64_t> Read(std::string_view value) const;
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
-};
-
-/// Whether `value` is one whole JSON document; INVALID_ARGUMENT says why not. Its text without whitespace outside
-/// strings goes to `line` (a view of the scratch or of `value`).
-class JsonMinifier {
- public:
-  JsonMinifier();
-  ~JsonMinifier();
-  absl::StatusOr<std::string_view> Minify(std::string_view value);
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::string pointer_;
 };
 
 /// RFC 3339 ("2026-01-01T00:00:00.5Z", also a space for the T) in ms since 1970.

@@ -87,10 +87,12 @@ absl::Status CheckSchema(const Schema& schema) {
   if (pointers.size() != schema.size()) {
     return absl::InvalidArgumentError("two columns take the same JSON pointer");
   }
-  for (const std::string& outer : pointers) {
-    const auto inner = pointers.lower_bound(outer + "/");
-    if (inner != pointers.end() && inner->starts_with(outer + "/")) {
-      return absl::InvalidArgumentError(Cat("the pointer ", *inner, " lies inside the pointer ", outer));
+  for (const ColumnConfig& outer : schema) {
+    const auto inner = pointers.lower_bound(outer.from + "/");
+    if (outer.type != ColumnType::kJson && inner != pointers.end() && inner->starts_with(outer.from + "/")) {
+      return absl::InvalidArgumentError(Cat("column '", outer.name,
+                                            "': only a json column may have another inside it (", *inner,
+                                            " lies inside ", outer.from, ")"));
     }
   }
   return absl::OkStatus();
