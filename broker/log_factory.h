@@ -36,9 +36,9 @@ class PartitionLog {
   virtual ~PartitionLog() = default;
   virtual replication::ReplicatedLog& log() = 0;
   virtual void Configure(const LogSettings& settings) = 0;
-  /// Where the log start may move to so that the policy holds: log_start when nothing is to be forgotten, never above
-  /// the high watermark. Whole segments, so that disk space is freed and not every tick writes an entry.
-  virtual Offset RetentionPoint(const RetentionPolicy& policy, absl::Time now) = 0;
+  /// Moves the log start up as far as the policy lets it, in whole segments, so that disk space is freed and not every
+  /// tick writes an entry; answers the log start.
+  virtual void ApplyRetention(const RetentionPolicy& policy, Callback<absl::StatusOr<Offset>> done) = 0;
   /// Answers all that is pending as ReplicatedLog says, then runs `done` on the shard. Once.
   virtual void Stop(absl::AnyInvocable<void()> done) = 0;
 };

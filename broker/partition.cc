@@ -240,13 +240,10 @@ void Partition::ApplySettings(const TopicSettings& settings) {
 
 void Partition::EnforceRetention() {
   if (stopping_ || retention_running_ || !log().IsLeader()) return;
-  const Offset point =
-      log_->RetentionPoint({.age = settings_.retention_age, .bytes = settings_.retention_bytes}, node_.clock.Wall());
-  if (point <= log().bounds().log_start) return;
   retention_running_ = true;
   // A failure is met again at the next tick.
-  log().AdvanceLogStart(point,
-                        [self = shared_from_this()](absl::StatusOr<Offset>) { self->retention_running_ = false; });
+  log_->ApplyRetention({.age = settings_.retention_age, .bytes = settings_.retention_bytes},
+                       [self = shared_from_this()](absl::StatusOr<Offset>) { self->retention_running_ = false; });
 }
 
 PartitionStats Partition::stats() const {

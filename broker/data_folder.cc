@@ -1,0 +1,95 @@
+#include "broker/data_folder.h"
+
+#include <limits>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "common/config.h"
+#include "common/status_macros.h"
+#include "common/text.h"
+
+namespace sluice::broker {
+namespace {
+
+constexpr int64_t kFileBytesMax = 64 << 10;
+
+absl::StatusOr<DataFolder> ReadIdentity(FileSystem& fs, const std::string& path, NodeId node) {
+  SLUICE_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kFileBytesMax));
+  const auto damaged = [](const absl::Status& status) {
+    return absl::DataLossError(Cat("a damaged node.yaml: ", Message(status)));
+  };
+  auto file = ConfigFile::Parse(path, text);
+  if (!file.ok()) return damaged(file.status());
+  const ConfigNode root = file->root();
+  for (const char* key : {"cluster_id", "node_id", "disk_id", "format_version"}) root.Require(key);
+  const int64_t version = root.Int("format_version", 0);
+  if (version > kDataFormatVersion) {
+    return absl::FailedPreconditionError(Cat(path, ": the folder has format version ", version, ", this program reads ",
+                                             kDataFormatVersion, " and before: use a newer one"));
+  }
+  DataFolder folder;
+  folder.node_id = NodeId(static_cast<int32_t>(root.Int("node_id", 0, {1, std::numeric_limits<int32_t>::max()})));
+  for (const auto& [key, id] : {std::pair{"cluster_id", &folder.cluster_id}, std::pair{"disk_id", &folder.disk_id}}) {
+    const auto parsed = Uuid::Parse(root.String(key, ""));
+    if (parsed.has_value() && !parsed->IsNil()) {
+      *id = *parsed;
+    } else if (root.Has(key)) {
+      root.AddError(key, "is no UUID");
+    }
+  }
+  if (absl::Status sound = file->Finish(); !sound.ok()) return damaged(sound);
+  if (folder.node_id != node) {
+    return absl::FailedPreconditionError(
+        Cat(path, ": the folder is node ", folder.node_id, "'s, the configuration says node.id: ", node));
+  }
+  return folder;
+}
+
+std::string ParentOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random) {
+  SLUICE_RETURN_IF_ERROR(fs.CreateDirs(data_dir));
+  auto lock = fs.LockFile(data_dir + "/LOCK");
+  if (!lock.ok()) {
+    if (!absl::IsFailedPrecondition(lock.status())) return lock.status();
+    return absl::FailedPreconditionError(
+        Cat("the data folder ", data_dir, " is in use by another process: ", Message(lock.status())));
+  }
+  const std::string path = data_dir + "/node.yaml";
+  SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(path));
+  if (there) return ReadIdentity(fs, path, node);
+
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(data_dir));
+  const std::set<std::string> harmless = {"LOCK", "node.yaml.tmp", "lost+found"};
+  const std::set<std::string> ours = {"journal", "topics", "meta"};
+  for (const auto& name : names) {
+    if (harmless.contains(name)) continue;
+    return absl::FailedPreconditionError(
+        ours.contains(name) ? Cat(data_dir, " has ", name, "/ but no node.yaml: a part of the folder is missing")
+                            : Cat(data_dir, " has ", name, " in it and no node.yaml: it is not a folder of sluiced; ",
+                                  "name an empty one in node.data_dir"));
+  }
+  DataFolder folder;
+  folder.node_id = node;
+  folder.created = true;
+  for (Uuid* id : {&folder.cluster_id, &folder.disk_id}) {
+    const uint64_t high = random.Next();
+    *id = Uuid::FromRandom(high, random.Next());
+  }
+  SLUICE_RETURN_IF_ERROR(fs.SyncDir(ParentOf(data_dir)));
+  SLUICE_RETURN_IF_ERROR(
+      WriteWholeFile(fs, path,
+                     Cat("# Written by sluiced when it made this folder; never edited.\n",
+                         "cluster_id: ", folder.cluster_id, "\nnode_id: ", folder.node_id,
+                         "\ndisk_id: ", folder.disk_id, "\nformat_version: ", kDataFormatVersion, "\n")));
+  return folder;
+}
+
+}  // namespace sluice::broker

@@ -1,0 +1,30 @@
+// A data folder's identity: node.yaml, written when the folder is made and checked at every start.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/executor.h"
+#include "common/file_system.h"
+#include "common/types.h"
+
+namespace sluice::broker {
+
+/// Of everything below data_dir. A folder of a later version is refused.
+inline constexpr int64_t kDataFormatVersion = 1;
+
+struct DataFolder {
+  Uuid cluster_id;
+  NodeId node_id;
+  Uuid disk_id;
+  bool created = false;  ///< By this call.
+};
+
+/// Reads `data_dir`'s node.yaml, or makes the folder and it where there is nothing yet. Holds the folder's LOCK while
+/// it does; who goes on to use the folder takes it again (LogStore::Open). Blocks. Errors: FailedPrecondition when
+/// another process has the folder, when it holds something that is not Sluice's, when it lost its node.yaml, or is
+/// another node's or a later version's; DataLoss when node.yaml is damaged.
+absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random);
+
+}  // namespace sluice::broker

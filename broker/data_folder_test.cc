@@ -1,0 +1,89 @@
+#include "broker/data_folder.h"
+
+#include <catch2/catch.hpp>
+
+#include "common/text.h"
+#include "tests/simulation/sim_file_system.h"
+
+namespace sluice::broker {
+namespace {
+
+struct Disk {
+  simulation::SimFileSystem fs{1};
+  simulation::SimRandom random{2};
+  absl::StatusOr<DataFolder> Open(int node = 1) { return OpenDataFolder(fs, "/data", NodeId(node), random); }
+};
+
+TEST_CASE("a data folder keeps the identity that it was made with") {
+  Disk disk;
+  const auto made = disk.Open();
+  REQUIRE(made.ok());
+  CHECK(made->created);
+  CHECK_FALSE(made->disk_id == made->cluster_id);
+  disk.fs.Crash();
+  const auto again = disk.Open();
+  REQUIRE(again.ok());
+  CHECK_FALSE(again->created);
+  CHECK(again->disk_id == made->disk_id);
+  CHECK(again->cluster_id == made->cluster_id);
+}
+
+TEST_CASE("a crash at any step of making a data folder leaves one that opens") {
+  for (uint64_t at = 1;; ++at) {
+    Disk disk;
+    disk.fs.CrashAt(at);
+    const auto made = disk.Open();
+    const bool crashed = disk.fs.crashed();
+    disk.fs.Crash();
+    const auto again = disk.Open();
+    INFO(at << ": " << again.status());
+    REQUIRE(again.ok());
+    if (made.ok()) CHECK(again->disk_id == made->disk_id);
+    if (!crashed) break;
+  }
+}
+
+TEST_CASE("a data folder that another process holds is refused") {
+  Disk disk;
+  REQUIRE(disk.Open().ok());
+  const auto lock = disk.fs.LockFile("/data/LOCK");
+  REQUIRE(lock.ok());
+  const auto second = disk.Open();
+  REQUIRE(absl::IsFailedPrecondition(second.status()));
+  CHECK(Message(second.status()).find("in use by another process") != std::string_view::npos);
+}
+
+TEST_CASE("a folder that is not this node's is refused with the reason") {
+  Disk disk;
+  SECTION("something else lies in it") {
+    REQUIRE(disk.fs.CreateDirs("/data").ok());
+    disk.fs.SetContents("/data/photo.jpg", "x");
+    CHECK(Message(disk.Open().status()).find("photo.jpg") != std::string_view::npos);
+  }
+  SECTION("it has data but lost its node.yaml") {
+    REQUIRE(disk.fs.CreateDirs("/data/journal").ok());
+    CHECK(Message(disk.Open().status()).find("no node.yaml") != std::string_view::npos);
+  }
+  SECTION("it is another node's") {
+    REQUIRE(disk.Open(1).ok());
+    CHECK(Message(disk.Open(2).status()).find("node.id: 2") != std::string_view::npos);
+  }
+  SECTION("a later version made it") {
+    REQUIRE(disk.Open().ok());
+    std::string text = disk.fs.Contents("/data/node.yaml");
+    text.replace(text.find("format_version: 1"), 17, "format_version: 2");
+    disk.fs.SetContents("/data/node.yaml", text);
+    CHECK(absl::IsFailedPrecondition(disk.Open().status()));
+  }
+  SECTION("node.yaml is damaged") {
+    REQUIRE(disk.Open().ok());
+    std::string text = disk.fs.Contents("/data/node.yaml");
+    for (size_t size = 0; size < text.find("format_version"); ++size) {
+      disk.fs.SetContents("/data/node.yaml", text.substr(0, size));
+      CHECK(absl::IsDataLoss(disk.Open().status()));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::broker

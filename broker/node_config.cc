@@ -1,0 +1,169 @@
+#include "broker/node_config.h"
+
+#include <limits>
+
+#include "absl/strings/numbers.h"
+#include "common/config.h"
+#include "common/status_macros.h"
+#include "common/text.h"
+
+namespace sluice::broker {
+namespace {
+
+constexpr int64_t kFileBytesMax = int64_t{1} << 20;
+constexpr int64_t kMiB = int64_t{1} << 20;
+constexpr int64_t kTiB = int64_t{1} << 40;
+
+void ReadNode(const ConfigNode& node, NodeConfig* config) {
+  config->id = NodeId(static_cast<int32_t>(node.Int("id", 1, {1, std::numeric_limits<int32_t>::max()})));
+  config->data_dir = node.String("data_dir", config->data_dir);
+  while (config->data_dir.size() > 1 && config->data_dir.ends_with('/')) config->data_dir.pop_back();
+  if (config->data_dir.empty()) node.AddError("data_dir", "is empty");
+  config->rack = node.String("rack", "");
+  config->shards = static_cast<int32_t>(node.Int("shards", 0, {0, 256}));
+}
+
+void ReadCluster(const ConfigNode& cluster, NodeConfig* config) {
+  config->cluster_name = cluster.String("name", config->cluster_name);
+  if (!cluster.Strings("seeds").empty()) {
+    cluster.AddError("seeds", "this version runs clusters of one node, which needs no seeds");
+  }
+}
+
+std::string ReadAddress(const ConfigNode& section, std::string_view key, const std::string& fallback) {
+  std::string address = section.String(key, fallback);
+  if (address.empty()) return address;
+  if (auto parsed = ParseHostPort(address); !parsed.ok()) section.AddError(key, Message(parsed.status()));
+  return address;
+}
+
+void ReadListen(const ConfigNode& listen, NodeConfig* config) {
+  config->listen_insecure = listen.Bool("insecure", false);
+  if (listen.Has("tls")) listen.AddError("tls", "this version has no TLS");
+  (void)listen.Child("tls");
+  for (const auto& [key, address] : {std::pair{"grpc", &config->listen_grpc}, std::pair{"peer", &config->listen_peer},
+                                     std::pair{"http", &config->listen_http}}) {
+    *address = ReadAddress(listen, key, *address);
+    const auto parsed = ParseHostPort(*address);
+    if (!parsed.ok()) {
+      if (address->empty()) listen.AddError(key, "is empty");
+    } else if (!parsed->IsLoopback() && !config->listen_insecure) {
+      listen.AddError(key, Cat("\"", *address, "\" can be reached from other machines without TLS or authentication; ",
+                               "set listen.insecure: true to allow it"));
+    }
+  }
+}
+
+void ReadStorage(const ConfigNode& storage, NodeConfig* config) {
+  config->journal_bytes = storage.Size("journal_bytes", config->journal_bytes, {64 * kMiB, kTiB});
+  config->topic_defaults.segment_bytes =
+      storage.Size("segment_bytes", config->topic_defaults.segment_bytes, {kMiB, int64_t{1} << 30});
+  config->cache_bytes = storage.Size("cache_bytes", config->cache_bytes, {16 * kMiB, kTiB});
+  config->disk_low_watermark = storage.Size("disk_low_watermark", config->disk_low_watermark);
+  // Set low alone, high follows: what matters is that they do not meet.
+  config->disk_high_watermark =
+      storage.Size("disk_high_watermark",
+                   storage.Has("disk_low_watermark") ? 2 * config->disk_low_watermark : config->disk_high_watermark);
+  if (config->disk_high_watermark < config->disk_low_watermark) {
+    storage.AddError("disk_high_watermark", Cat("is less than disk_low_watermark, ", config->disk_low_watermark));
+  }
+}
+
+void ReadLimits(const ConfigNode& limits, NodeConfig* config) {
+  config->connections_max = static_cast<int32_t>(limits.Int("connections", config->connections_max, {1, 1'000'000}));
+  config->streams_max = static_cast<int32_t>(limits.Int("streams", config->streams_max, {1, 1'000'000}));
+  config->message_bytes_max = limits.Size("message_bytes", config->message_bytes_max, {64 << 10, 256 * kMiB});
+  config->inflight_bytes_max = limits.Size("inflight_bytes", config->inflight_bytes_max, {kMiB, kTiB});
+  if (config->inflight_bytes_max < config->message_bytes_max) {
+    limits.AddError("inflight_bytes", Cat("is less than message_bytes, ", config->message_bytes_max,
+                                          ": the largest message could never be taken"));
+  }
+}
+
+void ReadRaft(const ConfigNode& raft, NodeConfig* config) {
+  const ConfigRange<absl::Duration> range{absl::Milliseconds(1), absl::Minutes(10)};
+  config->raft_election_timeout = raft.Duration("election_timeout_ms", config->raft_election_timeout, range);
+  config->raft_heartbeat = raft.Duration("heartbeat_ms", config->raft_heartbeat, range);
+  if (config->raft_heartbeat >= config->raft_election_timeout) {
+    raft.AddError("heartbeat_ms", "is not below election_timeout_ms");
+  }
+}
+
+void ReadDefaults(const ConfigNode& defaults, NodeConfig* config) {
+  config->default_partitions = static_cast<int32_t>(defaults.Int("partitions", 1, {1, kPartitionsMax}));
+  config->default_replicas = static_cast<int32_t>(defaults.Int("replicas", 0, {0, 1}));
+  config->topic_defaults.retention_age = defaults.Duration("retention_ms", *config->topic_defaults.retention_age,
+                                                           {absl::Milliseconds(1), absl::Hours(24 * 365 * 200)});
+  if (absl::Status known = CheckDurability(defaults.String("durability", "quorum")); !known.ok()) {
+    std::string_view message = Message(known);
+    message.remove_prefix(std::string_view("durability: ").size());
+    defaults.AddError("durability", message);
+  }
+}
+
+}  // namespace
+
+bool HostPort::IsLoopback() const {
+  if (host == "localhost" || host == "::1") return true;
+  // A name such as 127.example.com is no address: only digits and dots count.
+  return host.starts_with("127.") && host.find_first_not_of("0123456789.") == std::string::npos;
+}
+
+absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
+  const auto bad = [text] {
+    return absl::InvalidArgumentError(Cat("expected host:port, such as 127.0.0.1:7400, got \"", text, "\""));
+  };
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return bad();
+  std::string_view host = text.substr(0, colon);
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string_view::npos) {
+    return bad();
+  }
+  const std::string digits(text.substr(colon + 1));
+  HostPort parsed{.host = std::string(host), .port = -1};
+  if (host.empty() || digits.empty() || digits.find_first_not_of("0123456789") != std::string::npos ||
+      !absl::SimpleAtoi(digits, &parsed.port) || parsed.port > 65535) {
+    return bad();
+  }
+  return parsed;
+}
+
+absl::StatusOr<NodeConfig> ParseNodeConfig(std::string_view name, std::string_view text,
+                                           std::span<const std::string> sets) {
+  SLUICE_ASSIGN_OR_RETURN(ConfigFile file, ConfigFile::Parse(name, text));
+  for (const auto& set : sets) SLUICE_RETURN_IF_ERROR(file.Override(set));
+  NodeConfig config;
+  const ConfigNode root = file.root();
+  ReadNode(root.Child("node"), &config);
+  ReadCluster(root.Child("cluster"), &config);
+  ReadListen(root.Child("listen"), &config);
+  const ConfigNode advertise = root.Child("advertise");
+  config.advertise_grpc = ReadAddress(advertise, "grpc", config.listen_grpc);
+  config.advertise_peer = ReadAddress(advertise, "peer", config.listen_peer);
+  ReadStorage(root.Child("storage"), &config);
+  ReadLimits(root.Child("limits"), &config);
+  ReadRaft(root.Child("raft"), &config);
+  ReadDefaults(root.Child("defaults"), &config);
+  const ConfigNode log = root.Child("log");
+  config.log_level = log.Enum("level", LogLevel::kInfo,
+                              {{"debug", LogLevel::kDebug},
+                               {"info", LogLevel::kInfo},
+                               {"warn", LogLevel::kWarn},
+                               {"error", LogLevel::kError},
+                               {"off", LogLevel::kOff}});
+  config.log_format = log.Enum("format", LogFormat::kText, {{"text", LogFormat::kText}, {"json", LogFormat::kJson}});
+  SLUICE_RETURN_IF_ERROR(file.Finish());
+  return config;
+}
+
+absl::StatusOr<NodeConfig> LoadNodeConfig(FileSystem& fs, const std::string& path, std::span<const std::string> sets) {
+  std::string text;
+  if (!path.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(text, ReadWholeFile(fs, path, kFileBytesMax));
+  }
+  return ParseNodeConfig(path.empty() ? "the defaults" : std::string_view(path), text, sets);
+}
+
+}  // namespace sluice::broker

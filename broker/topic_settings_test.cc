@@ -1,0 +1,87 @@
+#include "broker/topic_settings.h"
+
+#include <catch2/catch.hpp>
+
+#include "broker/controller_record.h"
+#include "common/text.h"
+
+namespace sluice::broker {
+namespace {
+
+std::string ErrorOf(const TopicConfig& config) {
+  const auto parsed = ParseTopicSettings(config, {});
+  REQUIRE(absl::IsInvalidArgument(parsed.status()));
+  return std::string(Message(parsed.status()));
+}
+
+TEST_CASE("topic settings go by Kafka's names over the node's defaults") {
+  TopicSettings defaults;
+  defaults.segment_bytes = 8 << 20;
+  const auto settings = ParseTopicSettings({{"retention.ms", "-1"},
+                                            {"retention.bytes", "1000"},
+                                            {"segment.ms", "60000"},
+                                            {"max.message.bytes", "2048"},
+                                            {"cleanup.policy", "delete"},
+                                            {"message.timestamp.type", "LogAppendTime"},
+                                            {"durability", "quorum"}},
+                                           defaults);
+  REQUIRE(settings.ok());
+  CHECK_FALSE(settings->retention_age.has_value());
+  CHECK(settings->retention_bytes == 1000);
+  CHECK(settings->segment_bytes == 8 << 20);
+  CHECK(settings->segment_age == absl::Minutes(1));
+  CHECK(settings->message_bytes_max == 2048);
+  CHECK(settings->timestamp_type == TimestampType::kLogAppendTime);
+}
+
+TEST_CASE("a topic setting that is unknown or wrong is refused by name") {
+  CHECK(ErrorOf({{"retention.hours", "1"}}).find("retention.hours") != std::string::npos);
+  CHECK(ErrorOf({{"retention.ms", "7d"}}).find("retention.ms") != std::string::npos);
+  CHECK(ErrorOf({{"retention.ms", "-2"}}).find("retention.ms") != std::string::npos);
+  CHECK(ErrorOf({{"segment.bytes", "10"}}).find("segment.bytes") != std::string::npos);
+  CHECK(ErrorOf({{"cleanup.policy", "compact"}}).find("cleanup.policy") != std::string::npos);
+  CHECK(ErrorOf({{"message.timestamp.type", "now"}}).find("LogAppendTime") != std::string::npos);
+  CHECK(ErrorOf({{"durability", "replicated"}}).find("more than one replica") != std::string::npos);
+  CHECK(ErrorOf({{"durability", "none"}}).find("durability") != std::string::npos);
+  CHECK(ErrorOf({{"segment.bytes", "1048576"}, {"max.message.bytes", "1048577"}}).find("max.message.bytes") !=
+        std::string::npos);
+}
+
+TEST_CASE("topic names keep to Kafka's rule, and two underscores are the broker's own") {
+  for (const std::string good : {"a", "A-z_0.9", "...", "_x", "orders.dlq"}) CHECK(CheckTopicName(good, false).ok());
+  CHECK(CheckTopicName(std::string(249, 'x'), false).ok());
+  for (const std::string bad : {"", ".", "..", "a b", "a/b", "ä", "a\n"}) {
+    CHECK(absl::IsInvalidArgument(CheckTopicName(bad, false)));
+  }
+  CHECK_FALSE(CheckTopicName(std::string(250, 'x'), false).ok());
+  CHECK_FALSE(CheckTopicName("__groups", false).ok());
+  CHECK(CheckTopicName("__groups", true).ok());
+  CHECK_FALSE(CheckTopicName("groups", true).ok());
+}
+
+TEST_CASE("controller changes and topic records read back what was written") {
+  const TopicRecord topic{.id = Uuid::FromRandom(1, 2),
+                          .name = "orders",
+                          .partitions = 2,
+                          .replicas = 1,
+                          .config = {{"retention.ms", "5"}},
+                          .created_ms = 17,
+                          .nodes = {NodeId(1), NodeId(1)}};
+  CHECK(*DecodeTopicRecord(EncodeTopicRecord(topic)) == topic);
+  const std::vector<ControllerChange> changes = {TopicCreated{topic}, TopicDeleted{topic.id},
+                                                 TopicAltered{topic.id, {{"a", "b"}}},
+                                                 PartitionsAdded{topic.id, 5, {NodeId(1), NodeId(1), NodeId(1)}}};
+  for (const auto& change : changes) CHECK(*DecodeControllerChange(EncodeControllerChange(change)) == change);
+}
+
+TEST_CASE("a controller change that is damaged or of an unknown kind is data loss, not an empty change") {
+  CHECK(absl::IsDataLoss(DecodeControllerChange("").status()));
+  CHECK(absl::IsDataLoss(DecodeControllerChange("\xff\xff\xff").status()));
+  // Field 15 of a later version.
+  CHECK(absl::IsDataLoss(DecodeControllerChange(std::string("\x7a\x00", 2)).status()));
+  CHECK(absl::IsDataLoss(DecodeTopicRecord("").status()));
+  CHECK(absl::IsDataLoss(DecodeControllerChange(EncodeControllerChange(TopicDeleted{})).status()));
+}
+
+}  // namespace
+}  // namespace sluice::broker
