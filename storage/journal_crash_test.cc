@@ -192,80 +192,96 @@ bool PrefixOrRefusal(const std::map<std::string, std::string>& files, const Hist
 
 }  // namespace
 
-TEST_CASE("a crash at any write or sync, also while recovering, loses nothing that was answered") {
-  constexpr size_t kRecords = 300;
-  uint64_t operations = 0;
-  {
-    SimFileSystem fs(1);
-    JournalRig rig(fs, 1);
-    REQUIRE(rig.Open().ok());
-    Drawer drawer(1);
-    History history;
-    SimRandom random(1);
-    Work(rig, drawer, history, kRecords, random);
-    REQUIRE(history.acknowledged == history.records.size());
-    REQUIRE(rig.journal->stats().files_recycled > 0);
-    operations = fs.operations();
-    rig.Kill();
-  }
-  REQUIRE(operations > 100);
-  SimFaultCounts sum;
+namespace {
+
+constexpr size_t kRecords = 300;
+
+// What the crash runs add up to: each kind must have happened.
+struct CrashSum {
+  SimFaultCounts faults;
   uint64_t tails_cut = 0;
   uint64_t recoveries_crashed = 0;
-  for (uint64_t n = 1; n <= operations + 10; ++n) {
-    for (uint64_t variant = 0; variant < 4; ++variant) {
-      const uint64_t seed = n * 100 + variant;
-      CAPTURE(seed);
-      SimFileSystem fs(seed);
-      History history;
-      SimRandom random(1);
-      JournalRig rig(fs, 1);
-      fs.CrashAt(n);
-      if (rig.Open().ok()) {
-        Drawer drawer(1);
-        Work(rig, drawer, history, kRecords, random);
-      }
-      rig.Kill();
-      fs.Crash();
-      JournalRig again(fs, seed);
-      // Half of the time the machine dies once more while it recovers.
-      if (variant % 2 == 1) {
-        fs.CrashAt(fs.operations() + 1 + SimRandom(seed).Below(14));
-        if (!again.Open().ok()) ++recoveries_crashed;
-        again.Kill();
-        fs.Crash();
-      }
-      const absl::Status status = again.Open();
-      REQUIRE(status == absl::OkStatus());
-      if (again.tail.bytes_cut > 0) ++tails_cut;
-      const int64_t prefix = PrefixOf(history, again);
-      REQUIRE(prefix >= static_cast<int64_t>(history.acknowledged));
-      // What was recovered once is durable: another power loss takes nothing of it.
-      again.Kill();
-      fs.Crash();
-      JournalRig third(fs, seed);
-      REQUIRE(third.Open() == absl::OkStatus());
-      REQUIRE(PrefixOf(history, third) == prefix);
-      // And work goes on.
-      Drawer drawer(seed);
-      drawer.Restart(third.state);
-      history.records.resize(static_cast<size_t>(prefix));
-      history.acknowledged = history.records.size();
-      Work(third, drawer, history, 20, random);
-      REQUIRE(history.acknowledged == history.records.size());
-      third.Stop();
-      REQUIRE(again.Open() == absl::OkStatus());
-      REQUIRE(PrefixOf(history, again) == static_cast<int64_t>(history.records.size()));
-      again.Kill();
-      Add(sum, fs.counts());
+};
+
+// How many operations of the file system a workload is, when nothing happens to it.
+uint64_t OperationsOf(uint64_t workload) {
+  SimFileSystem fs(1);
+  JournalRig rig(fs, workload);
+  REQUIRE(rig.Open().ok());
+  Drawer drawer(workload);
+  History history;
+  SimRandom random(workload);
+  Work(rig, drawer, history, kRecords, random);
+  REQUIRE(history.acknowledged == history.records.size());
+  REQUIRE(rig.journal->stats().files_recycled > 0);
+  rig.Kill();
+  return fs.operations();
+}
+
+// Runs the workload up to operation `n`, loses power, recovers, loses power again, works on.
+void CrashAndRecover(uint64_t workload, uint64_t n, uint64_t variant, CrashSum& sum) {
+  const uint64_t seed = n * 100 + variant;
+  CAPTURE(workload, n, variant);
+  SimFileSystem fs(seed);
+  History history;
+  SimRandom random(workload);
+  JournalRig rig(fs, workload);
+  fs.CrashAt(n);
+  if (rig.Open().ok()) {
+    Drawer drawer(workload);
+    Work(rig, drawer, history, kRecords, random);
+  }
+  rig.Kill();
+  fs.Crash();
+  JournalRig again(fs, seed);
+  // Half of the time the machine dies once more while it recovers.
+  if (variant % 2 == 1) {
+    fs.CrashAt(fs.operations() + 1 + SimRandom(seed).Below(14));
+    if (!again.Open().ok()) ++sum.recoveries_crashed;
+    again.Kill();
+    fs.Crash();
+  }
+  REQUIRE(again.Open() == absl::OkStatus());
+  if (again.tail.bytes_cut > 0) ++sum.tails_cut;
+  const int64_t prefix = PrefixOf(history, again);
+  REQUIRE(prefix >= static_cast<int64_t>(history.acknowledged));
+  // What was recovered once is durable: another power loss takes nothing of it.
+  again.Kill();
+  fs.Crash();
+  JournalRig third(fs, seed);
+  REQUIRE(third.Open() == absl::OkStatus());
+  REQUIRE(PrefixOf(history, third) == prefix);
+  // And work goes on.
+  Drawer drawer(seed);
+  drawer.Restart(third.state);
+  history.records.resize(static_cast<size_t>(prefix));
+  history.acknowledged = history.records.size();
+  Work(third, drawer, history, 20, random);
+  REQUIRE(history.acknowledged == history.records.size());
+  third.Stop();
+  REQUIRE(again.Open() == absl::OkStatus());
+  REQUIRE(PrefixOf(history, again) == static_cast<int64_t>(history.records.size()));
+  again.Kill();
+  Add(sum.faults, fs.counts());
+}
+
+}  // namespace
+
+TEST_CASE("a crash at any write or sync, also while recovering, loses nothing that was answered") {
+  CrashSum sum;
+  for (uint64_t workload = 1; workload <= 4; ++workload) {
+    const uint64_t operations = OperationsOf(workload);
+    REQUIRE(operations > 100);
+    for (uint64_t n = 1; n <= operations + 10; ++n) {
+      for (uint64_t variant = 0; variant < 4; ++variant) CrashAndRecover(workload, n, variant, sum);
     }
   }
-  REQUIRE(sum.writes_lost > 0);
-  REQUIRE(sum.writes_torn > 0);
-  REQUIRE(sum.writes_kept > 0);
-  REQUIRE(sum.names_lost > 0);
-  REQUIRE(tails_cut > 0);
-  REQUIRE(recoveries_crashed > 0);
+  REQUIRE(sum.faults.writes_lost > 0);
+  REQUIRE(sum.faults.writes_torn > 0);
+  REQUIRE(sum.faults.writes_kept > 0);
+  REQUIRE(sum.faults.names_lost > 0);
+  REQUIRE(sum.tails_cut > 0);
+  REQUIRE(sum.recoveries_crashed > 0);
 }
 
 TEST_CASE("a flipped bit at any byte gives a prefix, or a refusal when the frame is known to be synced") {

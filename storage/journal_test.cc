@@ -1,0 +1,328 @@
+// What the journal does, one thing a test.
+#include <catch2/catch.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/simulation/journal_rig.h"
+
+namespace sluice::storage {
+
+namespace {
+
+using simulation::JournalRig;
+using simulation::NextAppend;
+using simulation::SimFileSystem;
+using simulation::TestReplica;
+
+const ReplicaId kA = TestReplica(0);
+const ReplicaId kB = TestReplica(1);
+
+// A rig and a model of what it was told.
+struct Bench {
+  explicit Bench(uint64_t seed = 1) : fs(seed), rig(fs, seed) {}
+
+  void Open(int64_t file_bytes = 32768, int64_t total_bytes_max = 1 << 20) {
+    const absl::Status status = rig.Open(file_bytes, total_bytes_max);
+    REQUIRE(status == absl::OkStatus());
+    state = rig.state;
+  }
+  void Create(const ReplicaId& id) { Write(CreateRecord{id, Uuid::FromRandom(3, 3)}); }
+  AppendRecord Append(const ReplicaId& id, size_t size, bool roll = false) {
+    AppendRecord append = NextAppend(state, id, size, roll, 1, ++salt);
+    Write(append);
+    return append;
+  }
+  void Checkpoint(const ReplicaId& id) {
+    const SegmentState& last = state.Find(id)->segments.back();
+    Write(CheckpointRecord{id, last.id, last.end_position});
+  }
+  void Write(const JournalRecord& record) {
+    REQUIRE(rig.Write(record) == absl::OkStatus());
+    REQUIRE(state.Apply(record).ok());
+  }
+  JournalStats stats() const { return rig.journal->stats(); }
+
+  SimFileSystem fs;
+  JournalRig rig;
+  JournalState state;
+  uint64_t salt = 0;
+};
+
+}  // namespace
+
+TEST_CASE("what was journaled is there after a clean stop, vote and configuration included") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  bench.Append(kA, 5000);
+  bench.Write(HardStateRecord{kA, {LeaderEpoch(3), {NodeId(2), Uuid::FromRandom(1, 1)}}});
+  bench.Write(RaftConfigRecord{kA, Bytes::Copy("voters")});
+  bench.rig.Stop();
+  bench.fs.Crash();
+  const JournalState before = bench.state;
+  bench.Open();
+  REQUIRE(bench.rig.state == before);
+  REQUIRE(bench.rig.tail.bytes_cut == 0);
+  REQUIRE(bench.rig.tail.vouched);
+}
+
+TEST_CASE("entries that wait together share one sync, and each is answered after it, in order") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  const uint64_t syncs = bench.stats().syncs;
+  std::vector<int> answered;
+  for (int i = 0; i < 50; ++i) {
+    const AppendRecord append = NextAppend(bench.state, kA, 100, false, 1, ++bench.salt);
+    REQUIRE(bench.state.Apply(append).ok());
+    bench.rig.Submit({append}, [&answered, i](absl::Status status) {
+      if (status.ok()) answered.push_back(i);
+    });
+  }
+  REQUIRE(answered.empty());
+  bench.rig.scheduler.RunUntilIdle();
+  REQUIRE(answered.size() == 50);
+  REQUIRE(std::is_sorted(answered.begin(), answered.end()));
+  REQUIRE(bench.stats().syncs == syncs + 1);
+}
+
+TEST_CASE("an idle journal answers at once, and under load a group waits at most a millisecond") {
+  Bench bench;
+  bench.Open(1 << 20, 1 << 24);
+  bench.Create(kA);
+  const absl::Duration start = bench.rig.clock.Monotonic();
+  bench.Append(kA, 100);
+  REQUIRE(bench.rig.clock.Monotonic() - start < absl::Microseconds(500));
+  // A group of 100 kB right after another one is held back, in the hope of more.
+  absl::Duration longest;
+  int answered = 0;
+  std::function<void()> again = [&] {
+    const AppendRecord append = NextAppend(bench.state, kA, 100000, false, 1, ++bench.salt);
+    REQUIRE(bench.state.Apply(append).ok());
+    const absl::Duration submitted = bench.rig.clock.Monotonic();
+    bench.rig.Submit({append}, [&, submitted](absl::Status status) {
+      REQUIRE(status.ok());
+      longest = std::max(longest, bench.rig.clock.Monotonic() - submitted);
+      if (++answered < 5) again();
+    });
+  };
+  again();
+  bench.rig.scheduler.RunUntilIdle();
+  REQUIRE(answered == 5);
+  REQUIRE(longest > absl::Microseconds(900));
+  REQUIRE(longest < absl::Microseconds(1500));
+}
+
+TEST_CASE("a record that does not fit is refused alone, and leaves no trace") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  bench.Append(kA, 1000);
+  AppendRecord gap = NextAppend(bench.state, kA, 100, false, 1, 9);
+  gap.position += 1;
+  REQUIRE(bench.rig.Write(gap).code() == absl::StatusCode::kFailedPrecondition);
+  REQUIRE(bench.rig.Write(ResetRecord{kB, Offset(5)}).code() == absl::StatusCode::kFailedPrecondition);
+  bench.Append(kA, 1000);
+  bench.rig.Kill();
+  bench.fs.Crash();
+  const JournalState before = bench.state;
+  bench.Open();
+  REQUIRE(bench.rig.state == before);
+}
+
+TEST_CASE("files whose appends are checkpointed are recycled, so that the folder does not grow") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  for (int i = 0; i < 100; ++i) {
+    bench.Append(kA, 6000);
+    bench.Checkpoint(kA);
+  }
+  REQUIRE(bench.stats().files_recycled > 10);
+  REQUIRE(bench.fs.List("data/journal")->size() <= 3);
+}
+
+TEST_CASE("a cold replica holds the oldest file, is named, and lets go by carrying its tail forward") {
+  Bench bench;
+  bench.Open(32768, 8 * 32768);
+  int pressed = 0;
+  bench.rig.journal->OnPressure([&] { ++pressed; });
+  bench.Create(kA);
+  bench.Create(kB);
+  const AppendRecord cold = bench.Append(kA, 300);
+  for (int i = 0; i < 40; ++i) {
+    bench.Append(kB, 6000);
+    bench.Checkpoint(kB);
+  }
+  REQUIRE(pressed > 0);
+  REQUIRE(bench.rig.journal->OldestFilePins() == std::vector<ReplicaId>{kA});
+  REQUIRE(bench.rig.journal->Admit().code() == absl::StatusCode::kResourceExhausted);
+  const int64_t used = bench.stats().used_bytes;
+
+  bench.Write(cold);  // the same position and bytes
+  REQUIRE(bench.rig.journal->OldestFilePins().empty());
+  REQUIRE(bench.rig.journal->Admit().ok());
+  REQUIRE(bench.stats().used_bytes < used);
+  for (int i = 0; i < 20; ++i) {
+    bench.Append(kB, 6000);
+    bench.Checkpoint(kB);
+  }
+  REQUIRE(bench.stats().files_recycled > 3);
+  bench.rig.Kill();
+  bench.fs.Crash();
+  bench.Open();
+  const SegmentState& segment = bench.rig.state.Find(kA)->segments.front();
+  REQUIRE(bench.rig.visitor.model().Range({kA, segment.id}, 0, segment.end_position) == cold.bytes.view());
+}
+
+TEST_CASE("truncation, reset and drop let go of the bytes they remove") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  bench.Create(kB);
+  bench.Append(kA, 300);
+  const SegmentState& first = bench.state.Find(kA)->segments.front();
+  const TruncateRecord truncate{kA, first.id, 0, 0, first.id.base, 0};
+  bench.Append(kB, 300);
+  const auto fill = [&] {
+    for (int i = 0; i < 8; ++i) {
+      bench.Append(kB, 6000);
+      bench.Checkpoint(kB);
+    }
+  };
+  fill();
+  REQUIRE(bench.rig.journal->OldestFilePins() == std::vector<ReplicaId>{kA});
+  bench.Write(truncate);
+  REQUIRE(bench.rig.journal->OldestFilePins().empty());
+  bench.Append(kA, 300);
+  fill();
+  REQUIRE(bench.rig.journal->OldestFilePins() == std::vector<ReplicaId>{kA});
+  bench.Write(ResetRecord{kA, Offset(100)});
+  REQUIRE(bench.rig.journal->OldestFilePins().empty());
+  bench.Append(kA, 300);
+  fill();
+  bench.Write(DropRecord{kA});
+  REQUIRE(bench.rig.journal->OldestFilePins().empty());
+}
+
+TEST_CASE("replay passes on a truncated append only up to the cut, and both sides of a carried one only once") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  const AppendRecord append = bench.Append(kA, 1000);
+  bench.Write(TruncateRecord{kA, append.segment, 400, Crc32c(append.bytes.view().substr(0, 400)), Offset(4), 1});
+  const AppendRecord next = bench.Append(kA, 500);
+  REQUIRE(next.segment.base == Offset(4));
+  bench.rig.Kill();
+  bench.Open();
+  REQUIRE(bench.rig.visitor.model().Range({kA, append.segment}, 0, 9999) == append.bytes.view().substr(0, 400));
+  REQUIRE(bench.rig.visitor.model().Range({kA, next.segment}, 0, 9999) == next.bytes.view());
+}
+
+TEST_CASE("after a failed sync everything fails, the process is told to stop, and that sync is never tried again") {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    Bench bench(seed);
+    bench.Open();
+    bench.Create(kA);
+    bench.Append(kA, 1000);
+    const JournalState acknowledged = bench.state;
+    bench.fs.FailCall(SimFileSystem::Call::kSync, 1);
+    const AppendRecord doubtful = NextAppend(bench.state, kA, 3000, false, 1, 77);
+    REQUIRE(bench.rig.Write(doubtful).code() == absl::StatusCode::kDataLoss);
+    const uint64_t operations = bench.fs.operations();
+    REQUIRE_FALSE(bench.rig.Write(HardStateRecord{kA, {LeaderEpoch(9), {}}}).ok());
+    REQUIRE_FALSE(bench.rig.journal->Admit().ok());
+    REQUIRE(bench.fs.operations() == operations);
+    REQUIRE(bench.rig.fatal_calls == 1);
+    bench.rig.Kill();
+
+    // The process starts again on the same kernel, which still shows the lost bytes. What it then reports is durable.
+    bench.Open();
+    JournalState with_doubtful = acknowledged;
+    REQUIRE(with_doubtful.Apply(doubtful).ok());
+    REQUIRE(bench.rig.state == with_doubtful);
+    bench.rig.Kill();
+    bench.fs.Crash();
+    bench.Open();
+    REQUIRE(bench.rig.state == with_doubtful);
+    bench.rig.Kill();
+  }
+}
+
+TEST_CASE("a failed write fails what it carried and all that comes after") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  bench.fs.FailCall(SimFileSystem::Call::kWrite, 1);
+  REQUIRE(bench.rig.Write(NextAppend(bench.state, kA, 100, false, 1, 1)).code() == absl::StatusCode::kDataLoss);
+  REQUIRE(bench.rig.fatal_calls == 1);
+  REQUIRE_FALSE(bench.rig.Write(HardStateRecord{kA, {LeaderEpoch(9), {}}}).ok());
+}
+
+TEST_CASE("a full disk makes writers wait and new ones be refused, and all goes on once there is room") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  bench.fs.SetCapacity(bench.fs.UsedBytes());
+  std::vector<absl::Status> answers;
+  for (int i = 0; i < 12; ++i) {
+    const AppendRecord append = NextAppend(bench.state, kA, 6000, false, 1, ++bench.salt);
+    REQUIRE(bench.state.Apply(append).ok());
+    bench.rig.Submit({append}, [&](absl::Status status) { answers.push_back(std::move(status)); });
+    bench.rig.scheduler.RunFor(absl::Milliseconds(5));
+  }
+  REQUIRE(answers.size() < 12);
+  REQUIRE(bench.rig.journal->Admit().code() == absl::StatusCode::kResourceExhausted);
+  REQUIRE(bench.fs.counts().full > 0);
+  REQUIRE(bench.rig.fatal_calls == 0);
+  bench.fs.SetCapacity(-1);
+  bench.rig.scheduler.RunFor(absl::Seconds(2));
+  REQUIRE(answers.size() == 12);
+  for (const absl::Status& status : answers) REQUIRE(status.ok());
+  REQUIRE(bench.rig.journal->Admit().ok());
+}
+
+TEST_CASE("the journal of another disk is refused") {
+  Bench bench;
+  bench.Open();
+  bench.rig.Stop();
+  const auto replayed = ReplayJournal(bench.fs, "data/journal", Uuid::FromRandom(8, 8));
+  REQUIRE(replayed.status().code() == absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_CASE("a large registry and an entry larger than a file are journaled all the same") {
+  Bench bench;
+  bench.Open();
+  for (int32_t i = 0; i < 2000; ++i) {
+    const ReplicaId id = TestReplica(i);
+    bench.rig.Submit({CreateRecord{id, Uuid::FromRandom(3, 3)}}, [](absl::Status) {});
+    REQUIRE(bench.state.Apply(CreateRecord{id, Uuid::FromRandom(3, 3)}).ok());
+  }
+  bench.rig.scheduler.RunUntilIdle();
+  bench.Append(kA, 200000);
+  bench.Append(kB, 6000);
+  bench.rig.Kill();
+  bench.fs.Crash();
+  const JournalState before = bench.state;
+  bench.Open();
+  REQUIRE(bench.rig.state == before);
+}
+
+TEST_CASE("stopping answers what is queued first and refuses what comes later") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  std::vector<absl::StatusCode> answers;
+  const auto note = [&](absl::Status status) { answers.push_back(status.code()); };
+  bench.rig.Submit({NextAppend(bench.state, kA, 100, false, 1, 1)}, note);
+  bool stopped = false;
+  bench.rig.journal->Stop([&] { stopped = answers.size() >= 1; });
+  bench.rig.Submit({HardStateRecord{kA, {LeaderEpoch(1), {}}}}, note);
+  bench.rig.scheduler.RunUntilIdle();
+  REQUIRE(stopped);
+  REQUIRE(answers.size() == 2);
+  REQUIRE(std::count(answers.begin(), answers.end(), absl::StatusCode::kOk) == 1);
+  REQUIRE(std::count(answers.begin(), answers.end(), absl::StatusCode::kCancelled) == 1);
+}
+
+}  // namespace sluice::storage
