@@ -11,6 +11,7 @@
 #include "broker/api.h"
 #include "broker/rpc/budget.h"
 #include "broker/rpc/call.h"
+#include "broker/rpc/latency.h"
 #include "common/executor.h"
 
 namespace sluice::broker::rpc {
@@ -19,8 +20,8 @@ namespace sluice::broker::rpc {
 struct Services {
   Broker& broker;
   const Clock& clock;
-  MemoryBudget& budget;  ///< Of requests that are not answered and answers that have not left.
-  int64_t message_bytes_max;
+  MemoryBudget& budget;               ///< Of requests that are not answered and answers that have not left.
+  LatencyHistogram& produce_latency;  ///< From a request's arrival to its answer.
 };
 
 /// A request of anything but produce may not be larger: its repeated fields take far more memory than wire.

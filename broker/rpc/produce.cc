@@ -37,6 +37,7 @@ struct PartitionKeyHash {
 struct Request {
   uint64_t correlation_id;
   int64_t bytes;
+  absl::Duration arrived;
   size_t unanswered;
   struct Item {
     std::string topic;
@@ -133,7 +134,8 @@ void ProduceHandler::OnMessage(grpc::ByteBuffer message) {
   message.Clear();  // the batches have memory of their own now
   if (!envelope.ok()) return Refuse(MakeError(Reason::kInvalidArgument, std::string(envelope.status().message())));
 
-  auto request = std::make_shared<Request>(Request{envelope->correlation_id, bytes, envelope->items.size(), {}});
+  auto request = std::make_shared<Request>(
+      Request{envelope->correlation_id, bytes, services_.clock.Monotonic(), envelope->items.size(), {}});
   for (const ProduceEnvelopeItem& item : envelope->items) {
     request->items.push_back({item.topic, item.partition, std::nullopt});
   }
@@ -240,6 +242,7 @@ int64_t ProduceHandler::Answer(const Request& request) {
   for (const Request::Item& item : request.items) items.push_back({item.topic, item.partition, &*item.outcome});
   grpc::ByteBuffer answer = ToByteBuffer(EncodeProduceResponse(request.correlation_id, items));
   --unanswered_;
+  services_.produce_latency.Observe(services_.clock.Monotonic() - request.arrived);
   if (!stream_) {
     ending_ = true;
     call_->Reply(std::move(answer));

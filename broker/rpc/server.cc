@@ -47,9 +47,7 @@ void SetChannelArguments(const ServerOptions& options, grpc::ServerBuilder* buil
 class ServerImpl final : public Server, public CallHost {
  public:
   ServerImpl(const ServerOptions& options, Broker& broker, const Clock& clock)
-      : options_(options),
-        budget_(options.inflight_bytes_max),
-        services_{broker, clock, budget_, options.message_bytes_max} {}
+      : options_(options), budget_(options.inflight_bytes_max), services_{broker, clock, budget_, produce_latency_} {}
   ~ServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Start() {
@@ -69,6 +67,7 @@ class ServerImpl final : public Server, public CallHost {
       return absl::UnavailableError(
           Cat("gRPC: cannot listen on ", options_.address, "; is the port taken by another process?"));
     }
+    address_ = Cat(options_.address.substr(0, options_.address.rfind(':')), ":", port_);
     for (auto& queue : queues_) {
       for (int i = 0; i < kAcceptsPerQueue; ++i) std::make_shared<Call>(*queue)->Accept();
       threads_.emplace_back([&queue = *queue] { queue.Run(); });
@@ -77,7 +76,7 @@ class ServerImpl final : public Server, public CallHost {
     return absl::OkStatus();
   }
 
-  int port() const override { return port_; }
+  const std::string& address() const override { return address_; }
 
   void Shutdown(absl::Duration grace) override {
     if (server_ == nullptr) return;
@@ -89,7 +88,9 @@ class ServerImpl final : public Server, public CallHost {
     server_ = nullptr;
   }
 
-  ServerStats stats() const override { return {started_, refused_, active_, budget_.bytes()}; }
+  ServerStats stats() const override {
+    return {started_, refused_, active_, budget_.bytes(), produce_latency_.Snapshot()};
+  }
 
   std::shared_ptr<Handler> MakeHandler(const std::string& method, std::shared_ptr<Call> call) override {
     if (method == "/sluice.v1.Log/Produce") return MakeProduceHandler(services_, std::move(call), true);
@@ -117,12 +118,14 @@ class ServerImpl final : public Server, public CallHost {
  private:
   const ServerOptions options_;
   MemoryBudget budget_;
+  LatencyHistogram produce_latency_;
   Services services_;
   grpc::AsyncGenericService service_;
   std::vector<std::unique_ptr<CallQueue>> queues_;
   std::unique_ptr<grpc::Server> server_;
   std::vector<std::thread> threads_;
   int port_ = 0;
+  std::string address_;
   std::atomic<bool> draining_ = false;
   std::atomic<int64_t> started_ = 0;
   std::atomic<int64_t> refused_ = 0;

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "broker/api.h"
+#include "broker/rpc/latency.h"
 #include "common/executor.h"
 
 namespace sluice::broker::rpc {
@@ -29,6 +30,7 @@ struct ServerStats {
   int64_t calls_refused = 0;
   int64_t calls_active = 0;
   int64_t inflight_bytes = 0;
+  LatencySnapshot produce_latency;
 };
 
 class Server {
@@ -38,8 +40,8 @@ class Server {
                                                        const Clock& clock);
   virtual ~Server() = default;  // shuts down at once when Shutdown was not called
 
-  /// The port bound.
-  virtual int port() const = 0;
+  /// Where it listens, with the port bound.
+  virtual const std::string& address() const = 0;
   /// Refuses new calls, answers what is in flight, and returns once every call has ended or `grace` has passed; what is
   /// left then is cancelled. The broker must still be running.
   virtual void Shutdown(absl::Duration grace) = 0;

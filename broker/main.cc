@@ -1,0 +1,338 @@
+// sluiced: a broker node. Reads its configuration, wires the node together, and waits for a signal.
+//
+// Everything is made here and handed down; nothing below reaches for the world by itself. What is made later stands on
+// what was made earlier, and is taken down in the opposite order.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <future>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "broker/data_folder.h"
+#include "broker/log_store_factory.h"
+#include "broker/metrics.h"
+#include "broker/node_broker.h"
+#include "broker/node_config.h"
+#include "broker/rpc/server.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "common/text.h"
+#include "runtime/asio_executor.h"
+#include "runtime/blocking_threads.h"
+#include "runtime/http_listener.h"
+#include "runtime/posix_file_system.h"
+#include "runtime/system.h"
+#include "storage/log_store.h"
+#include "storage/meta/rocks_store.h"
+
+namespace sluice::broker {
+namespace {
+
+constexpr int kExitDone = 0;
+constexpr int kExitFailed = 1;
+constexpr int kExitWrong = 2;  // usage or configuration
+
+constexpr absl::Duration kDrainMax = absl::Seconds(10);
+// Journal files: enough of them that recycling goes on, large enough that a rotation is rare.
+constexpr int64_t kJournalFileBytesMax = int64_t{32} << 20;
+
+ProcessStats ReadProcess(absl::Time started) {
+  ProcessStats stats;
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  stats.cpu_seconds =
+      absl::ToDoubleSeconds(absl::DurationFromTimeval(usage.ru_utime) + absl::DurationFromTimeval(usage.ru_stime));
+  int64_t pages = 0;
+  int64_t resident_pages = 0;
+  std::ifstream("/proc/self/statm") >> pages >> resident_pages;
+  stats.resident_bytes = resident_pages * sysconf(_SC_PAGESIZE);
+  stats.start_time_seconds = absl::ToDoubleSeconds(started - absl::UnixEpoch());
+  return stats;
+}
+
+int ShardCount(int configured) {
+  if (configured > 0) return configured;
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return cores > 2 ? cores : 1;
+}
+
+runtime::HttpListenerOptions HttpOptions(const NodeConfig& config) {
+  runtime::HttpListenerOptions options;
+  if (const auto address = ParseHostPort(config.listen_http); address.ok()) {  // always: the configuration was checked
+    options.host = address->host;
+    options.port = static_cast<uint16_t>(address->port);
+  }
+  return options;
+}
+
+// Waits for an answer that comes on an executor; for main's thread alone.
+template <class T, class Ask>
+T Await(Ask ask) {
+  std::promise<T> answer;
+  ask([&](T value) { answer.set_value(std::move(value)); });
+  return answer.get_future().get();
+}
+
+class Node {
+ public:
+  Node(NodeConfig config, const Logger& log)
+      : config_(std::move(config)),
+        log_(log),
+        started_(clock_.Wall()),
+        journal_io_(1, "journal"),
+        segment_io_(1, "segments"),
+        cold_reads_(2, "cold-reads"),
+        metadata_io_(1, "metadata"),
+        http_(HttpOptions(config_)) {
+    for (int i = 0; i < ShardCount(config_.shards); ++i) {
+      shards_.push_back(std::make_unique<runtime::AsioExecutor>(Cat("shard-", i)));
+    }
+  }
+
+  // Opens and serves. After a failure only Stop is left to call.
+  absl::Status Start();
+  // Answers what is in flight, then takes everything down.
+  void Stop();
+
+ private:
+  absl::Status OpenStorage();
+  absl::Status StartBroker();
+  absl::Status StartHttp();
+  void AnswerMetrics(runtime::HttpRespond respond);
+
+  const NodeConfig config_;
+  const Logger& log_;
+  runtime::SystemClock clock_;
+  const absl::Time started_;
+  runtime::SystemRandom random_;          // of the first shard
+  runtime::SystemRandom journal_random_;  // of the journal's thread
+  runtime::PosixFileSystem files_;
+  DataFolder folder_;
+
+  // Threads; stopped in Stop, before what their tasks use goes.
+  std::vector<std::unique_ptr<runtime::AsioExecutor>> shards_;
+  runtime::BlockingThreads journal_io_;
+  runtime::BlockingThreads segment_io_;
+  runtime::BlockingThreads cold_reads_;
+  runtime::BlockingThreads metadata_io_;
+
+  std::shared_ptr<storage::LogStore> store_;
+  std::unique_ptr<storage::MetadataStore> metadata_;
+  std::unique_ptr<LogStoreFactory> logs_;
+  std::unique_ptr<Broker> broker_;
+  bool broker_started_ = false;
+  std::unique_ptr<rpc::Server> server_;
+  std::atomic<bool> ready_ = false;  // `server_` and all below it may be used by the HTTP listener
+  runtime::HttpListener http_;
+};
+
+absl::Status Node::OpenStorage() {
+  SLUICE_ASSIGN_OR_RETURN(folder_, OpenDataFolder(files_, config_.data_dir, config_.id, random_));
+  storage::LogStoreOptions options;
+  options.data_dir = config_.data_dir;
+  options.cache_bytes = config_.cache_bytes;
+  options.disk_low_watermark_bytes = config_.disk_low_watermark;
+  options.disk_high_watermark_bytes = config_.disk_high_watermark;
+  options.journal.total_bytes_max = config_.journal_bytes;
+  options.journal.file_bytes = std::min(kJournalFileBytesMax, (config_.journal_bytes / 8) & ~(kBlockBytes - 1));
+  options.journal.disk = folder_.disk_id;
+  options.journal.random = &journal_random_;
+  options.journal.timers = shards_[0].get();
+  options.journal.on_fatal = [&log = log_](const absl::Status& status) {
+    log.Error("the journal failed; nothing more can be acknowledged, so the process stops", {{"error", status}});
+    std::abort();
+  };
+  const storage::LogStoreExecutors executors{
+      .home = shards_[0].get(), .journal_io = &journal_io_, .segment_io = &segment_io_, .cold_reads = &cold_reads_};
+  SLUICE_ASSIGN_OR_RETURN(store_, storage::LogStore::Open(files_, clock_, executors, options));
+  const storage::RecoveryReport& recovery = store_->recovery();
+  log_.Info("opened the data folder", {{"data_dir", config_.data_dir},
+                                       {"replicas", recovery.replicas},
+                                       {"bytes_rewritten", recovery.bytes_rewritten},
+                                       {"files_removed", recovery.files_removed}});
+  if (recovery.journal.bytes_cut > 0) {
+    log_.Warn("cut a damaged tail off the journal", {{"file", recovery.journal.file},
+                                                     {"offset", recovery.journal.offset},
+                                                     {"bytes_cut", recovery.journal.bytes_cut},
+                                                     {"surely_unacknowledged", recovery.journal.vouched}});
+  }
+  SLUICE_ASSIGN_OR_RETURN(metadata_, storage::OpenRocksMetadataStore(config_.data_dir + "/meta"));
+  return absl::OkStatus();
+}
+
+absl::Status Node::StartBroker() {
+  logs_ = std::make_unique<LogStoreFactory>(store_, folder_.node_id, clock_, random_);
+  BrokerOptions options;
+  options.node = folder_.node_id;
+  options.cluster_id = folder_.cluster_id;
+  options.cluster_name = config_.cluster_name;
+  options.address = config_.advertise_grpc.empty() ? config_.listen_grpc : config_.advertise_grpc;
+  options.rack = config_.rack;
+  options.version = SLUICE_VERSION;
+  options.data_dir = config_.data_dir;
+  options.default_partitions = config_.default_partitions;
+  options.topic_defaults = config_.topic_defaults;
+  // The adapter stops reading at its own bound; this one is for what was on its way then.
+  options.inflight_bytes_max = 2 * config_.inflight_bytes_max;
+  options.disk_free_low_bytes = config_.disk_low_watermark;
+  options.disk_free_high_bytes = config_.disk_high_watermark;
+  BrokerSeams seams{.shards = {},
+                    .blocking = metadata_io_,
+                    .clock = clock_,
+                    .random = random_,
+                    .files = files_,
+                    .metadata = *metadata_,
+                    .logs = *logs_,
+                    .log = log_};
+  for (const auto& shard : shards_) seams.shards.push_back(shard.get());
+  broker_ = MakeNodeBroker(std::move(options), std::move(seams));
+  SLUICE_RETURN_IF_ERROR(Await<absl::Status>([&](auto done) { broker_->Start(std::move(done)); }));
+  broker_started_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Node::StartHttp() {
+  http_.Handle("/healthz", [](const runtime::HttpRequest&, runtime::HttpRespond respond) {
+    respond({200, "text/plain", "alive\n"});
+  });
+  http_.Handle("/readyz", [this](const runtime::HttpRequest&, runtime::HttpRespond respond) {
+    const bool serving = ready_ && broker_->IsServing();
+    respond({serving ? 200 : 503, "text/plain", serving ? "serving\n" : "not serving\n"});
+  });
+  http_.Handle("/metrics", [this](const runtime::HttpRequest&, runtime::HttpRespond respond) {
+    AnswerMetrics(std::move(respond));
+  });
+  return http_.Start();
+}
+
+void Node::AnswerMetrics(runtime::HttpRespond respond) {
+  NodeStats stats;
+  stats.version = SLUICE_VERSION;
+  stats.process = ReadProcess(started_);
+  const char* const type = "text/plain; version=0.0.4; charset=utf-8";
+  if (!ready_) return respond({200, type, RenderMetrics(stats)});
+  stats.ready = true;
+  stats.rpc = server_->stats();
+  stats.journal = store_->journal().stats();
+  broker_->Stats([stats = std::move(stats), respond = std::move(respond), type](BrokerStats broker) mutable {
+    stats.broker = std::move(broker);
+    respond({200, type, RenderMetrics(stats)});
+  });
+}
+
+absl::Status Node::Start() {
+  SLUICE_RETURN_IF_ERROR(StartHttp());
+  SLUICE_RETURN_IF_ERROR(OpenStorage());
+  SLUICE_RETURN_IF_ERROR(StartBroker());
+  rpc::ServerOptions options;
+  options.address = config_.listen_grpc;
+  options.threads = static_cast<int>(shards_.size());
+  options.message_bytes_max = config_.message_bytes_max;
+  options.inflight_bytes_max = config_.inflight_bytes_max;
+  options.streams_max = config_.streams_max;
+  SLUICE_ASSIGN_OR_RETURN(server_, rpc::Server::Start(options, *broker_, clock_));
+  ready_ = true;
+  log_.Info("serving", {{"version", SLUICE_VERSION},
+                        {"node", folder_.node_id.value()},
+                        {"cluster", folder_.cluster_id},
+                        {"grpc", server_->address()},
+                        {"http", Cat(HttpOptions(config_).host, ":", http_.port())},
+                        {"startup_ms", absl::ToInt64Milliseconds(clock_.Wall() - started_)}});
+  return absl::OkStatus();
+}
+
+void Node::Stop() {
+  ready_ = false;
+  if (server_ != nullptr) server_->Shutdown(kDrainMax);
+  if (broker_started_) Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
+  if (store_ != nullptr) {
+    const auto status = Await<absl::Status>([&](auto done) { store_->Stop(std::move(done)); });
+    if (!status.ok()) log_.Warn("closing the logs", {{"error", status}});
+  }
+  for (const auto& shard : shards_) shard->Stop();
+  journal_io_.Stop();
+  segment_io_.Stop();
+  cold_reads_.Stop();
+  metadata_io_.Stop();
+}
+
+struct Arguments {
+  std::string config;
+  std::string check_config;
+  std::vector<std::string> overrides;
+  bool init = false;
+};
+
+int Run(const NodeConfig& config, runtime::TerminationSignals& signals) {
+  const absl::StatusOr<LogLevel> level = ChooseLogLevel(std::getenv("SLUICE_LOG"), config.log_level);
+  if (!level.ok()) {
+    std::cerr << "sluiced: " << Message(level.status()) << "\n";
+    return kExitWrong;
+  }
+  const Logger log({.level = *level, .format = config.log_format, .write = {}, .now = {}});
+  Node node(config, log);
+  const absl::Status status = node.Start();
+  if (!status.ok()) {
+    log.Error("cannot start", {{"error", status}});
+    node.Stop();
+    std::cerr << "sluiced: " << Message(status) << "\n";
+    return kExitFailed;
+  }
+  const int signal_number = signals.Wait();
+  log.Info("stopping", {{"signal", signal_number}});
+  node.Stop();
+  log.Info("stopped");
+  return kExitDone;
+}
+
+int Main(int argc, char** argv) {
+  runtime::TuneMalloc();
+  runtime::TerminationSignals signals;
+  Arguments arguments;
+  CLI::App app(
+      "sluiced: a node of the Sluice log broker. Without --config: one node, data in ./sluice-data, loopback only.");
+  app.set_version_flag("--version", "sluiced " SLUICE_VERSION);
+  app.add_option("--config", arguments.config, "configuration file (docs/configuration.md)");
+  app.add_option("--check-config", arguments.check_config, "check a configuration file and end");
+  app.add_option("--set", arguments.overrides, "key=value over the file's; may be given again")->take_all();
+  app.add_subcommand("init", "form a new cluster")->callback([&] { arguments.init = true; });
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitDone : kExitWrong;
+  }
+  if (arguments.init) {
+    std::cerr << "sluiced: this version runs as one node and forms no clusters; start it without `init`\n";
+    return kExitWrong;
+  }
+  runtime::PosixFileSystem files;
+  const bool check = !arguments.check_config.empty();
+  const absl::StatusOr<NodeConfig> config =
+      LoadNodeConfig(files, check ? arguments.check_config : arguments.config, arguments.overrides);
+  if (!config.ok()) {
+    std::cerr << Message(config.status()) << "\n";
+    return kExitWrong;
+  }
+  if (check) {
+    std::cout << arguments.check_config << ": good\n";
+    return kExitDone;
+  }
+  return Run(*config, signals);
+}
+
+}  // namespace
+}  // namespace sluice::broker
+
+int main(int argc, char** argv) {
+  return sluice::broker::Main(argc, argv);
+}

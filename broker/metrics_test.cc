@@ -1,0 +1,68 @@
+#include "broker/metrics.h"
+
+#include <catch2/catch.hpp>
+
+namespace sluice::broker {
+namespace {
+
+bool Has(const std::string& text, std::string_view line) {
+  return text.find(line) != std::string::npos;
+}
+
+NodeStats WithPartitions(int count) {
+  NodeStats stats;
+  stats.version = "9.9";
+  stats.ready = true;
+  for (int i = 0; i < count; ++i) {
+    PartitionStats partition;
+    partition.topic = "t";
+    partition.partition = PartitionId(i);
+    partition.produced_records = 2;
+    partition.high_watermark = Offset(7);
+    stats.broker.partitions.push_back(partition);
+  }
+  return stats;
+}
+
+TEST_CASE("Counters stand under their names with topic and partition") {
+  NodeStats stats = WithPartitions(2);
+  stats.broker.errors = {{"UNKNOWN_TOPIC", 3}};
+  const std::string text = RenderMetrics(stats);
+  CHECK(Has(text, "sluice_broker_build_info{version=\"9.9\"} 1"));
+  CHECK(Has(text, "# TYPE sluice_broker_produced_records_total counter"));
+  CHECK(Has(text, "sluice_broker_produced_records_total{topic=\"t\",partition=\"1\"} 2"));
+  CHECK(Has(text, "sluice_broker_high_watermark{topic=\"t\",partition=\"0\"} 7"));
+  CHECK(Has(text, "sluice_broker_errors_total{code=\"UNKNOWN_TOPIC\"} 3"));
+}
+
+TEST_CASE("Above the bound of partitions, counters are summed by topic") {
+  const std::string text = RenderMetrics(WithPartitions(static_cast<int>(kPartitionLabelsMax) + 1));
+  CHECK(Has(text, "sluice_broker_produced_records_total{topic=\"t\"} 2002"));
+  CHECK(!Has(text, "partition="));
+}
+
+TEST_CASE("The latency histogram is cumulative and ends at +Inf") {
+  rpc::LatencyHistogram histogram;
+  histogram.Observe(absl::Microseconds(50));
+  histogram.Observe(absl::Milliseconds(3));
+  histogram.Observe(absl::Seconds(60));
+  NodeStats stats = WithPartitions(0);
+  stats.rpc.produce_latency = histogram.Snapshot();
+  const std::string text = RenderMetrics(stats);
+  CHECK(Has(text, "sluice_broker_produce_seconds_bucket{le=\"0.0001\"} 1\n"));
+  CHECK(Has(text, "sluice_broker_produce_seconds_bucket{le=\"0.005\"} 2\n"));
+  CHECK(Has(text, "sluice_broker_produce_seconds_bucket{le=\"+Inf\"} 3\n"));
+  CHECK(Has(text, "sluice_broker_produce_seconds_count 3\n"));
+}
+
+TEST_CASE("A node that is not ready says so and shows its process only") {
+  NodeStats stats;
+  stats.process.resident_bytes = 1024;
+  const std::string text = RenderMetrics(stats);
+  CHECK(Has(text, "sluice_broker_ready 0"));
+  CHECK(Has(text, "process_resident_memory_bytes 1024"));
+  CHECK(!Has(text, "sluice_broker_topics"));
+}
+
+}  // namespace
+}  // namespace sluice::broker
