@@ -8,6 +8,14 @@
 #include "common/status_macros.h"
 
 namespace sluice::storage {
+namespace {
+
+/// Control batches tell nothing about the age of data, and no search by time finds them.
+int64_t TimestampOf(const record::Batch& batch) {
+  return batch.is_control() ? record::kNoTimestamp : batch.max_timestamp_ms();
+}
+
+}  // namespace
 
 Log::Log(LogEnvironment environment, Executor& home, ReplicaId replica, std::string dir, ReplicaState state,
          LogOptions options)
@@ -177,9 +185,8 @@ void Log::Append(std::vector<record::Batch> batches, Done done, Urgency urgency)
                         .bytes = batch.bytes(),
                         .crc32c = batch.whole_crc32c(),
                         .next_offset = batch.next_offset(),
-                        .max_timestamp_ms = batch.max_timestamp_ms()};
-    segment->index->Add(batch.base_offset(), position, static_cast<int64_t>(batch.size_bytes()),
-                        batch.max_timestamp_ms());
+                        .max_timestamp_ms = TimestampOf(batch)};
+    segment->index->Add(batch.base_offset(), position, static_cast<int64_t>(batch.size_bytes()), TimestampOf(batch));
     entry.records.emplace_back(std::move(record));
     Apply(entry.records.back());
     tail_.push_back(std::move(tail));

@@ -14,8 +14,11 @@ RetentionDecision DecideRetention(absl::Span<const SegmentInfo> segments, const 
                          segment.max_timestamp_ms < now_ms - policy.retention_ms;
     const bool too_much =
         !segment.active && policy.retention_bytes >= 0 && bytes - segment.size_bytes >= policy.retention_bytes;
-    if (!too_old && !too_much) break;
+    // One of control batches alone neither ages nor stands in the way: it goes with what follows it.
+    const bool ageless = policy.retention_ms >= 0 && segment.max_timestamp_ms < 0;
+    if (!too_old && !too_much && !ageless) break;
     bytes -= segment.size_bytes;
+    if (!too_old && !too_much) continue;
     if (segment.next_offset > decision.log_start) decision.log_start = segment.next_offset;
     decision.closes_active = segment.active;
   }

@@ -22,7 +22,8 @@ struct RetentionDecision {
 };
 
 /// Whole segments only, never beyond `high_watermark`, and nothing of a log whose data ends at `log_start` already
-/// (then only control batches are left, and deleting them would add another). Records without a timestamp do not age.
+/// (then only control batches are left, and deleting them would add another). Segments without a
+/// timestamp (of control batches alone) go only with what follows them.
 RetentionDecision DecideRetention(absl::Span<const SegmentInfo> segments, const RetentionPolicy& policy, int64_t now_ms,
                                   Offset log_start, Offset high_watermark, Offset data_end);
 

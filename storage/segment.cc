@@ -166,7 +166,7 @@ absl::StatusOr<std::optional<BatchHeader>> SegmentScanner::Next() {
   header.last_offset = header.base_offset + delta;
   header.epoch = LeaderEpoch(LoadBig<int32_t>(at + kLeaderEpochAt));
   header.is_control = (LoadBig<uint16_t>(at + kAttributesAt) & kControlBit) != 0;
-  header.max_timestamp_ms = LoadBig<int64_t>(at + kMaxTimestampAt);
+  header.max_timestamp_ms = header.is_control ? kNoTimestamp : LoadBig<int64_t>(at + kMaxTimestampAt);
   if (at[kMagicAt] != kMagic || header.size_bytes < header_bytes ||
       header.size_bytes > segment_.end_position - position_) {
     return Damaged(
@@ -299,8 +299,7 @@ absl::StatusOr<SegmentSummary> SummarizeSegment(File& file, const SegmentView& s
     SLUICE_ASSIGN_OR_RETURN(const record::Batch batch,
                             CheckedBatch(segment, header->position, std::move(memory).Freeze(), summary.next_offset));
     summary.crc32c = Crc32c(batch.bytes().view(), summary.crc32c);
-    summary.max_timestamp_ms =
-        summary.batches == 0 ? batch.max_timestamp_ms() : std::max(summary.max_timestamp_ms, batch.max_timestamp_ms());
+    summary.max_timestamp_ms = std::max(summary.max_timestamp_ms, header->max_timestamp_ms);
     summary.next_offset = batch.next_offset();
     ++summary.batches;
     position = header->position + header->size_bytes;

@@ -84,7 +84,7 @@ struct BatchHeader {
   Offset last_offset;
   LeaderEpoch epoch;
   bool is_control = false;
-  int64_t max_timestamp_ms = 0;
+  int64_t max_timestamp_ms = 0;  ///< -1 of a control batch.
   int64_t position = 0;
   int64_t size_bytes = 0;
 };
@@ -123,7 +123,7 @@ absl::StatusOr<std::vector<record::Batch>> ReadBatches(File& file, const Segment
 struct SegmentSummary {
   uint32_t crc32c = 0;
   Offset next_offset;
-  int64_t max_timestamp_ms = 0;
+  int64_t max_timestamp_ms = -1;
   int64_t batches = 0;
 };
 absl::StatusOr<SegmentSummary> SummarizeSegment(File& file, const SegmentView& segment, int64_t length);
