@@ -1,0 +1,170 @@
+#include <catch2/catch.hpp>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "common/crc32c.h"
+#include "common/endian.h"
+#include "storage/journal_codec.h"
+
+namespace sluice::storage {
+
+namespace {
+
+const Uuid kTopic = *Uuid::Parse("01234567-89ab-4def-8123-456789abcdef");
+const Uuid kOther = *Uuid::Parse("fedcba98-7654-4210-8edc-ba9876543210");
+const ReplicaId kReplica{kTopic, PartitionId(7)};
+const SegmentId kSegment{Offset(1000), LeaderEpoch(3)};
+
+FrameHeader ExampleHeader() {
+  FrameHeader header;
+  header.file_sequence = 12;
+  header.file_id = kOther;
+  header.frame = 345;
+  header.last_synced = 344;
+  return header;
+}
+
+std::vector<JournalRecord> ExampleRecords() {
+  const Bytes bytes = Bytes::Copy("hello");
+  return {AppendRecord{kReplica, kSegment, 4000, bytes, Crc32c(bytes.view()), Offset(1042), 1'700'000'000'000},
+          CheckpointRecord{kReplica, kSegment, 4000}};
+}
+
+std::string Encode(const std::vector<JournalRecord>& records, FrameHeader header) {
+  FrameBuilder builder;
+  builder.Begin(0);
+  for (const JournalRecord& record : records) builder.Add(record);
+  return std::string(builder.Finish(header));
+}
+
+size_t LoadLittleLength(const std::string& frame) {
+  return LoadLittle<uint32_t>(frame.data() + journal_format::kLengthAt);
+}
+
+// The bytes of the page's block of that name.
+std::string ExampleOnThePage(const std::string& name) {
+  std::ifstream in(SLUICE_SOURCE_DIR "/docs/formats.md");
+  std::string line;
+  std::string bytes;
+  bool inside = false;
+  while (std::getline(in, line)) {
+    if (line == "```hex " + name) {
+      inside = true;
+    } else if (line == "```") {
+      inside = false;
+    } else if (inside) {
+      std::istringstream words(line.substr(0, line.find('#')));
+      for (std::string word; words >> word;) bytes.push_back(static_cast<char>(std::stoi(word, nullptr, 16)));
+    }
+  }
+  return bytes;
+}
+
+const JournalRecord& Plain(const Frame& frame, size_t i) {
+  return std::get<JournalRecord>(frame.records.at(i));
+}
+
+}  // namespace
+
+TEST_CASE("the journal frame on the page of formats is what the program writes and reads") {
+  const std::string on_page = ExampleOnThePage("journal-frame");
+  const std::string written = Encode(ExampleRecords(), ExampleHeader());
+  REQUIRE(written.size() == 4096);
+  const std::string used = written.substr(0, LoadLittleLength(written));
+  std::ostringstream hex;
+  for (const char c : used) {
+    char text[4];
+    std::snprintf(text, sizeof text, "%02x ", static_cast<unsigned char>(c));
+    hex << text;
+  }
+  INFO("written: " << hex.str());
+  REQUIRE(on_page == used);
+
+  auto frame = DecodeFrame(on_page, nullptr);
+  REQUIRE(frame.ok());
+  REQUIRE(frame->header.frame == 345);
+  REQUIRE(frame->header.last_synced == 344);
+  REQUIRE(frame->header.file_sequence == 12);
+  REQUIRE(frame->header.file_id == kOther);
+  const auto& append = std::get<AppendRecord>(Plain(*frame, 0));
+  REQUIRE(append.replica == kReplica);
+  REQUIRE(append.segment == kSegment);
+  REQUIRE(append.position == 4000);
+  REQUIRE(append.bytes.view() == "hello");
+  REQUIRE(append.next_offset == Offset(1042));
+  REQUIRE(append.max_timestamp_ms == 1'700'000'000'000);
+  REQUIRE(std::get<CheckpointRecord>(Plain(*frame, 1)).position == 4000);
+}
+
+TEST_CASE("every kind of record survives being written and read") {
+  const HardState hard_state{LeaderEpoch(5), {NodeId(2), kOther}};
+  std::vector<JournalRecord> records = ExampleRecords();
+  records.push_back(TruncateRecord{kReplica, kSegment, 17, 0x12345678, Offset(1001), 5});
+  records.push_back(ResetRecord{kReplica, Offset(9)});
+  records.push_back(LogStartRecord{kReplica, Offset(8)});
+  records.push_back(HardStateRecord{kReplica, hard_state});
+  records.push_back(RaftConfigRecord{kReplica, Bytes::Copy("config")});
+  records.push_back(CreateRecord{kReplica, kOther});
+  records.push_back(DropRecord{kReplica});
+  ReplicaState replica;
+  replica.incarnation = kOther;
+  replica.hard_state = hard_state;
+  replica.raft_config = Bytes::Copy("voters");
+  replica.log_start = Offset(3);
+  replica.next_offset = Offset(2000);
+  replica.checkpoint = {kSegment, 55};
+  replica.segments = {{kSegment, 100, 1, Offset(1500), 7, true},
+                      {{Offset(1500), LeaderEpoch(4)}, 10, 2, Offset(2000), 8}};
+  FrameBuilder builder;
+  builder.Begin(0);
+  builder.Add(OpeningRecord{kOther, 4, 5, 1});
+  builder.Add(ReplicaSnapshotRecord{kReplica, replica});
+  for (const JournalRecord& record : records) builder.Add(record);
+  const std::string bytes(builder.Finish(ExampleHeader()));
+  auto frame = DecodeFrame(bytes, nullptr);
+  REQUIRE(frame.ok());
+  REQUIRE(frame->records.size() == records.size() + 2);
+  REQUIRE(std::get<OpeningRecord>(frame->records[0]) == OpeningRecord{kOther, 4, 5, 1});
+  REQUIRE(std::get<ReplicaSnapshotRecord>(frame->records[1]).state == replica);
+  // What was read gives the same bytes again.
+  FrameBuilder again;
+  again.Begin(0);
+  for (const AnyJournalRecord& record : frame->records) std::visit([&](const auto& r) { again.Add(r); }, record);
+  REQUIRE(again.Finish(ExampleHeader()) == bytes);
+  REQUIRE(std::get<TruncateRecord>(Plain(*frame, 4)).crc32c == 0x12345678);
+  REQUIRE(std::get<HardStateRecord>(Plain(*frame, 7)).hard_state == hard_state);
+  for (const JournalRecord& record : records) {
+    REQUIRE(Encode({record}, {}).size() - journal_format::kFrameHeaderBytes >= EncodedBytes(record) - 64);
+  }
+}
+
+TEST_CASE("a flipped bit anywhere in header, fields or payload is found, and a shorter frame is none") {
+  const std::string bytes = Encode(ExampleRecords(), ExampleHeader());
+  const size_t used = LoadLittleLength(bytes);
+  for (size_t bit = 0; bit < used * 8; ++bit) {
+    std::string damaged = bytes;
+    damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << bit % 8));
+    CAPTURE(bit);
+    REQUIRE_FALSE(DecodeFrame(damaged, nullptr).ok());
+  }
+  for (size_t length = 0; length < used; ++length) {
+    REQUIRE_FALSE(DecodeFrame(std::string_view(bytes).substr(0, length), nullptr).ok());
+  }
+}
+
+TEST_CASE("the reserved record kind is refused with the reason") {
+  std::string bytes = Encode({DropRecord{kReplica}}, ExampleHeader());
+  bytes[journal_format::kFrameHeaderBytes + journal_format::kTypeAt] =
+      static_cast<char>(journal_format::RecordType::kSegmentRange);
+  const size_t used = LoadLittleLength(bytes);
+  const std::string_view view = bytes;
+  const uint32_t crc = Crc32c(view.substr(journal_format::kFrameHeaderBytes, used - journal_format::kFrameHeaderBytes),
+                              Crc32c(view.substr(0, journal_format::kChecksumAt)));
+  StoreLittle(bytes.data() + journal_format::kChecksumAt, crc);
+  const auto frame = DecodeFrame(bytes, nullptr);
+  REQUIRE_FALSE(frame.ok());
+  REQUIRE(std::string(frame.status().message()).find("SegmentRange") != std::string::npos);
+}
+
+}  // namespace sluice::storage
