@@ -50,6 +50,7 @@ class AdminImpl : public Admin {
     request.set_name(spec.name);
     request.set_partitions(spec.partitions);
     request.set_replicas(spec.replicas);
+    request.set_internal(spec.internal);
     request.mutable_config()->insert(spec.config.begin(), spec.config.end());
     SLUICE_ASSIGN_OR_RETURN(auto response,
                             Any<v1::CreateTopicResponse>("/sluice.v1.Topics/Create", request, spec.name));

@@ -29,6 +29,7 @@ struct TopicSpec {
   int32_t partitions = 0;  // 0: the broker's default
   int32_t replicas = 0;    // 0: the broker's default
   std::map<std::string, std::string> config;
+  bool internal = false;  // for Sluice's own programs: the name has to begin with "__"
 };
 
 struct TopicInfo {

@@ -19,7 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/record/codec.h"
-#include "connector/secret.h"
+#include "common/secret.h"
 #include "connector/sink/sink_config.h"
 
 namespace sluice::connector {
@@ -113,17 +113,9 @@ struct PipelineConfig {
   std::vector<NamedSink> sinks;
 };
 
-/// Where `${env:NAME}` and `${file:PATH}` are looked up; tests give their own.
-struct SecretSources {
-  std::function<std::optional<std::string>(const std::string& name)> env;
-  std::function<absl::StatusOr<std::string>(const std::string& path)> file;
-  static SecretSources System();
-};
-
 /// The pipeline that `text` describes. INVALID_ARGUMENT lists every error found, one "file:line: key: what" a line.
-absl::StatusOr<PipelineConfig> ParsePipeline(std::string_view file, std::string_view text,
-                                             const SecretSources& secrets);
-absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const SecretSources& secrets);
+absl::StatusOr<PipelineConfig> ParsePipeline(std::string_view file, std::string_view text, const SecretSource& secrets);
+absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const SecretSource& secrets);
 
 /// The files that the arguments of `run` and `lint` name: a file is itself, a folder its *.yaml and *.yml, sorted.
 absl::StatusOr<std::vector<std::string>> PipelineFiles(const std::vector<std::string>& arguments);

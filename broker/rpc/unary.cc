@@ -69,6 +69,7 @@ void CreateTopic(Services& services, v1::CreateTopicRequest request, std::shared
   spec.partitions = request.partitions();
   spec.replicas = request.replicas();
   spec.config = FromProto(request.config());
+  spec.internal = request.internal();
   services.broker.CreateTopic(std::move(spec), AnswerTopic<v1::CreateTopicResponse>(std::move(call)));
 }
 

@@ -1,0 +1,102 @@
+#include "connector/http/retry.h"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <string>
+
+#include "common/text.h"
+#include "connector/http/url.h"
+
+namespace sluice::connector::http {
+namespace {
+
+bool WorthAnotherTry(int status) {
+  return status == 408 || status == 425 || status == 429 || (status >= 500 && status != 501 && status != 505);
+}
+
+bool WorthAnotherTry(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsDataLoss(status);
+}
+
+/// One line of what the server said, short and printable.
+std::string Excerpt(std::string_view body) {
+  std::string text(body.substr(0, 200));
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
+  return text.empty() ? text : Cat(": ", text);
+}
+
+absl::Status StatusOf(const Response& response) {
+  const absl::StatusOr<Url> url = ParseUrl(response.url);
+  const std::string text =
+      Cat(url.ok() ? url->ForMessages() : "the server", ": answered ", response.status, Excerpt(response.body));
+  if (WorthAnotherTry(response.status)) return absl::UnavailableError(text);
+  switch (response.status) {
+    case 401:
+      return absl::UnauthenticatedError(text);
+    case 403:
+      return absl::PermissionDeniedError(text);
+    case 404:
+      return absl::NotFoundError(text);
+    default:
+      return absl::FailedPreconditionError(text);
+  }
+}
+
+}  // namespace
+
+std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time now) {
+  while (!value.empty() && value.front() == ' ') value.remove_prefix(1);
+  while (!value.empty() && value.back() == ' ') value.remove_suffix(1);
+  int64_t seconds = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), seconds);
+  if (error == std::errc() && end == value.data() + value.size()) {
+    if (seconds < 0) return std::nullopt;
+    return absl::Seconds(seconds);
+  }
+  absl::Time date;
+  if (!absl::ParseTime("%a, %d %b %Y %H:%M:%S GMT", std::string(value), &date, nullptr)) return std::nullopt;
+  return std::max(date - now, absl::ZeroDuration());
+}
+
+absl::Duration Backoff(const RetryPolicy& policy, int retry, Random& random) {
+  absl::Duration bound = policy.backoff_first;
+  for (int i = 0; i < retry && bound < policy.backoff_max; ++i) bound *= 2;
+  bound = std::min(bound, policy.backoff_max);
+  const double share = static_cast<double>(random.Next() >> 11) * 0x1p-53;
+  return bound * share;
+}
+
+absl::StatusOr<Response> SendWithRetries(Client& client, const Request& request, const RetryPolicy& policy,
+                                         const Clock& clock, Random& random, StopSignal& stop, OnRetry on_retry) {
+  for (int attempt = 1;; ++attempt) {
+    if (stop.stopped()) return absl::CancelledError("stopped");
+    absl::StatusOr<Response> response = client.Send(request);
+    absl::Status why;
+    absl::Duration wait = Backoff(policy, attempt - 1, random);
+    if (!response.ok()) {
+      if (!WorthAnotherTry(response.status())) return response;
+      why = response.status();
+    } else {
+      if ((response->status >= 200 && response->status < 300) || response->status == 304) return response;
+      why = StatusOf(*response);
+      if (!WorthAnotherTry(response->status)) return why;
+      if (const auto header = response->Header("retry-after")) {
+        const absl::Duration asked = ParseRetryAfter(*header, clock.Wall()).value_or(absl::ZeroDuration());
+        if (asked > policy.retry_after_max) {
+          return absl::UnavailableError(Cat(Message(why), " (and asks to wait ", absl::FormatDuration(asked), ")"));
+        }
+        // The jitter stays on top: everyone told to come back at one moment would otherwise come at once.
+        if (asked > absl::ZeroDuration()) wait = asked + std::min(wait, policy.backoff_first);
+      }
+    }
+    if (attempt >= policy.attempts_max) {
+      return absl::UnavailableError(Cat(Message(why), " (", attempt, " tries)"));
+    }
+    on_retry(why, wait);
+    if (!stop.Sleep(wait)) return absl::CancelledError("stopped");
+  }
+}
+
+}  // namespace sluice::connector::http

@@ -1,0 +1,148 @@
+#include "connector/pipeline_config.h"
+
+#include <catch2/catch.hpp>
+#include <string>
+
+#include "common/text.h"
+
+namespace sluice::connector {
+namespace {
+
+SecretSource Fixed() {
+  return {.environment =
+              [](const std::string& name) {
+                return name == "TOKEN" ? std::optional<std::string>("tok-canary") : std::nullopt;
+              },
+          .file = [](const std::string& path) -> absl::StatusOr<std::string> {
+            if (path == "/run/pw") return "file-canary\n";
+            return absl::NotFoundError(path);
+          }};
+}
+
+constexpr char kFull[] = R"(pipeline: quakes-1
+source:
+  http:
+    url: http://127.0.0.1:7420/quakes?limit=100
+    auth: { bearer: "${env:TOKEN}" }
+    headers: { X-Team: data }
+    params: { key: "${file:/run/pw}" }
+    records: /features
+    pagination: { next_url: /links/next }
+    cursor: { field: /properties/time, param: starttime, start: 2026-01-01T00:00:00Z }
+    schedule: { every: 5m }
+    retry: { attempts: 3 }
+topic: { name: quakes, key: /id }
+sinks:
+  - raw:     { to: "file://./lake/raw", codec: gzip, roll: { records: 100000, bytes: 64MiB, age: 5m } }
+  - parquet: { to: "s3://lake/quakes", endpoint: "http://127.0.0.1:7430", codec: zstd, schema: infer,
+               path: "dt={event_time:%Y-%m-%d}/hour={event_time:%H}", event_time: /properties/time,
+               roll: { bytes: 128MiB, age: 10m } }
+)";
+
+/// The errors of kFull with one piece of it replaced.
+std::string ErrorsWith(const std::string& from, const std::string& to) {
+  std::string text = kFull;
+  const size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  text.replace(at, from.size(), to);
+  const auto pipeline = ParsePipeline("p.yaml", text, Fixed());
+  REQUIRE_FALSE(pipeline.ok());
+  CHECK(absl::IsInvalidArgument(pipeline.status()));
+  return std::string(Message(pipeline.status()));
+}
+
+}  // namespace
+
+TEST_CASE("A whole pipeline is read") {
+  const auto pipeline = ParsePipeline("p.yaml", kFull, Fixed());
+  INFO(pipeline.status());
+  REQUIRE(pipeline.ok());
+  CHECK(pipeline->name == "quakes-1");
+  const HttpSourceConfig& http = pipeline->source;
+  CHECK(http.url == "http://127.0.0.1:7420/quakes?limit=100");
+  REQUIRE(http.headers.size() == 2);
+  CHECK(http.headers[0].second.Reveal() == "data");
+  CHECK(http.headers[1].first == "Authorization");
+  CHECK(http.headers[1].second.Reveal() == "Bearer tok-canary");
+  CHECK(http.params[0].second.Reveal() == "file-canary");
+  CHECK(std::get<NextUrlPagination>(http.pagination).from == "/links/next");
+  CHECK(http.incremental->start == "2026-01-01T00:00:00Z");
+  CHECK(http.every == absl::Minutes(5));
+  CHECK(http.attempts_max == 3);
+  REQUIRE(http.slices.size() == 1);
+  CHECK(pipeline->topic.name == "quakes");
+  CHECK(pipeline->topic.key == "/id");
+  REQUIRE(pipeline->sinks.size() == 2);
+  CHECK(pipeline->sinks[0].name == "raw-0");
+  CHECK(pipeline->sinks[0].config.codec == SinkCodec::kGzip);
+  CHECK(pipeline->sinks[0].config.roll.bytes == int64_t{64} << 20);
+  CHECK(pipeline->sinks[1].name == "parquet-1");
+  CHECK(pipeline->sinks[1].config.s3.endpoint == "http://127.0.0.1:7430");
+  CHECK(pipeline->sinks[1].config.infer_schema);
+  CHECK(pipeline->sinks[1].config.roll.age == absl::Minutes(10));
+}
+
+TEST_CASE("Each way to page is read") {
+  const auto with = [](const std::string& pagination) {
+    std::string text = kFull;
+    const std::string from = "{ next_url: /links/next }";
+    text.replace(text.find(from), from.size(), pagination);
+    const auto pipeline = ParsePipeline("p.yaml", text, Fixed());
+    INFO(pipeline.status());
+    REQUIRE(pipeline.ok());
+    return pipeline->source.pagination;
+  };
+  CHECK(with("{ page: { param: p, start: 0 } }") == Pagination(PagePagination{.param = "p", .start = 0}));
+  CHECK(with("{ offset: { start: 1 } }") == Pagination(OffsetPagination{.param = "offset", .start = 1}));
+  CHECK(with("{ cursor: { param: after, from: /next } }") ==
+        Pagination(CursorPagination{.param = "after", .from = "/next"}));
+  CHECK(with("{ link_header: true }") == Pagination(LinkHeaderPagination{}));
+}
+
+TEST_CASE("An error names file, line and key, and all errors come together") {
+  const std::string errors = ErrorsWith("records: /features", "recods: /features");
+  INFO(errors);
+  CHECK(errors.find("p.yaml:8") != std::string::npos);
+  CHECK(errors.find("recods") != std::string::npos);
+  CHECK(errors.find("source.http.records") != std::string::npos);
+
+  const std::string two = ErrorsWith("topic: { name: quakes, key: /id }", "topic: { name: \"a b\", key: id }");
+  INFO(two);
+  CHECK(two.find("topic.name") != std::string::npos);
+  CHECK(two.find("topic.key") != std::string::npos);
+}
+
+TEST_CASE("What cannot work is refused") {
+  CHECK(ErrorsWith("http://127.0.0.1:7420", "ftp://x").find("source.http.url") != std::string::npos);
+  CHECK(ErrorsWith("http://127.0.0.1", "http://me:pw@127.0.0.1").find("source.http.url") != std::string::npos);
+  CHECK(ErrorsWith("${env:TOKEN}", "${env:MISSING}").find("MISSING") != std::string::npos);
+  CHECK(ErrorsWith("name: quakes,", "name: __quakes,").find("topic.name") != std::string::npos);
+  CHECK(ErrorsWith("s3://lake", "gs://lake").find(".to") != std::string::npos);
+  CHECK(ErrorsWith("event_time: /properties/time,", "").find("path") != std::string::npos);
+  CHECK(ErrorsWith("{ every: 5m }", "{ every: 5 }").find("every") != std::string::npos);
+  CHECK(ErrorsWith("schema: infer", "schema: [ { name: a, from: /a, type: varchar } ]").find("type") !=
+        std::string::npos);
+  CHECK(
+      ErrorsWith("schema: infer", "schema: [ { name: a, from: /a, type: string }, { name: b, from: /a/b, type: json } ]")
+          .find("schema") != std::string::npos);
+  CHECK(ErrorsWith("hour={event_time:%H}", "../{event_time:%H}").find("path") != std::string::npos);
+  CHECK(ErrorsWith("X-Team: data", "X-Team: \"a\\r\\nb\"").find("headers") != std::string::npos);
+  CHECK(ErrorsWith("- raw: ", "- csv: ").find("sinks[0]") != std::string::npos);
+}
+
+TEST_CASE("No secret shows in an error about it") {
+  const std::string errors = ErrorsWith("X-Team: data", "X-Team: \"${env:TOKEN}\\n\"");
+  CHECK(errors.find("canary") == std::string::npos);
+}
+
+TEST_CASE("A basic login becomes one header") {
+  std::string text = kFull;
+  const std::string from = "{ bearer: \"${env:TOKEN}\" }";
+  text.replace(text.find(from), from.size(), "{ basic: { user: Aladdin, password: open sesame } }");
+  const auto pipeline = ParsePipeline("p.yaml", text, Fixed());
+  INFO(pipeline.status());
+  REQUIRE(pipeline.ok());
+  CHECK(pipeline->source.headers.back().second.Reveal() == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");  // RFC 7617's example
+}
+
+}  // namespace sluice::connector

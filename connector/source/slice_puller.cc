@@ -1,0 +1,331 @@
+#include "connector/source/slice_puller.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/status_macros.h"
+#include "common/text.h"
+#include "connector/http/retry.h"
+#include "connector/source/moment.h"
+
+namespace sluice::connector {
+namespace {
+
+/// Records exactly at a cursor's value that can be told from one another; a position grows by 16 bytes for each.
+constexpr size_t kSeenMax = 20'000;
+/// How stale a checkpoint may get while batches carry the position: bounds what is asked of retention.
+constexpr absl::Duration kCheckpointEvery = absl::Minutes(1);
+constexpr http::RetryPolicy kTopicBackoff{.backoff_first = absl::Milliseconds(100), .backoff_max = absl::Seconds(5)};
+
+size_t SizeOf(const PageRecord& record) {
+  return record.value.size() + (record.key ? record.key->size() : 0) + 16;
+}
+
+/// Whether reading the tail anew and trying again may help.
+bool MayPass(const absl::Status& status) {
+  return PartitionLog::IsMismatch(status) || PartitionLog::IsUnknown(status) || absl::IsUnavailable(status) ||
+         absl::IsDeadlineExceeded(status) || absl::IsAborted(status) || absl::IsResourceExhausted(status);
+}
+
+bool Holds(const std::vector<uint64_t>& hashes, uint64_t hash) {
+  return std::find(hashes.begin(), hashes.end(), hash) != hashes.end();
+}
+
+/// Ends of the parts of a page: by bytes and by records, never empty.
+std::vector<size_t> PartEnds(const std::vector<PageRecord>& records, size_t bytes_max, int64_t records_max) {
+  std::vector<size_t> ends;
+  size_t bytes = 0;
+  int64_t count = 0;
+  for (size_t i = 0; i < records.size(); ++i) {
+    const size_t size = SizeOf(records[i]);
+    if (count > 0 && (bytes + size > bytes_max || count == records_max)) {
+      ends.push_back(i);
+      bytes = 0;
+      count = 0;
+    }
+    bytes += size;
+    ++count;
+  }
+  if (!records.empty()) ends.push_back(records.size());
+  return ends;
+}
+
+}  // namespace
+
+SlicePuller::SlicePuller(Options options, Seams seams) : options_(std::move(options)), seams_(std::move(seams)) {}
+
+std::string SlicePuller::StateKey() const {
+  return Cat("source/", options_.pipeline, "/", options_.slice);
+}
+
+absl::Status SlicePuller::Pull() {
+  synced_ = false;
+  target_pull_.reset();
+  std::optional<absl::Duration> failing_since;
+  int64_t records_seen = -1;
+  for (int retry = 0;; ++retry) {
+    if (seams_.stop->stopped()) return absl::CancelledError("stopped");
+    source_failed_ = false;
+    const absl::Status status = PullOnce();
+    if (status.ok() || source_failed_ || !MayPass(status)) return status;
+    synced_ = false;
+    const absl::Duration now = seams_.clock->Monotonic();
+    // A record written since the last failure shows that the topic works: only an unbroken row of failures counts.
+    if (!failing_since || seams_.progress->records != records_seen) {
+      failing_since = now;
+      records_seen = seams_.progress->records;
+      retry = 0;
+    }
+    if (now - *failing_since > options_.retry_max) return status;
+    ++seams_.progress->retries;
+    if (seams_.on_retry) seams_.on_retry(status);
+    if (!seams_.stop->Sleep(http::Backoff(kTopicBackoff, retry, *seams_.random))) {
+      return absl::CancelledError("stopped");
+    }
+  }
+}
+
+absl::Status SlicePuller::PullOnce() {
+  if (!synced_) SLUICE_RETURN_IF_ERROR(Sync());
+  synced_ = true;
+  while (!next_.done) {
+    if (seams_.stop->stopped()) return absl::CancelledError("stopped");
+    absl::StatusOr<Page> page = seams_.pages->Fetch({.token = next_.token, .from = next_.cursor.from});
+    if (!page.ok()) {
+      source_failed_ = true;
+      return page.status();
+    }
+    ++seams_.progress->pages;
+    SLUICE_RETURN_IF_ERROR(WritePage(*std::move(page)));
+  }
+  return absl::OkStatus();
+}
+
+// --- Where it stands ---
+
+absl::Status SlicePuller::Sync() {
+  SLUICE_ASSIGN_OR_RETURN(const PartitionLog::End end, seams_.log->ReadEnd());
+  SLUICE_ASSIGN_OR_RETURN(const StateEntry entry, seams_.state->Get(StateKey()));
+  checkpoint_version_ = entry.version;
+  checkpoint_at_ = seams_.clock->Monotonic();
+  std::optional<Checkpoint> checkpoint;
+  if (!entry.value.empty()) {
+    absl::StatusOr<Checkpoint> decoded = DecodeCheckpoint(entry.value);
+    if (!decoded.ok()) return absl::DataLossError(Cat("state of ", StateKey(), ": ", Message(decoded.status())));
+    // A log that ends before the checkpoint was made is another topic under the same name: begin anew.
+    if (decoded->data_end <= end.log_end) checkpoint = *std::move(decoded);
+  }
+  const Offset from = std::max(end.log_start, checkpoint ? checkpoint->data_end : Offset(0));
+  SLUICE_ASSIGN_OR_RETURN(std::optional<Position> position, LastInTopic(end, from));
+  if (!position && checkpoint) position = checkpoint->position;
+  log_end_ = end.log_end;
+  data_end_ = end.data_end;
+  next_ = NextAfter(position);
+  if (!target_pull_) {
+    const bool complete = options_.once && position && position->PullDone();
+    target_pull_ = complete ? position->pull : next_.pull;
+  }
+  next_.done = next_.pull > *target_pull_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<Position>> SlicePuller::OwnPosition(const record::Record& last) const {
+  for (const record::Header& header : last.headers) {
+    if (header.key != kPositionHeader || !header.value) continue;
+    absl::StatusOr<Position> position = DecodePosition(*header.value);
+    if (!position.ok()) {
+      return absl::DataLossError(Cat(seams_.log->name(), " offset ", last.offset, ": header ", kPositionHeader, ": ",
+                                     Message(position.status())));
+    }
+    if (position->pipeline == options_.pipeline && position->slice == options_.slice) return *std::move(position);
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<std::optional<Position>> SlicePuller::LastInTopic(const PartitionLog::End& end, Offset from) {
+  std::optional<Position> found;
+  absl::Status failed;
+  const auto visit = [&](absl::Span<const record::Record> batch, Offset) {
+    absl::StatusOr<std::optional<Position>> position = OwnPosition(batch.back());
+    if (!position.ok()) {
+      failed = position.status();
+      return false;
+    }
+    if (*position) found = **std::move(position);
+    return true;
+  };
+  if (end.data_end <= from) return found;
+  SLUICE_RETURN_IF_ERROR(seams_.log->Read(end.data_end - 1, end.data_end, visit));
+  SLUICE_RETURN_IF_ERROR(failed);
+  if (found) return found;
+  // Someone else wrote last: look at everything since the checkpoint.
+  SLUICE_RETURN_IF_ERROR(seams_.log->Read(from, end.data_end, visit));
+  SLUICE_RETURN_IF_ERROR(failed);
+  return found;
+}
+
+SlicePuller::Next SlicePuller::NextAfter(const std::optional<Position>& position) const {
+  Next next;
+  if (!position) {
+    if (options_.incremental && !options_.incremental->start.empty()) {
+      next.cursor.from = CursorValueOfStart(options_.incremental->start);
+      next.cursor.max = next.cursor.from;
+    }
+    return next;
+  }
+  next.pull = position->pull;
+  next.cursor = position->cursor;
+  if (position->PullDone()) {
+    ++next.pull;
+    next.cursor.from = next.cursor.max;
+    next.cursor.from_seen = next.cursor.max_seen;
+  } else if (position->InsidePage()) {
+    next.page = position->page;
+    next.token = position->token;
+    next.parts_done = position->part;
+    next.page_offset = position->page_offset;
+  } else {
+    next.page = position->page + 1;
+    next.token = position->next;
+  }
+  return next;
+}
+
+// --- Writing ---
+
+absl::StatusOr<std::map<uint64_t, int64_t>> SlicePuller::WrittenOfPage() {
+  std::map<uint64_t, int64_t> written;
+  absl::Status failed;
+  const auto visit = [&](absl::Span<const record::Record> batch, Offset) {
+    const absl::StatusOr<std::optional<Position>> position = OwnPosition(batch.back());
+    if (!position.ok()) {
+      failed = position.status();
+      return false;
+    }
+    if (*position && (*position)->pull == next_.pull && (*position)->page == next_.page) {
+      for (const record::Record& record : batch) ++written[RecordHash(record.value.value_or(std::string_view()))];
+    }
+    return true;
+  };
+  SLUICE_RETURN_IF_ERROR(seams_.log->Read(next_.page_offset, data_end_, visit));
+  SLUICE_RETURN_IF_ERROR(failed);
+  return written;
+}
+
+absl::StatusOr<std::vector<PageRecord>> SlicePuller::Select(std::vector<PageRecord> records) {
+  std::map<uint64_t, int64_t> written;
+  if (next_.parts_done > 0) {
+    SLUICE_ASSIGN_OR_RETURN(written, WrittenOfPage());
+  }
+  std::vector<PageRecord> selected;
+  selected.reserve(records.size());
+  for (PageRecord& record : records) {
+    if (options_.incremental && !next_.cursor.from.empty() && !record.cursor.empty()) {
+      const absl::StatusOr<int> order = CompareCursorValues(record.cursor, next_.cursor.from);
+      if (!order.ok()) {
+        source_failed_ = true;
+        return order.status();
+      }
+      if (*order < 0 || (*order == 0 && Holds(next_.cursor.from_seen, RecordHash(record.value)))) {
+        ++seams_.progress->skipped;
+        continue;
+      }
+    }
+    if (!written.empty()) {
+      const auto found = written.find(RecordHash(record.value));
+      if (found != written.end() && found->second > 0) {
+        --found->second;
+        continue;
+      }
+    }
+    selected.push_back(std::move(record));
+  }
+  return selected;
+}
+
+absl::Status SlicePuller::Advance(CursorState* cursor, const PageRecord& record) const {
+  if (!options_.incremental || record.cursor.empty()) return absl::OkStatus();
+  int order = 1;
+  if (!cursor->max.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(order, CompareCursorValues(record.cursor, cursor->max));
+  }
+  if (order > 0) {
+    cursor->max = record.cursor;
+    cursor->max_seen.clear();
+  }
+  if (order < 0) return absl::OkStatus();
+  if (cursor->max_seen.size() == kSeenMax) {
+    return absl::FailedPreconditionError(
+        Cat("more than ", kSeenMax, " records stand at the cursor's value ", record.cursor,
+            ": they cannot be told from those that the next pull gets again; use a finer field"));
+  }
+  cursor->max_seen.push_back(RecordHash(record.value));
+  return absl::OkStatus();
+}
+
+absl::Status SlicePuller::WritePage(Page page) {
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<PageRecord> records, Select(std::move(page.records)));
+  const std::vector<size_t> ends = PartEnds(records, options_.batch_bytes, options_.batch_records);
+  Position position{.pipeline = options_.pipeline,
+                    .slice = options_.slice,
+                    .pull = next_.pull,
+                    .page = next_.page,
+                    .part = next_.parts_done,
+                    .parts = next_.parts_done + static_cast<int32_t>(ends.size()),
+                    .page_offset = next_.parts_done > 0 ? next_.page_offset : log_end_,
+                    .token = next_.token,
+                    .next = page.next,
+                    .last = page.last,
+                    .cursor = next_.cursor};
+  size_t begin = 0;
+  for (const size_t end : ends) {
+    const auto part = absl::MakeConstSpan(records).subspan(begin, end - begin);
+    for (const PageRecord& record : part) {
+      if (absl::Status status = Advance(&position.cursor, record); !status.ok()) {
+        source_failed_ = true;
+        return status;
+      }
+    }
+    ++position.part;
+    SLUICE_RETURN_IF_ERROR(Append(position, part));
+    begin = end;
+  }
+  const bool stale = seams_.clock->Monotonic() - checkpoint_at_ >= kCheckpointEvery;
+  if (ends.empty() || page.last || stale) SLUICE_RETURN_IF_ERROR(SaveCheckpoint(position));
+  next_ = NextAfter(position);
+  next_.done = next_.pull > *target_pull_;
+  if (next_.done) ++seams_.progress->pulls;
+  return absl::OkStatus();
+}
+
+absl::Status SlicePuller::Append(const Position& position, absl::Span<const PageRecord> records) {
+  const std::string header = EncodePosition(position);
+  const int64_t now_ms = absl::ToUnixMillis(seams_.clock->Wall());
+  std::vector<record::Record> batch;
+  batch.reserve(records.size());
+  int64_t bytes = 0;
+  for (const PageRecord& record : records) {
+    record::Record out;
+    out.timestamp_ms = now_ms;
+    out.value = record.value;
+    if (record.key) out.key = *record.key;
+    bytes += static_cast<int64_t>(record.value.size());
+    batch.push_back(std::move(out));
+  }
+  batch.back().headers.push_back({.key = kPositionHeader, .value = header});
+  SLUICE_ASSIGN_OR_RETURN(log_end_, seams_.log->Append(log_end_, batch, options_.codec));
+  data_end_ = log_end_;
+  seams_.progress->records += static_cast<int64_t>(records.size());
+  seams_.progress->bytes += bytes;
+  return absl::OkStatus();
+}
+
+absl::Status SlicePuller::SaveCheckpoint(const Position& position) {
+  SLUICE_ASSIGN_OR_RETURN(checkpoint_version_,
+                          seams_.state->Put(StateKey(), EncodeCheckpoint({.position = position, .data_end = data_end_}),
+                                            checkpoint_version_));
+  checkpoint_at_ = seams_.clock->Monotonic();
+  return absl::OkStatus();
+}
+
+}  // namespace sluice::connector

@@ -1,0 +1,349 @@
+#include "connector/worker.h"
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <utility>
+
+#include "client/error.h"
+#include "common/status_macros.h"
+#include "common/text.h"
+#include "connector/http/retry.h"
+#include "connector/source/http_source.h"
+#include "connector/topic_state_store.h"
+#include "runtime/system.h"
+
+namespace sluice::connector {
+namespace {
+
+constexpr absl::Duration kStep = absl::Milliseconds(200);
+constexpr http::RetryPolicy kSinkBackoff{.backoff_first = absl::Milliseconds(200), .backoff_max = absl::Seconds(15)};
+constexpr http::RetryPolicy kPullBackoff{.backoff_first = absl::Seconds(5), .backoff_max = absl::Minutes(5)};
+
+/// What a configuration, a permission or damage causes stays so however often it is tried.
+bool MayPass(const absl::Status& status) {
+  return !absl::IsInvalidArgument(status) && !absl::IsUnauthenticated(status) && !absl::IsPermissionDenied(status) &&
+         !absl::IsUnimplemented(status);
+}
+
+absl::Status Keep(absl::Status first, const absl::Status& next) {
+  // A stop is the least interesting of several ends.
+  if (first.ok() || (absl::IsCancelled(first) && !next.ok())) return next;
+  return first;
+}
+
+}  // namespace
+
+struct Worker::Pipeline {
+  explicit Pipeline(PipelineConfig pipeline) : config(std::move(pipeline)) {
+    for (size_t i = 0; i < config.source.slices.size(); ++i) slices.push_back(std::make_unique<SourceProgress>());
+    sinks.resize(config.sinks.size());
+  }
+
+  struct SinkState {
+    SinkProgress before;  // of sinks that failed and were made anew
+    SinkProgress now;
+    int64_t retries = 0;
+    bool failed = false;
+  };
+  const PipelineConfig config;
+  std::vector<std::unique_ptr<SourceProgress>> slices;
+  std::atomic<bool> sources_done{false};
+  int32_t partitions = 0;
+  mutable std::mutex mutex;
+  std::vector<SinkState> sinks;  // guarded by mutex
+};
+
+Worker::Worker(std::vector<PipelineConfig> pipelines, Options options, Seams seams) : options_(options), seams_(seams) {
+  for (PipelineConfig& pipeline : pipelines) pipelines_.push_back(std::make_unique<Pipeline>(std::move(pipeline)));
+}
+
+Worker::~Worker() = default;
+
+bool Worker::ready() const {
+  return ready_;
+}
+
+absl::Status Worker::EnsureTopic(const client::TopicSpec& spec, int32_t partitions_min) {
+  const std::unique_ptr<client::Admin> admin = seams_.client->NewAdmin();
+  absl::StatusOr<client::TopicDescription> found = admin->DescribeTopic(spec.name);
+  if (absl::IsNotFound(found.status())) {
+    const absl::StatusOr<client::TopicInfo> made = admin->CreateTopic(spec);
+    if (made.ok() || absl::IsAlreadyExists(made.status())) return absl::OkStatus();
+    return made.status();
+  }
+  SLUICE_RETURN_IF_ERROR(found.status());
+  if (found->topic.partitions >= partitions_min) return absl::OkStatus();
+  return admin->AddPartitions(spec.name, partitions_min).status();
+}
+
+absl::Status Worker::Prepare() {
+  SLUICE_RETURN_IF_ERROR(EnsureTopic({.name = std::string(kStateTopic),
+                                      .partitions = 1,
+                                      .replicas = 0,
+                                      .config = {{"retention.ms", "-1"}, {"retention.bytes", "-1"}},
+                                      .internal = true},
+                                     1));
+  const std::unique_ptr<client::Admin> admin = seams_.client->NewAdmin();
+  for (const auto& pipeline : pipelines_) {
+    const TopicConfig& topic = pipeline->config.topic;
+    const auto slices = static_cast<int32_t>(pipeline->config.source.slices.size());
+    SLUICE_RETURN_IF_ERROR(EnsureTopic(
+        {.name = topic.name, .partitions = slices, .replicas = 0, .config = topic.config, .internal = false}, slices));
+    SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription made, admin->DescribeTopic(topic.name));
+    pipeline->partitions = made.topic.partitions;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Worker::Run() {
+  const absl::Duration until = seams_.clock->Monotonic() + options_.connect_wait;
+  for (;;) {
+    const absl::Status prepared = Prepare();
+    if (prepared.ok()) break;
+    const bool passing =
+        absl::IsUnavailable(prepared) || absl::IsDeadlineExceeded(prepared) || client::IsOutcomeUnknown(prepared);
+    if (!passing || seams_.clock->Monotonic() > until) return prepared;
+    seams_.log->Warn("the broker is not reachable yet", {{"error", prepared}});
+    if (!seams_.stop->Sleep(absl::Seconds(1))) return absl::CancelledError("stopped");
+  }
+  state_random_ = std::make_unique<runtime::SystemRandom>();
+  state_ = std::make_unique<TopicStateStore>(OpenPartitionLog(*seams_.client, std::string(kStateTopic), PartitionId(0)),
+                                             *seams_.clock, *state_random_, *seams_.stop);
+  ready_ = true;
+  std::vector<absl::Status> ends(pipelines_.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < pipelines_.size(); ++i) {
+    threads.emplace_back([this, i, &ends] {
+      ends[i] = RunPipeline(*pipelines_[i]);
+      if (ends[i].ok() || absl::IsCancelled(ends[i])) return;
+      seams_.log->Error("the pipeline failed", {{"pipeline", pipelines_[i]->config.name}, {"error", ends[i]}});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  ready_ = false;
+  absl::Status end;
+  for (const absl::Status& status : ends) end = Keep(std::move(end), status);
+  return end;
+}
+
+absl::Status Worker::RunPipeline(Pipeline& pipeline) {
+  std::vector<absl::Status> sources(pipeline.slices.size()), sinks(pipeline.sinks.size());
+  std::vector<std::thread> source_threads, sink_threads;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    source_threads.emplace_back([this, &pipeline, &sources, i] { sources[i] = RunSlice(pipeline, i); });
+  }
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    sink_threads.emplace_back([this, &pipeline, &sinks, i] { sinks[i] = RunSink(pipeline, i); });
+  }
+  for (std::thread& thread : source_threads) thread.join();
+  // Also after a source's failure: what did arrive is drained.
+  pipeline.sources_done = true;
+  for (std::thread& thread : sink_threads) thread.join();
+  absl::Status end;
+  for (const absl::Status& status : sources) end = Keep(std::move(end), status);
+  for (const absl::Status& status : sinks) end = Keep(std::move(end), status);
+  return end;
+}
+
+// --- Source ---
+
+absl::Status Worker::RunSlice(Pipeline& pipeline, size_t index) {
+  const PipelineConfig& config = pipeline.config;
+  const SliceConfig& slice = config.source.slices[index];
+  const Logger log = seams_.log->With({{"pipeline", config.name}, {"slice", slice.name}});
+  SourceProgress& progress = *pipeline.slices[index];
+  runtime::SystemRandom random;
+  HttpSource source(
+      config.source, slice, config.topic.key,
+      {.clock = seams_.clock,
+       .random = &random,
+       .stop = seams_.stop,
+       .on_retry = [&](const absl::Status& why, absl::Duration wait) {
+         ++progress.retries;
+         log.Warn("the API is asked again", {{"why", Message(why)}, {"wait", absl::FormatDuration(wait)}});
+       }});
+  const auto topic = OpenPartitionLog(*seams_.client, config.topic.name, PartitionId(static_cast<int32_t>(index)));
+  SlicePuller puller({.pipeline = config.name,
+                      .slice = slice.name,
+                      .incremental = config.source.incremental,
+                      .once = !config.source.every.has_value(),
+                      .codec = config.topic.codec,
+                      .retry_max = options_.give_up_after},
+                     {.log = topic.get(),
+                      .state = state_.get(),
+                      .pages = &source,
+                      .clock = seams_.clock,
+                      .random = &random,
+                      .stop = seams_.stop,
+                      .progress = &progress,
+                      .on_retry = [&](const absl::Status& why) {
+                        log.Warn("reading the topic's end again", {{"why", Message(why)}});
+                      }});
+  for (;;) {
+    const absl::Duration started = seams_.clock->Monotonic();
+    SLUICE_RETURN_IF_ERROR(PullUntilDone(pipeline, index, puller));
+    if (options_.once || !config.source.every) return absl::OkStatus();
+    const absl::Duration left = *config.source.every - (seams_.clock->Monotonic() - started);
+    if (!seams_.stop->Sleep(std::max(left, absl::ZeroDuration()))) return absl::CancelledError("stopped");
+  }
+}
+
+/// One pull. A worker that stays tries again until it works; `once` tells the error.
+absl::Status Worker::PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller& puller) {
+  runtime::SystemRandom random;
+  for (int retry = 0;; ++retry) {
+    const absl::Status status = puller.Pull();
+    if (status.ok() || absl::IsCancelled(status) || options_.once) return status;
+    const absl::Duration wait = absl::Seconds(1) + http::Backoff(kPullBackoff, retry, random);
+    seams_.log->Error("the pull failed", {{"pipeline", pipeline.config.name},
+                                          {"slice", pipeline.config.source.slices[index].name},
+                                          {"error", status},
+                                          {"again_in", absl::FormatDuration(wait)}});
+    if (!seams_.stop->Sleep(wait)) return absl::CancelledError("stopped");
+  }
+}
+
+// --- Sinks ---
+
+absl::Status Worker::RunSink(Pipeline& pipeline, size_t index) {
+  const Logger log =
+      seams_.log->With({{"pipeline", pipeline.config.name}, {"sink", pipeline.config.sinks[index].name}});
+  runtime::SystemRandom random;
+  absl::Duration failing_since = seams_.clock->Monotonic();
+  int64_t records_before = -1;
+  for (int retry = 0;; ++retry) {
+    const absl::Status status = DriveSink(pipeline, index);
+    int64_t records = 0;
+    {
+      const std::lock_guard lock(pipeline.mutex);
+      Pipeline::SinkState& state = pipeline.sinks[index];
+      state.before.records += state.now.records;
+      state.before.files += state.now.files;
+      state.before.file_bytes += state.now.file_bytes;
+      state.before.dead_letters += state.now.dead_letters;
+      state.now = {};
+      records = state.before.records;
+      if (!status.ok() && !absl::IsCancelled(status)) ++state.retries;
+      state.failed = !status.ok() && !absl::IsCancelled(status);
+    }
+    if (status.ok() || absl::IsCancelled(status)) return status;
+    const absl::Duration now = seams_.clock->Monotonic();
+    if (records != records_before) {
+      records_before = records;
+      failing_since = now;
+      retry = 0;
+    }
+    if (!MayPass(status) || (options_.once && now - failing_since > options_.give_up_after)) return status;
+    const absl::Duration wait = http::Backoff(kSinkBackoff, retry, random);
+    log.Warn("the sink starts again", {{"why", Message(status)}, {"wait", absl::FormatDuration(wait)}});
+    if (!seams_.stop->Sleep(wait)) return absl::CancelledError("stopped");
+  }
+}
+
+absl::Status Worker::DriveSink(Pipeline& pipeline, size_t index) {
+  const NamedSink& config = pipeline.config.sinks[index];
+  SLUICE_ASSIGN_OR_RETURN(
+      const std::unique_ptr<FileSink> sink,
+      MakeFileSink({.pipeline = pipeline.config.name,
+                    .name = config.name,
+                    .topic = pipeline.config.topic.name,
+                    .partitions = pipeline.partitions,
+                    .config = config.config},
+                   {.client = seams_.client, .state = state_.get(), .clock = seams_.clock, .files = seams_.files}));
+  const auto report = [&] {
+    const std::lock_guard lock(pipeline.mutex);
+    pipeline.sinks[index].now = sink->progress();
+    pipeline.sinks[index].failed = false;
+  };
+  SLUICE_RETURN_IF_ERROR(sink->Open());
+  while (!seams_.stop->stopped()) {
+    report();
+    // With `once` the sources end before the sinks do: everything that Finish has to read is committed by then.
+    if (options_.once && pipeline.sources_done) {
+      SLUICE_RETURN_IF_ERROR(sink->Finish());
+      report();
+      return absl::OkStatus();
+    }
+    SLUICE_RETURN_IF_ERROR(sink->Step(kStep));
+  }
+  report();
+  return absl::CancelledError("stopped");
+}
+
+// --- Status ---
+
+std::vector<PipelineStatus> Worker::Status() const {
+  std::vector<PipelineStatus> all;
+  for (const auto& pipeline : pipelines_) {
+    PipelineStatus status{
+        .name = pipeline->config.name, .topic = pipeline->config.topic.name, .slices = {}, .sinks = {}};
+    for (size_t i = 0; i < pipeline->slices.size(); ++i) {
+      const SourceProgress& progress = *pipeline->slices[i];
+      PipelineStatus::Part part;
+      part.name = pipeline->config.source.slices[i].name;
+      part.records = progress.records;
+      part.bytes = progress.bytes;
+      part.pages = progress.pages;
+      part.pulls = progress.pulls;
+      part.skipped = progress.skipped;
+      part.retries = progress.retries;
+      status.slices.push_back(std::move(part));
+    }
+    const std::lock_guard lock(pipeline->mutex);
+    for (size_t i = 0; i < pipeline->sinks.size(); ++i) {
+      const Pipeline::SinkState& sink = pipeline->sinks[i];
+      PipelineStatus::Part part;
+      part.name = pipeline->config.sinks[i].name;
+      part.records = sink.before.records + sink.now.records;
+      part.bytes = sink.before.file_bytes + sink.now.file_bytes;
+      part.files = sink.before.files + sink.now.files;
+      part.dead_letters = sink.before.dead_letters + sink.now.dead_letters;
+      part.lag = sink.now.lag_records;
+      part.retries = sink.retries;
+      part.failed = sink.failed;
+      status.sinks.push_back(std::move(part));
+    }
+    all.push_back(std::move(status));
+  }
+  return all;
+}
+
+std::string MetricsText(const std::vector<PipelineStatus>& pipelines) {
+  using Part = PipelineStatus::Part;
+  struct Metric {
+    const char* name;
+    const char* type;
+    const char* help;
+    int64_t Part::*value;
+    bool sink;
+  };
+  static constexpr Metric kMetrics[] = {
+      {"source_records_total", "counter", "Records written to the topic.", &Part::records, false},
+      {"source_bytes_total", "counter", "Bytes of record values written to the topic.", &Part::bytes, false},
+      {"source_pages_total", "counter", "Pages fetched from the API.", &Part::pages, false},
+      {"source_pulls_total", "counter", "Pulls completed.", &Part::pulls, false},
+      {"source_skipped_records_total", "counter", "Records that the API sent again.", &Part::skipped, false},
+      {"source_retries_total", "counter", "Tries repeated, of the API and of the topic.", &Part::retries, false},
+      {"sink_records_total", "counter", "Records in committed files.", &Part::records, true},
+      {"sink_file_bytes_total", "counter", "Bytes of committed files.", &Part::bytes, true},
+      {"sink_files_total", "counter", "Files committed.", &Part::files, true},
+      {"sink_dead_letters_total", "counter", "Records written to the dead letter topic.", &Part::dead_letters, true},
+      {"sink_lag_records", "gauge", "Offsets between the committed files and the end of the topic.", &Part::lag, true},
+      {"sink_restarts_total", "counter", "Starts of the sink after an error.", &Part::retries, true},
+  };
+  std::string text;
+  for (const Metric& metric : kMetrics) {
+    text += Cat("# HELP sluice_connect_", metric.name, " ", metric.help, "\n# TYPE sluice_connect_", metric.name, " ",
+                metric.type, "\n");
+    for (const PipelineStatus& pipeline : pipelines) {
+      for (const Part& part : metric.sink ? pipeline.sinks : pipeline.slices) {
+        text += Cat("sluice_connect_", metric.name, "{pipeline=\"", pipeline.name, "\",",
+                    metric.sink ? "sink" : "slice", "=\"", part.name, "\"} ", part.*metric.value, "\n");
+      }
+    }
+  }
+  return text;
+}
+
+}  // namespace sluice::connector

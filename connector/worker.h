@@ -1,0 +1,94 @@
+// A worker: runs pipelines in this process, each slice of a source and each sink on a thread of its own.
+//
+// Source and sinks of a pipeline know nothing of each other: the topic lies between them. A sink that fails is made
+// anew from what the state store says; a source goes on from the position in the topic. With `once` the sources pull
+// until the API has no more pages, then the sinks drain the topic to its end. Threads: Run blocks; Status may be asked
+// from any thread meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "client/client.h"
+#include "common/executor.h"
+#include "common/file_system.h"
+#include "common/log.h"
+#include "connector/pipeline_config.h"
+#include "connector/sink/sink.h"
+#include "connector/source/slice_puller.h"
+#include "connector/stop_signal.h"
+
+namespace sluice::connector {
+
+/// What one pipeline has done since the worker started.
+struct PipelineStatus {
+  struct Part {
+    std::string name;  // of the slice or the sink
+    int64_t records = 0;
+    int64_t bytes = 0;
+    int64_t pages = 0;         // slices
+    int64_t pulls = 0;         // slices
+    int64_t skipped = 0;       // slices
+    int64_t files = 0;         // sinks
+    int64_t dead_letters = 0;  // sinks
+    int64_t lag = 0;           // sinks
+    int64_t retries = 0;
+    bool failed = false;
+  };
+  std::string name;
+  std::string topic;
+  std::vector<Part> slices;
+  std::vector<Part> sinks;
+};
+
+class Worker {
+ public:
+  struct Options {
+    bool once = false;
+    /// How long a sink, or the first connection, may keep failing before `once` gives up.
+    absl::Duration give_up_after = absl::Minutes(2);
+    absl::Duration connect_wait = absl::Seconds(30);
+  };
+  struct Seams {
+    client::Client* client = nullptr;
+    Clock* clock = nullptr;
+    FileSystem* files = nullptr;
+    StopSignal* stop = nullptr;
+    const Logger* log = nullptr;
+  };
+  Worker(std::vector<PipelineConfig> pipelines, Options options, Seams seams);
+  ~Worker();
+
+  /// Until stopped, or with `once` until everything is drained. The first pipeline's error, when one failed; CANCELLED
+  /// after a stop.
+  absl::Status Run();
+  std::vector<PipelineStatus> Status() const;
+  /// Whether the topics are there and the threads run.
+  bool ready() const;
+
+ private:
+  struct Pipeline;
+  absl::Status Prepare();
+  absl::Status EnsureTopic(const client::TopicSpec& spec, int32_t partitions_min);
+  absl::Status RunPipeline(Pipeline& pipeline);
+  absl::Status RunSlice(Pipeline& pipeline, size_t index);
+  absl::Status PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller& puller);
+  absl::Status RunSink(Pipeline& pipeline, size_t index);
+  absl::Status DriveSink(Pipeline& pipeline, size_t index);
+
+  const Options options_;
+  const Seams seams_;
+  std::vector<std::unique_ptr<Pipeline>> pipelines_;
+  std::unique_ptr<StateStore> state_;
+  std::unique_ptr<Random> state_random_;
+  std::atomic<bool> ready_{false};
+};
+
+/// Prometheus text of what Status answered.
+std::string MetricsText(const std::vector<PipelineStatus>& pipelines);
+
+}  // namespace sluice::connector
