@@ -1,0 +1,442 @@
+#include "storage/log_store.h"
+
+#include <catch2/catch.hpp>
+
+#include "tests/sim/storage_node.h"
+
+namespace sluice::storage {
+namespace {
+
+using simulation::MakeBatch;
+using simulation::SimFileSystem;
+using simulation::StorageNode;
+
+const ReplicaId kReplica = StorageNode::Replica();
+
+/// A node with one replica whose log is written batch by batch.
+struct Writer {
+  explicit Writer(uint64_t seed = 1) : node(seed) {}
+
+  void Start() {
+    const absl::Status opened = node.Open();
+    INFO(opened.ToString());
+    REQUIRE(opened.ok());
+    REQUIRE(node.Create(kReplica).ok());
+    log = node.Attach(kReplica);
+    epoch = log->last_epoch() + 1;
+  }
+  void Restart() {
+    log.reset();
+    node.Crash();
+    Start();
+  }
+  absl::Status Reopen() {
+    log.reset();
+    node.Crash();
+    return node.Open();
+  }
+  absl::Status Append(size_t bytes = 100) {
+    record::Batch batch = MakeBatch("v" + std::to_string(made++), 1, bytes).Assign(log->log_end(), epoch);
+    const absl::Status status = node.Do([&](auto done) { log->Append({batch}, std::move(done)); });
+    if (status.ok()) written.push_back(std::move(batch));
+    return status;
+  }
+  void Fill(int batches, size_t bytes = 100) {
+    for (int i = 0; i < batches; ++i) REQUIRE(Append(bytes).ok());
+  }
+  absl::Status Checkpoint() {
+    return node.Do([&](auto done) { node.store->CheckpointAll(std::move(done)); });
+  }
+  void RequireAllThere() {
+    auto found = node.ReadAll(*log);
+    INFO(found.status().ToString());
+    REQUIRE(found.ok());
+    REQUIRE(found->size() == written.size());
+    for (size_t i = 0; i < written.size(); ++i) REQUIRE((*found)[i].bytes() == written[i].bytes());
+  }
+  std::vector<std::string> SegmentFiles(const std::string& ending = ".log") {
+    std::vector<std::string> files;
+    auto names = node.fs.List(log_dir());
+    REQUIRE(names.ok());
+    for (const std::string& name : *names) {
+      if (name.ends_with(ending)) files.push_back(log_dir() + "/" + name);
+    }
+    return files;
+  }
+  static std::string log_dir() { return "data/topics/" + kReplica.ToString(); }
+  bool Holds(const absl::Status& status, const std::string& text) {
+    return std::string(status.message()).find(text) != std::string::npos;
+  }
+
+  StorageNode node;
+  std::shared_ptr<Log> log;
+  LeaderEpoch epoch;
+  int made = 0;
+  std::vector<record::Batch> written;
+};
+
+TEST_CASE("a second store on the same folder is refused") {
+  Writer w;
+  w.Start();
+  StorageNode& node = w.node;
+  LogStoreOptions options = node.options;
+  options.journal.random = &node.random;
+  auto second = LogStore::Open(node.fs, node.clock,
+                               {.home = node.home.get(),
+                                .journal_io = node.journal_io.get(),
+                                .segment_io = node.segment_io.get(),
+                                .cold_reads = node.cold_reads.get()},
+                               options);
+  CHECK(absl::IsFailedPrecondition(second.status()));
+}
+
+TEST_CASE("a folder that the journal does not know is refused, named and left alone") {
+  Writer w;
+  w.Start();
+  w.Fill(3);
+  const std::string stranger = "data/topics/" + StorageNode::Replica(7).ToString();
+  REQUIRE(w.node.fs.CreateDirs(stranger).ok());
+  REQUIRE(w.node.fs.SyncDir(Writer::log_dir().substr(0, Writer::log_dir().rfind('/'))).ok());
+  w.node.fs.SetContents(stranger + "/00000000000000000000-1.log", "bytes");
+  const absl::Status refused = w.Reopen();
+  CHECK(absl::IsFailedPrecondition(refused));
+  CHECK(w.Holds(refused, stranger));
+  CHECK(w.node.fs.Contents(stranger + "/00000000000000000000-1.log") == "bytes");
+}
+
+TEST_CASE("power lost at any file operation of a drop leaves the replica whole or gone") {
+  bool was_whole = false;
+  bool was_gone = false;
+  for (uint64_t n = 1; n < 200; ++n) {
+    CAPTURE(n);
+    Writer w(n);
+    w.Start();
+    w.Fill(20, 1500);
+    REQUIRE(w.Checkpoint().ok());
+    w.node.fs.CrashAt(w.node.fs.operations() + n);
+    const absl::Status dropped = w.node.Do([&](auto done) { w.node.store->Drop(kReplica, std::move(done)); });
+    const bool crashed = w.node.fs.crashed();
+    const absl::Status opened = w.Reopen();
+    INFO(opened.ToString());
+    REQUIRE(opened.ok());
+    if (w.node.store->Replicas().empty()) {
+      was_gone = true;
+      CHECK_FALSE(w.node.fs.Exists(Writer::log_dir()).value());
+    } else {
+      was_whole = true;
+      REQUIRE_FALSE(dropped.ok());
+      w.log = w.node.Attach(kReplica);
+      w.RequireAllThere();
+    }
+    if (!crashed) break;
+  }
+  CHECK(was_whole);
+  CHECK(was_gone);
+}
+
+TEST_CASE("a replica that was dropped can be made again, empty") {
+  Writer w;
+  w.Start();
+  w.Fill(5);
+  w.log.reset();
+  REQUIRE(w.node.Do([&](auto done) { w.node.store->Drop(kReplica, std::move(done)); }).ok());
+  CHECK(w.node.store->Find(kReplica) == nullptr);
+  REQUIRE(w.node.Create(kReplica).ok());
+  w.log = w.node.Attach(kReplica);
+  CHECK(w.log->log_end() == Offset(0));
+  w.written.clear();
+  w.Fill(5);
+  w.Restart();
+  w.RequireAllThere();
+}
+
+TEST_CASE("recovery writes no more than the journal holds, however much is stored") {
+  Writer w;
+  w.node.log_options.segment_bytes = 128 << 10;
+  w.Start();
+  w.Fill(300, 8'000);
+  REQUIRE(w.Checkpoint().ok());
+  w.Fill(3, 1'000);
+  w.Restart();
+  CHECK(w.node.store->recovery().bytes_rewritten >= 3'000);
+  CHECK(w.node.store->recovery().bytes_rewritten < 16'000);
+  w.RequireAllThere();
+}
+
+TEST_CASE("the journal stays short although a quiet partition still has bytes in its oldest file") {
+  Writer w;
+  w.Start();
+  REQUIRE(w.node.Create(StorageNode::Replica(1)).ok());
+  auto quiet = w.node.Attach(StorageNode::Replica(1));
+  record::Batch batch = MakeBatch("quiet").Assign(Offset(0), LeaderEpoch(1));
+  REQUIRE(w.node.Do([&](auto done) { quiet->Append({batch}, std::move(done)); }).ok());
+  for (int i = 0; i < 600; ++i) {  // 4.8 MB through a journal of at most 1 MiB
+    const absl::Status status = w.Append(8'000);
+    INFO(i << ": " << status.ToString());
+    REQUIRE(status.ok());
+    w.node.scheduler.RunFor(absl::Milliseconds(1));
+  }
+  CHECK(w.node.store->journal().stats().used_bytes <= w.node.options.journal.total_bytes_max);
+  CHECK(w.node.store->shared().cache_bytes <= w.node.options.cache_bytes);
+  w.RequireAllThere();
+  quiet.reset();
+  w.Restart();
+  w.RequireAllThere();
+  quiet = w.node.Attach(StorageNode::Replica(1));
+  CHECK(w.node.ReadAll(*quiet).value().at(0).bytes() == batch.bytes());
+}
+
+TEST_CASE("a segment file shorter than its checkpoint, or missing, is refused with file, byte and what was expected") {
+  Writer w;
+  w.Start();
+  w.Fill(4, 1000);
+  REQUIRE(w.Checkpoint().ok());
+  w.Fill(1, 1000);
+  w.log.reset();
+  w.node.Kill();
+  const std::string file = w.SegmentFiles().at(0);
+  const std::string whole = w.node.fs.Contents(file);
+  const size_t synced = w.written[0].size_bytes() * 4;
+  for (size_t cut = 0; cut < synced; cut += 97) {
+    w.node.fs.SetContents(file, whole.substr(0, cut));
+    const absl::Status refused = w.Reopen();
+    CAPTURE(cut, refused.ToString());
+    REQUIRE(absl::IsDataLoss(refused));
+    CHECK(w.Holds(refused, file + ": at byte " + std::to_string(cut)));
+    CHECK(w.Holds(refused, "expected " + std::to_string(synced)));
+  }
+  REQUIRE(w.node.fs.Remove(file).ok());
+  REQUIRE(w.node.fs.SyncDir(Writer::log_dir()).ok());
+  const absl::Status refused = w.Reopen();
+  CHECK(absl::IsDataLoss(refused));
+  CHECK(w.Holds(refused, file));
+  // What no checkpoint vouches for comes from the journal.
+  w.node.fs.SetContents(file, whole.substr(0, synced));
+  w.Restart();
+  w.RequireAllThere();
+}
+
+TEST_CASE("a flip of any byte of a segment is found by a read and by the scrubber, and nothing behind it is served") {
+  Writer w;
+  w.Start();
+  w.Fill(6, 40);
+  REQUIRE(w.Checkpoint().ok());
+  w.Restart();
+  w.log.reset();
+  const std::string file = w.SegmentFiles().at(0);
+  const std::string whole = w.node.fs.Contents(file);
+  w.node.Kill();
+  for (size_t at = 0; at < whole.size(); ++at) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ (1 << (at % 8)));
+    w.node.fs.SetContents(file, damaged);
+    REQUIRE(w.Reopen().ok());
+    w.log = w.node.Attach(kReplica);
+    CAPTURE(at);
+    size_t read = 0;
+    absl::Status found;
+    for (Offset offset; offset < w.log->log_end() && found.ok();) {
+      using Result = absl::StatusOr<std::vector<record::Batch>>;
+      auto got = w.node.Await<Result>([&](auto done) { w.log->Read(offset, w.log->log_end(), 1, std::move(done)); });
+      found = got.status();
+      if (!got.ok()) break;
+      REQUIRE(got->size() == 1);
+      REQUIRE(got->at(0).bytes() == w.written[read].bytes());
+      ++read;
+      offset = got->at(0).next_offset();
+    }
+    const size_t batch = at / w.written[0].size_bytes();
+    CAPTURE(found.ToString());
+    CHECK(read <= batch);
+    REQUIRE(absl::IsDataLoss(found));
+    CHECK(w.Holds(found, file + ": at byte "));
+    const absl::Status scrubbed = w.node.Do([&](auto done) { w.log->Scrub(std::move(done)); });
+    REQUIRE(absl::IsDataLoss(scrubbed));
+    CHECK(w.Holds(scrubbed, file));
+  }
+}
+
+TEST_CASE("an index file that is damaged, cut or lies changes nothing that is read") {
+  Writer w;
+  w.node.log_options.segment_bytes = 64 << 10;
+  w.Start();
+  w.Fill(100, 500);
+  w.log->CloseActiveSegment();
+  w.Fill(1);
+  REQUIRE(w.Checkpoint().ok());
+  w.log.reset();
+  const std::string file = w.SegmentFiles(".index").at(0);
+  const std::string whole = w.node.fs.Contents(file);
+  w.node.Kill();
+  const SegmentId id = *ParseSegmentFileName(file.substr(file.rfind('/') + 1));
+  SparseIndex sound = SparseIndex::Decode(whole, id).value();
+  REQUIRE(sound.entries().size() > 10);
+  SparseIndex liar(1);  // a sound file of places where no batch starts
+  liar.Add(Offset(0), 0, 77, 1);
+  liar.Add(Offset(50), 77, 5000, 1);
+  std::string flipped = whole;
+  flipped[60] = static_cast<char>(flipped[60] ^ 4);
+  for (const std::string& contents : {whole, flipped, whole.substr(0, 100), std::string(), liar.Encode(id)}) {
+    w.node.fs.SetContents(file, contents);
+    w.Restart();
+    using Result = absl::StatusOr<std::vector<record::Batch>>;
+    auto got = w.node.Await<Result>([&](auto done) { w.log->Read(Offset(63), w.log->log_end(), 1, std::move(done)); });
+    INFO(got.status().ToString());
+    REQUIRE(got.ok());
+    CHECK(got->at(0).bytes() == w.written[63].bytes());
+    w.RequireAllThere();
+  }
+}
+
+TEST_CASE("a segment write that fails is made again and loses nothing") {
+  Writer w;
+  w.Start();
+  w.Fill(2, 1000);
+  // The next write after the batch's journal frame goes to the segment.
+  w.node.fs.FailCall(SimFileSystem::Call::kWrite, 2);
+  REQUIRE(w.Append(3000).ok());
+  w.node.scheduler.RunFor(absl::Milliseconds(100));
+  REQUIRE(w.node.fs.counts().write_errors == 1);
+  REQUIRE(w.node.fatal.ok());
+  CHECK(absl::IsUnavailable(w.Append(100)));
+  w.RequireAllThere();
+  w.node.scheduler.RunFor(absl::Seconds(3));
+  w.Fill(10, 1000);
+  REQUIRE(w.Checkpoint().ok());
+  w.Restart();
+  w.RequireAllThere();
+}
+
+TEST_CASE("a segment sync that fails ends appends with a clear error, and a restart brings everything back") {
+  Writer w;
+  w.Start();
+  w.Fill(10, 1000);
+  w.log->FlushSoon();
+  w.node.scheduler.RunFor(absl::Seconds(1));
+  w.node.fs.FailCall(SimFileSystem::Call::kSync, 5);  // behind those of the folders
+  CHECK_FALSE(w.Checkpoint().ok());
+  REQUIRE(w.node.fs.counts().sync_errors == 1);
+  const absl::Status refused = w.Append();
+  CHECK(absl::IsUnavailable(refused));
+  CHECK(w.Holds(refused, "synced"));
+  w.RequireAllThere();
+  REQUIRE(w.node.fatal.ok());
+  w.Restart();
+  w.RequireAllThere();
+  w.Fill(3);
+}
+
+TEST_CASE("a full disk refuses appends, serves reads, and takes appends again when there is room") {
+  Writer w;
+  w.Start();
+  w.Fill(10, 1000);
+  w.node.fs.SetCapacity(w.node.fs.UsedBytes() + 20'000);
+  int refused = 0;
+  int answered = 0;
+  for (int i = 0; i < 200; ++i) {
+    record::Batch batch = MakeBatch("f", 1, 1000).Assign(w.log->log_end(), w.epoch);
+    w.log->Append({batch}, [&, batch](const absl::Status& status) {
+      ++answered;
+      if (status.ok()) w.written.push_back(batch);
+      if (absl::IsResourceExhausted(status)) ++refused;
+    });
+    w.node.scheduler.RunFor(absl::Milliseconds(2));
+  }
+  CHECK(refused > 100);
+  CHECK(w.node.fatal.ok());
+  using Result = absl::StatusOr<std::vector<record::Batch>>;
+  Result read = w.node.Await<Result>([&](auto done) { w.log->Read(Offset(0), Offset(10), 1, std::move(done)); });
+  REQUIRE(read.ok());
+  CHECK(read->at(0).bytes() == w.written[0].bytes());
+  w.node.fs.SetCapacity(-1);
+  w.node.scheduler.RunFor(absl::Seconds(10));
+  CHECK(answered == 200);
+  CHECK(static_cast<int>(w.written.size()) == 210 - refused);
+  w.Fill(20, 1000);
+  w.Restart();
+  w.RequireAllThere();
+}
+
+TEST_CASE("free space below the low watermark refuses appends until the high one is reached") {
+  Writer w;
+  w.node.options.disk_low_watermark_bytes = 1 << 20;
+  w.node.options.disk_high_watermark_bytes = 2 << 20;
+  w.Start();
+  w.Fill(2);
+  const auto leave = [&](int64_t free_bytes) {
+    w.node.fs.SetCapacity(w.node.fs.UsedBytes() + free_bytes);
+    w.node.scheduler.RunFor(absl::Seconds(3));
+  };
+  leave(500'000);
+  const absl::Status refused = w.Append();
+  CHECK(absl::IsResourceExhausted(refused));
+  CHECK(w.Holds(refused, "disk_low_watermark"));
+  leave(1'500'000);
+  CHECK(absl::IsResourceExhausted(w.Append()));
+  leave(3'000'000);
+  CHECK(w.Append().ok());
+}
+
+TEST_CASE("a log-start advance and a truncation delete files only once they are durable") {
+  Writer w;
+  w.Start();
+  w.Fill(40, 1000);
+  REQUIRE(w.Checkpoint().ok());
+  const size_t before = w.SegmentFiles().size();
+  REQUIRE(before >= 5);
+  REQUIRE(w.node.Do([&](auto done) { w.log->SetLogStart(Offset(20), std::move(done)); }).ok());
+  w.node.scheduler.RunFor(absl::Seconds(1));
+  const size_t between = w.SegmentFiles().size();
+  CHECK(between < before);
+  REQUIRE(w.node.Do([&](auto done) { w.log->Truncate(Offset(25), std::move(done)); }).ok());
+  w.node.scheduler.RunFor(absl::Seconds(1));
+  CHECK(w.SegmentFiles().size() < between);
+  CHECK(w.log->log_start() == Offset(20));
+  CHECK(w.log->log_end() == Offset(25));
+  CHECK(absl::IsOutOfRange(w.node.Do([&](auto done) { w.log->Truncate(Offset(19), std::move(done)); })));
+  CHECK(absl::IsOutOfRange(w.node.Do([&](auto done) { w.log->SetLogStart(Offset(26), std::move(done)); })));
+  REQUIRE(w.node.Do([&](auto done) { w.log->Reset(Offset(100), std::move(done)); }).ok());
+  w.node.scheduler.RunFor(absl::Seconds(1));
+  CHECK(w.SegmentFiles().empty());
+  w.Restart();
+  CHECK(w.log->log_start() == Offset(100));
+  CHECK(w.log->log_end() == Offset(100));
+}
+
+TEST_CASE("segments roll by size, by age and by epoch, and their ids are the epoch history") {
+  Writer w;
+  w.node.log_options.segment_age = absl::Minutes(1);
+  w.Start();
+  w.Fill(2, 100);
+  CHECK(w.log->segments().size() == 1);
+  w.node.scheduler.RunFor(absl::Minutes(2));
+  w.Fill(1, 100);
+  CHECK(w.log->segments().size() == 2);
+  w.epoch = LeaderEpoch(5);
+  w.Fill(1, 100);
+  CHECK(w.log->segments().size() == 3);
+  w.Fill(3, 7'000);
+  CHECK(w.log->segments().size() == 5);  // the first still fits
+  CHECK(w.log->epoch_history() == std::vector<EpochStart>{{LeaderEpoch(1), Offset(0)}, {LeaderEpoch(5), Offset(3)}});
+  w.epoch = LeaderEpoch(4);
+  CHECK(absl::IsFailedPrecondition(w.Append()));
+}
+
+TEST_CASE("stopping a store finishes what is under way, and it opens again") {
+  Writer w;
+  w.Start();
+  w.Fill(10, 2000);
+  bool answered = false;
+  w.log->Append({MakeBatch("last").Assign(w.log->log_end(), w.epoch)},
+                [&](const absl::Status& s) { answered = s.ok(); });
+  REQUIRE(w.node.Do([&](auto done) { w.node.store->Stop(std::move(done)); }).ok());
+  CHECK(answered);
+  CHECK(w.log->log_end() == Offset(11));
+  w.log.reset();
+  w.node.Kill();
+  w.Start();
+  CHECK(w.log->log_end() == Offset(11));
+}
+
+}  // namespace
+}  // namespace sluice::storage

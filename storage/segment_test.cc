@@ -1,0 +1,104 @@
+#include "storage/segment.h"
+
+#include <catch2/catch.hpp>
+
+#include "storage/retention.h"
+
+namespace sluice::storage {
+namespace {
+
+TEST_CASE("a segment's file name says its base and epoch, and other names are not taken for one") {
+  const SegmentId id{Offset(1234), LeaderEpoch(7)};
+  CHECK(SegmentPath("d", id) == "d/00000000000000001234-7.log");
+  CHECK(ParseSegmentFileName("00000000000000001234-7.log") == id);
+  CHECK(ParseSegmentFileName("00000000000000001234-7.index") == id);
+  for (const char* name : {"", ".log", "1234-7.log", "00000000000000001234-07.log", "00000000000000001234-7",
+                           "00000000000000001234-.log", "+0000000000000001234-7.log", "00000000000000001234-7.tmp"}) {
+    CAPTURE(name);
+    CHECK_FALSE(ParseSegmentFileName(name).has_value());
+  }
+}
+
+TEST_CASE("a sparse index finds the entry before an offset and the first one late enough") {
+  SparseIndex index(100);
+  for (int i = 0; i < 50; ++i) index.Add(Offset(10 + i * 2), i * 40, 40, i == 20 ? 900 : i);
+  CHECK(index.covered() == 2000);
+  REQUIRE(index.entries().size() == 17);  // every third batch
+  CHECK(index.Lookup(Offset(9), Offset(5)) == IndexEntry{Offset(5), 0, 0});
+  CHECK(index.Lookup(Offset(10), Offset(5)).position == 0);
+  CHECK(index.Lookup(Offset(15), Offset(5)).position == 0);
+  CHECK(index.Lookup(Offset(16), Offset(5)).position == 120);
+  CHECK(index.LookupTimestamp(5, Offset(5)).position == 120);
+  CHECK(index.LookupTimestamp(900, Offset(5)).position == 18 * 40);
+  CHECK(index.LookupTimestamp(901, Offset(5)).position == 48 * 40);
+}
+
+TEST_CASE("an index takes nothing across a gap, and forgets what a truncation cuts") {
+  SparseIndex index(100);
+  index.Add(Offset(0), 0, 100, 1);
+  index.Add(Offset(2), 250, 100, 9);
+  CHECK(index.covered() == 100);
+  index.Add(Offset(1), 100, 100, 2);
+  index.Add(Offset(2), 200, 100, 3);
+  index.TrimTo(200);
+  CHECK(index.covered() == 200);
+  CHECK(index.entries().size() == 2);
+  index.TrimTo(300);
+  CHECK(index.covered() == 200);
+}
+
+TEST_CASE("an index file survives the round trip, and no flipped bit of it does") {
+  const SegmentId id{Offset(7), LeaderEpoch(3)};
+  SparseIndex index(64);
+  for (int i = 0; i < 10; ++i) index.Add(Offset(7 + i), i * 64, 64, 1000 + i);
+  const std::string file = index.Encode(id);
+  auto decoded = SparseIndex::Decode(file, id);
+  REQUIRE(decoded.ok());
+  CHECK(decoded->entries() == index.entries());
+  CHECK(decoded->covered() == index.covered());
+  CHECK_FALSE(SparseIndex::Decode(file, {Offset(8), LeaderEpoch(3)}).ok());
+  for (size_t bit = 0; bit < file.size() * 8; ++bit) {
+    std::string damaged = file;
+    damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << (bit % 8)));
+    CAPTURE(bit);
+    CHECK_FALSE(SparseIndex::Decode(damaged, id).ok());
+  }
+  for (size_t cut = 0; cut < file.size(); ++cut) CHECK_FALSE(SparseIndex::Decode(file.substr(0, cut), id).ok());
+}
+
+std::vector<SegmentInfo> Segments() {
+  return {{{Offset(0), LeaderEpoch(1)}, Offset(10), 100, 1000, false},
+          {{Offset(10), LeaderEpoch(1)}, Offset(20), 100, 2000, false},
+          {{Offset(20), LeaderEpoch(2)}, Offset(21), 50, -1, false},  // a control batch alone
+          {{Offset(21), LeaderEpoch(3)}, Offset(30), 100, 3000, true}};
+}
+
+RetentionDecision Decide(RetentionPolicy policy, int64_t now, Offset high_watermark = Offset(30)) {
+  return DecideRetention(Segments(), policy, now, Offset(0), high_watermark, Offset(30));
+}
+
+TEST_CASE("retention by time takes whole segments whose latest record is too old") {
+  CHECK(Decide({.retention_ms = 500}, 1500).log_start == Offset(0));
+  CHECK(Decide({.retention_ms = 500}, 1501).log_start == Offset(10));
+  CHECK(Decide({.retention_ms = 500}, 3400).log_start == Offset(20));
+  CHECK(Decide({.retention_ms = 500}, 3400).closes_active == false);
+  CHECK(Decide({.retention_ms = 500}, 3501).log_start == Offset(30));
+  CHECK(Decide({.retention_ms = 500}, 3501).closes_active);
+  CHECK(Decide({.retention_ms = 500}, 3501, Offset(29)).log_start == Offset(20));
+}
+
+TEST_CASE("retention by bytes keeps at least that much and never takes the active segment") {
+  CHECK(Decide({.retention_bytes = 350}, 0).log_start == Offset(0));
+  CHECK(Decide({.retention_bytes = 250}, 0).log_start == Offset(10));
+  CHECK(Decide({.retention_bytes = 150}, 0).log_start == Offset(20));
+  CHECK(Decide({.retention_bytes = 0}, 0).log_start == Offset(21));
+  CHECK(Decide({}, 1'000'000).log_start == Offset(0));
+}
+
+TEST_CASE("retention leaves a log alone that has no data any more") {
+  const auto decided = DecideRetention(Segments(), {.retention_ms = 1}, 1'000'000, Offset(20), Offset(30), Offset(20));
+  CHECK(decided.log_start == Offset(20));
+}
+
+}  // namespace
+}  // namespace sluice::storage
