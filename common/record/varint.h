@@ -34,8 +34,14 @@ inline char* PutVarint(char* to, int64_t value) {
 
 /// Reads at `*at`, moves it behind the varint, and answers false when it is cut short or too large.
 inline bool GetVarint64(const char** at, const char* end, int64_t* value) {
-  uint64_t bits = 0;
   const char* p = *at;
+  // Most are lengths and deltas of one byte.
+  if (p < end && static_cast<uint8_t>(*p) < 0x80) {
+    *value = UnZigZag(static_cast<uint8_t>(*p));
+    *at = p + 1;
+    return true;
+  }
+  uint64_t bits = 0;
   for (int shift = 0; shift < 64 && p < end; shift += 7) {
     const uint64_t byte = static_cast<uint8_t>(*p++);
     if (shift == 63 && byte > 1) return false;
