@@ -160,7 +160,7 @@ absl::Status BatchView::VerifyRecords(const DecompressLimits& limits) const {
 
 absl::Status BatchView::VerifyClientAttributes() const {
   if ((attributes() & kNotForClientsMask) != 0) {
-    return absl::InvalidArgumentError(Cat("attributes ", Hex{attributes(), 4}, ": bits 4 to 15 are not for clients"));
+    return absl::InvalidArgumentError(Cat("attributes ", Hex{attributes(), 4}, ": bits 3 to 15 are not for clients"));
   }
   if (record_count() == 0) return absl::InvalidArgumentError("a batch without records");
   return absl::OkStatus();

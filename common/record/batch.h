@@ -57,7 +57,7 @@ class BatchView {
   /// Walks every record once: deltas 0 to n-1, lengths, count, header keys that are not null, no bytes left over, and
   /// the largest timestamp (unless the broker gave it). A compressed batch is decompressed first, within `limits`.
   absl::Status VerifyRecords(const DecompressLimits& limits) const;
-  /// Refuses what only a broker may write: attribute bits 4 to 15, and a batch without records.
+  /// Refuses what only a broker may write: attribute bits 3 to 15, and a batch without records.
   absl::Status VerifyClientAttributes() const;
 
  private:

@@ -37,8 +37,9 @@ inline constexpr uint16_t kLogAppendTimeBit = 0x0008;
 inline constexpr uint16_t kTransactionalBit = 0x0010;
 inline constexpr uint16_t kControlBit = 0x0020;
 inline constexpr uint16_t kDeleteHorizonBit = 0x0040;
-/// Bits 4 to 15: a client may set none of them.
-inline constexpr uint16_t kNotForClientsMask = 0xfff0;
+/// Bits 3 to 15: a client may set none of them. Bit 3 is among them because it takes the largest timestamp on trust,
+/// and retention goes by that.
+inline constexpr uint16_t kNotForClientsMask = 0xfff8;
 
 /// The smallest record: length, attributes, timestamp delta, offset delta, key length, value length, header count.
 inline constexpr size_t kRecordBytesMin = 7;

@@ -185,6 +185,7 @@ TEST_CASE("a right CRC does not hide wrong counts, deltas or fields") {
        },
        "without records"},
       {"control bit", [](std::string* b) { (*b)[kAttributesAt + 1] = kControlBit; }, "not for clients"},
+      {"the broker's time", [](std::string* b) { (*b)[kAttributesAt + 1] = kLogAppendTimeBit; }, "not for clients"},
       {"transactional bit", [](std::string* b) { (*b)[kAttributesAt + 1] = kTransactionalBit; }, "not for clients"},
       {"high bit", [](std::string* b) { (*b)[kAttributesAt] = '\x80'; }, "not for clients"},
       {"unknown codec", [](std::string* b) { (*b)[kAttributesAt + 1] = 5; }, "unknown codec 5"},
