@@ -2,6 +2,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <fstream>
+#include <sstream>
+
 #include "storage/retention.h"
 
 namespace sluice::storage {
@@ -64,6 +67,29 @@ TEST_CASE("an index file survives the round trip, and no flipped bit of it does"
     CHECK_FALSE(SparseIndex::Decode(damaged, id).ok());
   }
   for (size_t cut = 0; cut < file.size(); ++cut) CHECK_FALSE(SparseIndex::Decode(file.substr(0, cut), id).ok());
+}
+
+TEST_CASE("the index on the page of formats is what the program writes and reads") {
+  std::ifstream in(SLUICE_SOURCE_DIR "/docs/formats.md");
+  std::string on_page;
+  bool inside = false;
+  for (std::string line; std::getline(in, line);) {
+    if (line == "```hex segment-index" || line == "```") {
+      inside = line != "```";
+    } else if (inside) {
+      std::istringstream words(line.substr(0, line.find('#')));
+      for (std::string word; words >> word;) on_page.push_back(static_cast<char>(std::stoi(word, nullptr, 16)));
+    }
+  }
+  const SegmentId id{Offset(1000), LeaderEpoch(3)};
+  SparseIndex index;
+  index.Add(Offset(1000), 0, 40'000, 1'700'000'000'000);
+  index.Add(Offset(1040), 40'000, 40'000, 1'700'000'000'500);
+  index.Add(Offset(1080), 80'000, 20'000, 1'700'000'000'400);
+  CHECK(on_page == index.Encode(id));
+  auto decoded = SparseIndex::Decode(on_page, id);
+  REQUIRE(decoded.ok());
+  CHECK(decoded->entries() == index.entries());
 }
 
 std::vector<SegmentInfo> Segments() {
