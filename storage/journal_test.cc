@@ -290,6 +290,26 @@ TEST_CASE("the journal of another disk is refused") {
   REQUIRE(replayed.status().code() == absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_CASE("a damaged last frame is cut, and the report says where, how much, and that nobody can vouch for it") {
+  Bench bench;
+  bench.Open();
+  bench.Create(kA);
+  const JournalState before = bench.state;
+  bench.Append(kA, 6000);
+  bench.rig.Stop();
+  const std::string path = "data/journal/00000000000000000001.journal";
+  std::string contents = bench.fs.Contents(path);
+  const size_t frame = contents.rfind("SLJF");
+  contents[frame + 5000] = static_cast<char>(contents[frame + 5000] ^ 1);
+  bench.fs.SetContents(path, contents);
+  bench.Open();
+  REQUIRE(bench.rig.state == before);
+  REQUIRE(bench.rig.tail.file == path);
+  REQUIRE(bench.rig.tail.offset == static_cast<int64_t>(frame));
+  REQUIRE(bench.rig.tail.bytes_cut == 8192);
+  REQUIRE_FALSE(bench.rig.tail.vouched);
+}
+
 TEST_CASE("a large registry and an entry larger than a file are journaled all the same") {
   Bench bench;
   bench.Open();
