@@ -97,6 +97,10 @@ function(sluice_fuzz name)
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} sluice_options)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  if(NOT TARGET sluice_fuzzers)
+    add_custom_target(sluice_fuzzers)
+  endif()
+  add_dependencies(sluice_fuzzers ${name})
 endfunction()
 
 # sluice_test_openssl_first(PROGRAM): a unit test that the program's NEEDED list has Debian's libssl and libcrypto before
