@@ -70,6 +70,11 @@ class Api(http.server.ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.stats = dict.fromkeys(("requests", "pages", "not_modified", "throttled", "unavailable"), 0)
 
+    def handle_error(self, request, client_address):
+        # A client that was killed or went away is no error of the server.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     def count(self, what):
         with self.lock:
             self.stats[what] += 1

@@ -63,6 +63,7 @@ def serving_api():
         yield server
     finally:
         server.shutdown()
+        server.server_close()
 
 
 @contextlib.contextmanager

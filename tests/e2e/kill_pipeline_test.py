@@ -91,6 +91,7 @@ class KillThePipeline(unittest.TestCase):
                 broker.kill()
                 s3.kill()
                 served.shutdown()
+                served.server_close()
 
     def check_raw(self, folder, published):
         got = collections.Counter(harness.lake.raw_lines(folder))
