@@ -86,7 +86,8 @@ bool Log::PumpRemoval() {
 bool Log::PumpFinish() {
   while (!unfinished_.empty()) {
     SegmentPtr segment = unfinished_.front();
-    if (segment->finished) {
+    // One that a later change took away may still come here: its truncation became durable after that was asked for.
+    if (segment->finished || Runtime(segment->id) != segment) {
       unfinished_.pop_front();
       continue;
     }

@@ -201,7 +201,7 @@ void CrashAtEveryOperation(uint64_t seed) {
 }
 
 TEST_CASE("power lost at any file operation loses nothing acknowledged and brings back a prefix of the calls") {
-  for (uint64_t seed = 1; seed <= 4; ++seed) CrashAtEveryOperation(seed);
+  for (uint64_t seed = 1; seed <= 10; ++seed) CrashAtEveryOperation(seed);
 }
 
 }  // namespace
