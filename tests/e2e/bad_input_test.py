@@ -82,7 +82,7 @@ class TheNode(WithFolder):
         broker.sluice("produce", "quakes", input="a\nb\n")
         self.assertNotEqual(0, broker.sluice("topic", "create", "quakes", check=False).returncode)
         self.assertNotEqual(0, broker.sluice("topic", "create", "__mine", check=False).returncode)
-        beyond = broker.sluice("consume", "quakes", "--from", "1000000", "--max", "1", check=False)
+        beyond = broker.sluice("consume", "quakes", "--from", "1000000", "--follow", "--max", "1", check=False)
         self.assertNotEqual(0, beyond.returncode, beyond.stdout)
         self.assertEqual(["a", "b"], [record["value"] for record in broker.consume("quakes")])
 

@@ -54,6 +54,8 @@ class Producer:
         self.process.wait(timeout=60)
         for thread in self.threads:
             thread.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
         acknowledged = []
         for value, line in zip(self.sent, self.output):
             answer = json.loads(line)
