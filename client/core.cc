@@ -10,6 +10,37 @@
 
 namespace sluice::client {
 
+namespace {
+
+// After the end: answers everything with CANCELLED.
+class ClosedChannel : public Channel {
+ public:
+  explicit ClosedChannel(Executor& executor) : executor_(executor) {}
+  const std::string& address() const override { return address_; }
+  void Connect(absl::Duration, absl::AnyInvocable<void(absl::Status)> done) override {
+    executor_.Post([done = std::move(done)]() mutable { done(Status()); });
+  }
+  void Call(std::string_view, Bytes, absl::Duration, absl::AnyInvocable<void(absl::StatusOr<Bytes>)> done) override {
+    executor_.Post([done = std::move(done)]() mutable { done(Status()); });
+  }
+  std::unique_ptr<Stream> OpenStream(std::string_view, Stream::Callbacks callbacks) override {
+    executor_.Post([on_close = std::move(callbacks.on_close)]() mutable { on_close(Status(), 0); });
+    return std::make_unique<ClosedStream>();
+  }
+
+ private:
+  class ClosedStream : public Stream {
+    void Send(Bytes) override {}
+    void CloseSend() override {}
+  };
+  static absl::Status Status() { return absl::CancelledError("the client is closed"); }
+
+  Executor& executor_;
+  const std::string address_ = "closed";
+};
+
+}  // namespace
+
 struct Core::Attempt {
   std::string method;
   Bytes request;
@@ -23,6 +54,7 @@ struct Core::Attempt {
 Core::Core(ClientOptions options, const ClientSeams& seams) : options_(std::move(options)), seams_(seams) {}
 
 Channel& Core::ChannelTo(const std::string& address) {
+  if (closed_ != nullptr) return *closed_;
   std::unique_ptr<Channel>& channel = channels_[address];
   if (channel == nullptr) channel = seams_.channels->Open(address);
   return *channel;

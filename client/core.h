@@ -43,7 +43,7 @@ class Core {
   void FindTopic(const std::string& topic, absl::Duration timeout, RoutesDone done);
   void ForgetTopic(const std::string& topic);
   Channel& ChannelTo(const std::string& address);
-  /// Cancels everything under way.
+  /// Cancels everything under way; whatever still asks gets CANCELLED.
   void CloseChannels();
 
  private:
@@ -54,6 +54,7 @@ class Core {
   const ClientOptions options_;
   const ClientSeams seams_;
   std::map<std::string, std::unique_ptr<Channel>> channels_;
+  std::unique_ptr<Channel> closed_;  // what there is instead once the channels are closed
   size_t preferred_ = 0;  // of options_.brokers
   std::map<std::string, std::shared_ptr<const TopicRoutes>> routes_;
   std::map<std::string, std::vector<RoutesDone>> asking_;

@@ -131,14 +131,16 @@ class StreamState : public std::enable_shared_from_this<StreamState> {
 
   void OnStarted(bool ok) {
     started_ = ok;
-    if (!ok || abandoned_) return Finish();
+    if (abandoned_) return;
+    if (!ok) return Finish();
     ReadNext();
     WriteNext();
   }
 
   void ReadNext() {
     call_->Read(&incoming_, Tag([this](bool ok) {
-      if (!ok || abandoned_) return Finish();
+      if (abandoned_) return;
+      if (!ok) return Finish();
       Bytes message = FromBuffer(incoming_);
       ReadNext();
       callbacks_.on_message(std::move(message));
@@ -168,7 +170,8 @@ class StreamState : public std::enable_shared_from_this<StreamState> {
 
   // The call is over, well or not, once reading ended.
   void Finish() {
-    if (finishing_) return;
+    // A stream that nobody wants any more starts nothing new: the queue may be closing.
+    if (finishing_ || abandoned_) return;
     finishing_ = true;
     call_->Finish(&status_, Tag([this](bool) {
       finished_ = true;
