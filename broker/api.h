@@ -202,7 +202,7 @@ struct CreateTopicSpec {
   std::string name;
   int32_t partitions = 0;  ///< 0: the node's default.
   int32_t replicas = 0;    ///< 0: min(3, nodes).
-  TopicConfig config;
+  TopicConfig config = {};
   bool internal = false;  ///< Only for the broker's own topics: allows (and demands) a name that begins with "__".
 };
 
@@ -233,8 +233,8 @@ struct TopicDescription {
 
 struct AlterTopicSpec {
   std::string name;
-  TopicConfig set;
-  std::vector<std::string> unset;
+  TopicConfig set = {};
+  std::vector<std::string> unset = {};
 };
 
 struct NodeInfo {

@@ -1,0 +1,222 @@
+// A whole node in the simulator, for the broker's tests: real journal, segments and metadata log on a simulated disk.
+// Included by tests only.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <catch2/catch.hpp>
+
+#include "broker/data_folder.h"
+#include "broker/log_store_factory.h"
+#include "broker/node_broker.h"
+#include "common/record/record.h"
+#include "common/text.h"
+#include "storage/meta/log_store.h"
+#include "tests/simulation/sim_executor.h"
+#include "tests/simulation/sim_file_system.h"
+
+namespace sluice::broker {
+
+/// A batch of one record a value.
+inline record::PendingBatch MakeBatch(const std::vector<std::string>& values) {
+  record::BatchBuilder builder;
+  for (const auto& value : values) {
+    REQUIRE(builder.Append(1'700'000'000'000, std::nullopt, value).ok());
+  }
+  auto batch = builder.Build();
+  REQUIRE(batch.ok());
+  return *std::move(batch);
+}
+
+class SimNode {
+ public:
+  explicit SimNode(uint64_t seed = 1, BrokerOptions options = {})
+      : scheduler(seed), fs(seed), options_(std::move(options)) {}
+  ~SimNode() { scheduler.Clear(); }
+
+  /// Opens the folder and starts the broker; the first error.
+  absl::Status TryStart() {
+    auto folder = OpenDataFolder(fs, "/data", NodeId(1), random);
+    if (!folder.ok()) return folder.status();
+    auto meta = storage::OpenLogMetadataStore(fs, "/data/meta", {.log_bytes_max = 32 << 10});
+    if (!meta.ok()) return meta.status();
+    meta_ = *std::move(meta);
+    executors_ = std::make_unique<Executors>(scheduler);
+    storage::LogStoreOptions store;
+    store.data_dir = "/data";
+    store.journal.file_bytes = 256 << 10;
+    store.journal.disk = folder->disk_id;
+    store.journal.random = &random;
+    store.journal.timers = &executors_->shard0;
+    store.journal.on_fatal = [this](absl::Status status) { fatal = std::move(status); };
+    store.disk_low_watermark_bytes = 0;
+    store.disk_high_watermark_bytes = 0;
+    auto logs = storage::LogStore::Open(fs, clock,
+                                        {.home = &executors_->shard0,
+                                         .journal_io = &executors_->journal_io,
+                                         .segment_io = &executors_->segment_io,
+                                         .cold_reads = &executors_->cold_reads},
+                                        store);
+    if (!logs.ok()) return logs.status();
+    logs_ = *std::move(logs);
+    factory_ = std::make_unique<LogStoreFactory>(logs_, NodeId(1), clock, random);
+    options_.cluster_id = folder->cluster_id;
+    options_.data_dir = "/data";
+    options_.address = "127.0.0.1:7400";
+    broker = MakeNodeBroker(options_, {.shards = {&executors_->shard0, &executors_->shard1},
+                                       .blocking = executors_->blocking,
+                                       .clock = clock,
+                                       .random = random,
+                                       .files = fs,
+                                       .metadata = *meta_,
+                                       .logs = *factory_,
+                                       .log = log_});
+    std::optional<absl::Status> started;
+    broker->Start([&started](absl::Status status) { started = std::move(status); });
+    RunUntil([&] { return started.has_value() || fs.crashed(); });
+    return started.value_or(absl::AbortedError("the world stopped"));
+  }
+  void Start() {
+    const absl::Status started = TryStart();
+    INFO(started);
+    REQUIRE(started.ok());
+  }
+  /// Stops in good order.
+  void Stop() {
+    bool stopped = false;
+    broker->Stop([&stopped](Done) { stopped = true; });
+    RunUntil([&] { return stopped; });
+    stopped = false;
+    logs_->Stop([&stopped](absl::Status) { stopped = true; });
+    RunUntil([&] { return stopped; });
+    Kill();
+  }
+  /// The process is gone, what it wrote to files is there.
+  void Kill() {
+    scheduler.Clear();
+    broker.reset();
+    factory_.reset();
+    logs_.reset();
+    meta_.reset();
+    executors_.reset();
+  }
+  /// Power loss.
+  void Crash() {
+    Kill();
+    fs.Crash();
+  }
+
+  template <class Condition>
+  void RunUntil(Condition condition) {
+    for (int steps = 0; !condition(); ++steps) {
+      REQUIRE(steps < 2'000'000);
+      REQUIRE(scheduler.Step());
+    }
+  }
+  /// Runs a call to its answer; nothing when the world stopped before.
+  template <class T, class Call>
+  std::optional<T> TryWait(Call call) {
+    auto answer = std::make_shared<std::optional<T>>();
+    call([answer](T value) { answer->emplace(std::move(value)); });
+    RunUntil([&] { return answer->has_value() || fs.crashed(); });
+    return std::move(*answer);
+  }
+  template <class T, class Call>
+  T Wait(Call call) {
+    auto answer = TryWait<T>(std::move(call));
+    REQUIRE(answer.has_value());
+    return *std::move(answer);
+  }
+
+  Result<TopicInfo> Create(CreateTopicSpec spec) {
+    return Wait<Result<TopicInfo>>([&](auto done) { broker->CreateTopic(spec, std::move(done)); });
+  }
+  Result<TopicInfo> Create(const std::string& name, int32_t partitions = 1, TopicConfig config = {}) {
+    return Create({.name = name, .partitions = partitions, .replicas = 0, .config = std::move(config)});
+  }
+  Result<Done> Delete(const std::string& name) {
+    return Wait<Result<Done>>([&](auto done) { broker->DeleteTopic(name, std::move(done)); });
+  }
+  ProduceOutcome Produce(const std::string& topic, const std::string& value, int partition = 0,
+                         std::optional<Offset> expected = std::nullopt) {
+    return Wait<ProduceOutcome>([&](auto done) {
+      broker->Produce({.topic = topic,
+                       .partition = PartitionId(partition),
+                       .batch = MakeBatch({value}),
+                       .expected_base_offset = expected},
+                      nullptr, std::move(done));
+    });
+  }
+  static FetchSpec FetchOne(const std::string& topic, int64_t offset, absl::Duration wait = absl::ZeroDuration(),
+                            int partition = 0) {
+    FetchSpec spec;
+    spec.items.push_back({.topic = topic, .partition = PartitionId(partition), .offset = Offset(offset)});
+    spec.wait_max = wait;
+    return spec;
+  }
+  std::vector<FetchOutcome> Fetch(const FetchSpec& spec) {
+    return Wait<std::vector<FetchOutcome>>([&](auto done) { broker->Fetch(spec, std::move(done)); });
+  }
+  /// Values of all data records from the log start on.
+  std::vector<std::string> Values(const std::string& topic, int partition = 0) {
+    std::vector<std::string> values;
+    ListOffsetsItem earliest{
+        .topic = topic, .partition = PartitionId(partition), .kind = ListOffsetsItem::Kind::kEarliest};
+    auto offsets =
+        Wait<std::vector<ListOffsetsOutcome>>([&](auto done) { broker->ListOffsets({earliest}, std::move(done)); });
+    REQUIRE_FALSE(offsets[0].error.has_value());
+    const Offset start = offsets[0].offset;
+    for (Offset at = start;;) {
+      auto got = Fetch(FetchOne(topic, at.value(), absl::ZeroDuration(), partition));
+      REQUIRE_FALSE(got[0].error.has_value());
+      for (const auto& one : ValuesOf(got[0], start)) values.push_back(one);
+      if (got[0].next_offset == at) return values;
+      at = got[0].next_offset;
+    }
+  }
+  static std::vector<std::string> ValuesOf(const FetchOutcome& outcome, Offset from = Offset(0)) {
+    std::vector<std::string> values;
+    for (const auto& batch : outcome.batches) {
+      if (batch.is_control()) continue;
+      auto reader = record::RecordReader::Open(batch.view());
+      REQUIRE(reader.ok());
+      record::Record record;
+      while (*reader->Next(&record)) {
+        if (record.offset >= from) values.emplace_back(record.value.value_or("null"));
+      }
+    }
+    return values;
+  }
+
+  simulation::SimScheduler scheduler;
+  simulation::SimFileSystem fs;
+  simulation::SimClock clock{scheduler};
+  simulation::SimRandom random{7};
+  std::unique_ptr<Broker> broker;
+  absl::Status fatal;
+
+ private:
+  struct Executors {
+    explicit Executors(simulation::SimScheduler& s)
+        : shard0(s), shard1(s), journal_io(s), segment_io(s), cold_reads(s), blocking(s) {}
+    simulation::SimExecutor shard0;
+    simulation::SimExecutor shard1;
+    simulation::SimBlockingExecutor journal_io;
+    simulation::SimBlockingExecutor segment_io;
+    simulation::SimBlockingExecutor cold_reads;
+    simulation::SimBlockingExecutor blocking;
+  };
+
+  BrokerOptions options_;
+  const Logger log_ = Logger::Silent();
+  std::unique_ptr<Executors> executors_;
+  std::unique_ptr<storage::MetadataStore> meta_;
+  std::shared_ptr<storage::LogStore> logs_;
+  std::unique_ptr<LogStoreFactory> factory_;
+};
+
+}  // namespace sluice::broker
