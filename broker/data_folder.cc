@@ -14,6 +14,15 @@ namespace {
 
 constexpr int64_t kFileBytesMax = 64 << 10;
 
+/// The metadata store's folder: RocksDB makes it, but not so that its name survives a power loss.
+absl::Status MakeMetaDir(FileSystem& fs, const std::string& data_dir) {
+  const std::string path = data_dir + "/meta";
+  SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(path));
+  if (there) return absl::OkStatus();
+  SLUICE_RETURN_IF_ERROR(fs.CreateDirs(path));
+  return fs.SyncDir(data_dir);
+}
+
 absl::StatusOr<DataFolder> ReadIdentity(FileSystem& fs, const std::string& path, NodeId node) {
   SLUICE_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kFileBytesMax));
   const auto damaged = [](const absl::Status& status) {
@@ -64,7 +73,11 @@ absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& dat
   }
   const std::string path = data_dir + "/node.yaml";
   SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(path));
-  if (there) return ReadIdentity(fs, path, node);
+  if (there) {
+    SLUICE_ASSIGN_OR_RETURN(DataFolder folder, ReadIdentity(fs, path, node));
+    SLUICE_RETURN_IF_ERROR(MakeMetaDir(fs, data_dir));
+    return folder;
+  }
 
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(data_dir));
   const std::set<std::string> harmless = {"LOCK", "node.yaml.tmp", "lost+found"};
@@ -89,6 +102,7 @@ absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& dat
                      Cat("# Written by sluiced when it made this folder; never edited.\n",
                          "cluster_id: ", folder.cluster_id, "\nnode_id: ", folder.node_id,
                          "\ndisk_id: ", folder.disk_id, "\nformat_version: ", kDataFormatVersion, "\n")));
+  SLUICE_RETURN_IF_ERROR(MakeMetaDir(fs, data_dir));
   return folder;
 }
 

@@ -11,7 +11,7 @@ namespace {
 struct Disk {
   simulation::SimFileSystem fs{1};
   simulation::SimRandom random{2};
-  absl::StatusOr<DataFolder> Open(int node = 1) { return OpenDataFolder(fs, "/data", NodeId(node), random); }
+  absl::StatusOr<DataFolder> Open(int node = 1) { return OpenDataFolder(fs, "data", NodeId(node), random); }
 };
 
 TEST_CASE("a data folder keeps the identity that it was made with") {
@@ -46,7 +46,7 @@ TEST_CASE("a crash at any step of making a data folder leaves one that opens") {
 TEST_CASE("a data folder that another process holds is refused") {
   Disk disk;
   REQUIRE(disk.Open().ok());
-  const auto lock = disk.fs.LockFile("/data/LOCK");
+  const auto lock = disk.fs.LockFile("data/LOCK");
   REQUIRE(lock.ok());
   const auto second = disk.Open();
   REQUIRE(absl::IsFailedPrecondition(second.status()));
@@ -56,12 +56,12 @@ TEST_CASE("a data folder that another process holds is refused") {
 TEST_CASE("a folder that is not this node's is refused with the reason") {
   Disk disk;
   SECTION("something else lies in it") {
-    REQUIRE(disk.fs.CreateDirs("/data").ok());
-    disk.fs.SetContents("/data/photo.jpg", "x");
+    REQUIRE(disk.fs.CreateDirs("data").ok());
+    disk.fs.SetContents("data/photo.jpg", "x");
     CHECK(Message(disk.Open().status()).find("photo.jpg") != std::string_view::npos);
   }
   SECTION("it has data but lost its node.yaml") {
-    REQUIRE(disk.fs.CreateDirs("/data/journal").ok());
+    REQUIRE(disk.fs.CreateDirs("data/journal").ok());
     CHECK(Message(disk.Open().status()).find("no node.yaml") != std::string_view::npos);
   }
   SECTION("it is another node's") {
@@ -70,16 +70,16 @@ TEST_CASE("a folder that is not this node's is refused with the reason") {
   }
   SECTION("a later version made it") {
     REQUIRE(disk.Open().ok());
-    std::string text = disk.fs.Contents("/data/node.yaml");
+    std::string text = disk.fs.Contents("data/node.yaml");
     text.replace(text.find("format_version: 1"), 17, "format_version: 2");
-    disk.fs.SetContents("/data/node.yaml", text);
+    disk.fs.SetContents("data/node.yaml", text);
     CHECK(absl::IsFailedPrecondition(disk.Open().status()));
   }
   SECTION("node.yaml is damaged") {
     REQUIRE(disk.Open().ok());
-    std::string text = disk.fs.Contents("/data/node.yaml");
+    std::string text = disk.fs.Contents("data/node.yaml");
     for (size_t size = 0; size < text.find("format_version"); ++size) {
-      disk.fs.SetContents("/data/node.yaml", text.substr(0, size));
+      disk.fs.SetContents("data/node.yaml", text.substr(0, size));
       CHECK(absl::IsDataLoss(disk.Open().status()));
     }
   }

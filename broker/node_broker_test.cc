@@ -41,7 +41,7 @@ TEST_CASE("what is produced is fetched, also after a restart, and is gone with i
 
   REQUIRE(node.Delete("orders").ok());
   CHECK(node.Produce("orders", "d").error().reason == Reason::kUnknownTopic);
-  CHECK_FALSE(*node.fs.Exists("/data/topics/" + made->id.ToString() + "/0"));
+  CHECK_FALSE(*node.fs.Exists("data/topics/" + made->id.ToString() + "/0"));
   REQUIRE(node.Create("orders").ok());
   CHECK(node.Values("orders").empty());
   node.Stop();
@@ -58,7 +58,8 @@ TEST_CASE("topics are created, listed, described, altered and widened") {
   CHECK(node.Create("x/y").error().reason == Reason::kInvalidArgument);
   CHECK(node.Create("x", 1, {{"nope", "1"}}).error().reason == Reason::kInvalidArgument);
   CHECK(node.Create("x", -1).error().reason == Reason::kInvalidArgument);
-  CHECK(node.Create(CreateTopicSpec{.name = "x", .partitions = 1, .replicas = 3}).error().reason == Reason::kInvalidArgument);
+  CHECK(node.Create(CreateTopicSpec{.name = "x", .partitions = 1, .replicas = 3}).error().reason ==
+        Reason::kInvalidArgument);
   const auto names = [&](bool internal) {
     Strings found;
     auto listed = node.Wait<Result<std::vector<TopicInfo>>>(

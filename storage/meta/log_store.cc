@@ -110,6 +110,8 @@ class LogMetadataStore : public MetadataStore {
 absl::Status LogMetadataStore::Open() {
   std::lock_guard lock(mutex_);
   SLUICE_RETURN_IF_ERROR(fs_.CreateDirs(dir_));
+  const size_t slash = dir_.rfind('/');
+  SLUICE_RETURN_IF_ERROR(fs_.SyncDir(slash == std::string::npos ? "." : dir_.substr(0, std::max<size_t>(slash, 1))));
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(dir_));
   std::set<int64_t> logs;
   for (const auto& name : names) {

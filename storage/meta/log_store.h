@@ -21,7 +21,8 @@ struct LogMetadataOptions {
   int64_t log_bytes_max = int64_t{1} << 20;
 };
 
-/// Opens the store in `dir`, made when missing. DataLoss names file and position. `fs` outlives the store. Blocks.
+/// Opens the store in `dir`, made when missing (its parent is there, durably). DataLoss names file and position. `fs`
+/// outlives the store. Blocks.
 absl::StatusOr<std::unique_ptr<MetadataStore>> OpenLogMetadataStore(FileSystem& fs, const std::string& dir,
                                                                     LogMetadataOptions options = {});
 

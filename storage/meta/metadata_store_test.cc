@@ -16,6 +16,7 @@
 #include "storage/meta/log_store.h"
 #include "storage/meta/log_store_codec.h"
 #include "storage/meta/rocks_store.h"
+#include "tests/simulation/sim_file_system.h"
 
 namespace sluice::storage {
 namespace {
@@ -226,6 +227,64 @@ TEST_CASE("a torn last change of a metadata store is cut, and the store goes on"
   store.reset();
   store = OpenStore(Kind::kLog, folder.store());
   CHECK(**store->Get("controller", "k") == "again");
+}
+
+TEST_CASE("power loss at any operation of the metadata log keeps every answered change") {
+  uint64_t operations = 0;
+  for (uint64_t at = 0; at <= operations; ++at) {
+    simulation::SimFileSystem fs(at + 1);
+    REQUIRE(fs.CreateDirs("node").ok());
+    REQUIRE(fs.SyncDir(".").ok());
+    const uint64_t before = fs.operations();
+    fs.CrashAt(at == 0 ? 0 : before + at);
+    int64_t answered = 0;
+    int64_t tried = 0;
+    if (auto store = OpenLogMetadataStore(fs, "node/meta", {.log_bytes_max = 10'000}); store.ok()) {
+      for (int64_t i = 1; i <= 12 && !fs.crashed(); ++i) {
+        tried = i;
+        MetadataChanges changes;
+        changes.Put(Cat("key", i % 3), std::string(static_cast<size_t>(i % 2 == 0 ? 10 : 5000), 'a'));
+        changes.Put("last", Cat(i));
+        if ((*store)->Apply("controller", i, changes).ok()) answered = i;
+      }
+    }
+    if (at == 0) operations = fs.operations() - before;
+    fs.Crash();
+    INFO("operation " << at << " of " << operations);
+    auto store = OpenLogMetadataStore(fs, "node/meta");
+    INFO(store.status().ToString());
+    REQUIRE(store.ok());
+    const int64_t applied = *(*store)->Applied("controller");
+    CHECK(applied >= answered);
+    CHECK(applied <= tried);
+    if (applied > 0) CHECK(**(*store)->Get("controller", "last") == Cat(applied));
+    REQUIRE((*store)->Apply("controller", applied + 1, Put("last", "more")).ok());
+  }
+  CHECK(operations > 40);
+}
+
+TEST_CASE("a full disk refuses a change of the metadata log, and room lets it go on") {
+  simulation::SimFileSystem fs(1);
+  auto opened = OpenLogMetadataStore(fs, "node/meta");
+  REQUIRE(opened.ok());
+  auto store = *std::move(opened);
+  REQUIRE(store->Apply("controller", 1, Put("k", "1")).ok());
+  fs.SetCapacity(fs.UsedBytes() + 100);
+  CHECK(absl::IsResourceExhausted(store->Apply("controller", 2, Put("k", std::string(9000, 'x')))));
+  CHECK(**store->Get("controller", "k") == "1");
+  fs.SetCapacity(-1);
+  REQUIRE(store->Apply("controller", 2, Put("k", "2")).ok());
+  store.reset();
+  store = *OpenLogMetadataStore(fs, "node/meta");
+  CHECK(**store->Get("controller", "k") == "2");
+}
+
+TEST_CASE("after a failed sync the metadata log takes no change until it is opened again") {
+  simulation::SimFileSystem fs(1);
+  auto store = *OpenLogMetadataStore(fs, "node/meta");
+  fs.FailCall(simulation::SimFileSystem::Call::kSync, 1);
+  CHECK_FALSE(store->Apply("controller", 1, Put("k", "1")).ok());
+  CHECK_FALSE(store->Apply("controller", 2, Put("k", "2")).ok());
 }
 
 TEST_CASE("a metadata payload cut at any byte is refused") {

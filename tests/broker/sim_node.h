@@ -40,14 +40,14 @@ class SimNode {
 
   /// Opens the folder and starts the broker; the first error.
   absl::Status TryStart() {
-    auto folder = OpenDataFolder(fs, "/data", NodeId(1), random);
+    auto folder = OpenDataFolder(fs, "data", NodeId(1), random);
     if (!folder.ok()) return folder.status();
-    auto meta = storage::OpenLogMetadataStore(fs, "/data/meta", {.log_bytes_max = 32 << 10});
+    auto meta = storage::OpenLogMetadataStore(fs, "data/meta", {.log_bytes_max = 32 << 10});
     if (!meta.ok()) return meta.status();
     meta_ = *std::move(meta);
     executors_ = std::make_unique<Executors>(scheduler);
     storage::LogStoreOptions store;
-    store.data_dir = "/data";
+    store.data_dir = "data";
     store.journal.file_bytes = 256 << 10;
     store.journal.disk = folder->disk_id;
     store.journal.random = &random;
@@ -65,7 +65,7 @@ class SimNode {
     logs_ = *std::move(logs);
     factory_ = std::make_unique<LogStoreFactory>(logs_, NodeId(1), clock, random);
     options_.cluster_id = folder->cluster_id;
-    options_.data_dir = "/data";
+    options_.data_dir = "data";
     options_.address = "127.0.0.1:7400";
     broker = MakeNodeBroker(options_, {.shards = {&executors_->shard0, &executors_->shard1},
                                        .blocking = executors_->blocking,
