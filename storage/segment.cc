@@ -163,7 +163,8 @@ absl::StatusOr<std::optional<BatchHeader>> SegmentScanner::Next() {
   header.size_bytes = static_cast<int64_t>(LoadBig<int32_t>(at + kBatchLengthAt)) + kLengthCountsFrom;
   header.base_offset = Offset(LoadBig<int64_t>(at + kBaseOffsetAt));
   const int32_t delta = LoadBig<int32_t>(at + kLastOffsetDeltaAt);
-  header.last_offset = header.base_offset + delta;
+  // A damaged base could overflow; it is compared below.
+  header.last_offset = expected_ + delta;
   header.epoch = LeaderEpoch(LoadBig<int32_t>(at + kLeaderEpochAt));
   header.is_control = (LoadBig<uint16_t>(at + kAttributesAt) & kControlBit) != 0;
   header.max_timestamp_ms = header.is_control ? kNoTimestamp : LoadBig<int64_t>(at + kMaxTimestampAt);
@@ -177,8 +178,9 @@ absl::StatusOr<std::optional<BatchHeader>> SegmentScanner::Next() {
       header.last_offset >= segment_.next_offset) {
     return Damaged(segment_, position_,
                    absl::StrCat("expected a batch at offset ", expected_.value(), " of epoch ",
-                                segment_.id.epoch.value(), ", found offsets ", header.base_offset.value(), " to ",
-                                header.last_offset.value(), " of epoch ", header.epoch.value()));
+                                segment_.id.epoch.value(), " below offset ", segment_.next_offset.value(),
+                                ", found one at offset ", header.base_offset.value(), " of epoch ",
+                                header.epoch.value(), " with a last offset delta of ", delta));
   }
   expected_ = header.last_offset + 1;
   position_ += header.size_bytes;
