@@ -194,23 +194,31 @@ void SingleReplicaLog::AdvanceLogStart(Offset offset, Callback<absl::StatusOr<Of
   const Offset end = entry.next_offset();
   auto tracked =
       Track<Offset>(std::move(done), absl::UnknownError("the partition stopped before the outcome was known"));
-  auto refused = std::make_shared<absl::Status>();
+  // Both must be durable: the entry, and the new start behind it in the journal; one sync takes both. The second
+  // answers at once where an earlier call has the log start as high already, which may not be durable before the entry
+  // is.
+  struct Advance {
+    absl::Status first_error;
+    int left = 2;
+    Callback<Result> done;
+  };
+  auto advance = std::make_shared<Advance>(Advance{.first_error = {}, .done = std::move(tracked)});
+  const auto finish = [self = shared_from_this(), advance, offset](const absl::Status& status) {
+    advance->first_error.Update(status);
+    if (--advance->left > 0) return;
+    if (!advance->first_error.ok()) return advance->done(advance->first_error);
+    self->log_start_ = std::max(self->log_start_, offset);
+    advance->done(self->log_start_);
+  };
   log_->Append(
       {std::move(entry)},
-      [self = shared_from_this(), end, refused](absl::Status status) {
+      [self = shared_from_this(), end, finish](const absl::Status& status) {
         if (status.ok()) self->OnCommitted(end, false);
-        *refused = std::move(status);
+        finish(status);
       },
       storage::Log::Urgency::kEssential);
-  // Behind the entry in the journal, so it is durable no earlier; and both take one sync.
-  const Offset target = log_->log_end() == end ? offset : log_->log_start();
-  log_->SetLogStart(
-      target, [self = shared_from_this(), target, refused, tracked = std::move(tracked)](absl::Status status) mutable {
-        if (!refused->ok()) status = *refused;
-        if (!status.ok()) return tracked(std::move(status));
-        self->log_start_ = std::max(self->log_start_, target);
-        tracked(self->log_start_);
-      });
+  // When the entry was refused nothing moves.
+  log_->SetLogStart(log_->log_end() == end ? offset : log_->log_start(), finish);
 }
 
 void SingleReplicaLog::FindTimestamp(int64_t timestamp_ms,

@@ -162,6 +162,20 @@ TEST_CASE("the log start advances by a control batch, survives a crash and never
   CHECK(absl::IsOutOfRange(p.Read(3).status()));
 }
 
+TEST_CASE("a log start is answered once it is durable, also behind a higher one that is not yet") {
+  for (const int64_t second : {4, 8}) {
+    Partition p;
+    for (int i = 0; i < 5; ++i) REQUIRE(p.Propose(MakeBatch("x" + std::to_string(i), 2)).ok());
+    p.log->AdvanceLogStart(Offset(8), [](auto) {});
+    auto answered = p.Advance(second);
+    REQUIRE(answered.ok());
+    CHECK(*answered >= Offset(second));
+    CHECK(p.log->bounds().log_start == *answered);
+    p.Restart();
+    CHECK(p.log->bounds().log_start >= *answered);
+  }
+}
+
 TEST_CASE("the end of the data does not count control batches, also after restarts") {
   Partition p;
   CHECK(p.log->last_data_offset_end() == Offset(0));
