@@ -3,34 +3,27 @@
 namespace sluice::broker {
 
 CallGate::Pass CallGate::Enter() {
-  std::lock_guard lock(mutex_);
-  if (!open_.load(std::memory_order_relaxed)) return nullptr;
-  ++inside_;
-  return Pass(static_cast<void*>(this), [gate = shared_from_this()](void*) { gate->Leave(); });
-}
-
-void CallGate::Open() {
-  std::lock_guard lock(mutex_);
-  open_.store(true, std::memory_order_release);
+  if ((state_.fetch_add(1, std::memory_order_acq_rel) & kOpen) != 0) return Pass(shared_from_this());
+  Leave();
+  return {};
 }
 
 void CallGate::Close(absl::AnyInvocable<void()> drained) {
   {
     std::lock_guard lock(mutex_);
-    open_.store(false, std::memory_order_release);
-    if (inside_ > 0) {
-      drained_ = std::move(drained);
-      return;
-    }
+    drained_ = std::move(drained);
   }
-  drained();
+  state_.fetch_add(1, std::memory_order_acq_rel);  // nobody is the last before this call is
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  Leave();
 }
 
 void CallGate::Leave() {
+  if (state_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  // Closed, and the last one. Those turned away later come by here as well, and find nothing left to run.
   absl::AnyInvocable<void()> drained;
   {
     std::lock_guard lock(mutex_);
-    if (--inside_ > 0 || open_.load(std::memory_order_relaxed)) return;
     drained = std::move(drained_);
     drained_ = nullptr;
   }

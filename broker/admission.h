@@ -79,26 +79,44 @@ class DiskWatermarks {
   std::atomic<int64_t> free_bytes_{0};
 };
 
-/// Counts calls under way, so that Stop can wait for their answers.
+/// Counts calls under way, so that Stop can wait for their answers. Entering and leaving take no lock.
 class CallGate : public std::enable_shared_from_this<CallGate> {
  public:
   /// One call under way; dropped when it has answered.
-  using Pass = std::shared_ptr<void>;
+  class Pass {
+   public:
+    Pass() = default;
+    Pass(Pass&& other) noexcept = default;
+    Pass& operator=(Pass&& other) noexcept {
+      gate_.swap(other.gate_);
+      return *this;
+    }
+    ~Pass() {
+      if (gate_ != nullptr) gate_->Leave();
+    }
+    explicit operator bool() const { return gate_ != nullptr; }
 
-  /// Null when the gate is closed (before Open, after Close).
+   private:
+    friend class CallGate;
+    explicit Pass(std::shared_ptr<CallGate> gate) : gate_(std::move(gate)) {}
+    std::shared_ptr<CallGate> gate_;
+  };
+
+  /// Empty when the gate is closed (before Open, after Close).
   Pass Enter();
-  void Open();
+  void Open() { state_.fetch_or(kOpen, std::memory_order_acq_rel); }
   /// Lets nobody in any more; runs `drained` once, when the last Pass is gone: here, or where it was dropped.
   void Close(absl::AnyInvocable<void()> drained);
-  bool is_open() const { return open_.load(std::memory_order_acquire); }
+  bool is_open() const { return (state_.load(std::memory_order_acquire) & kOpen) != 0; }
 
  private:
+  static constexpr int64_t kOpen = int64_t{1} << 62;
+
   void Leave();
 
+  std::atomic<int64_t> state_{0};  // kOpen, and how many are inside or just being turned away
   std::mutex mutex_;
-  std::atomic<bool> open_{false};  // written under the mutex
-  int64_t inside_ = 0;
-  absl::AnyInvocable<void()> drained_;
+  absl::AnyInvocable<void()> drained_;  // under the mutex
 };
 
 }  // namespace sluice::broker

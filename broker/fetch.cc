@@ -162,7 +162,7 @@ void FetchOperation::Finish() {
   }
   done_(std::move(outcomes_));
   done_ = nullptr;
-  pass_ = nullptr;
+  pass_ = {};
 }
 
 }  // namespace sluice::broker

@@ -109,7 +109,7 @@ class NodeBroker final : public Broker {
   void AtHome(Callback<Result<T>> done, Work work) {
     CallGate::Pass pass = gate_->Enter();
     home().Post([this, pass = std::move(pass), done = std::move(done), work = std::move(work)]() mutable {
-      if (pass == nullptr) return done(NotServing());
+      if (!pass) return done(NotServing());
       work(Guard<Result<T>>(std::move(pass), std::move(done)));
     });
   }
@@ -268,7 +268,7 @@ NodeBroker::Found NodeBroker::Find(const Catalog& catalog, const std::string& to
 void NodeBroker::Produce(ProduceItem item, const std::shared_ptr<ProduceSession>& session,
                          Callback<ProduceOutcome> done) {
   CallGate::Pass pass = gate_->Enter();
-  if (pass == nullptr) {
+  if (!pass) {
     return home().Post([done = std::move(done)]() mutable { done(NotServing()); });
   }
   Callback<ProduceOutcome> guarded = Guard<ProduceOutcome>(std::move(pass), std::move(done));
@@ -314,7 +314,7 @@ FetchHandle NodeBroker::Fetch(FetchSpec spec, Callback<std::vector<FetchOutcome>
   const auto catalog = catalog_.Load();
   for (const auto& item : spec.items) {
     FetchOperation::Route route;
-    if (pass == nullptr) {
+    if (!pass) {
       route.error = NotServing();
     } else if (spec.items.size() > kItemsMax) {
       route.error = TooManyItems(spec.items.size());
@@ -355,7 +355,7 @@ void NodeBroker::AskEach(std::vector<Item> items, Callback<std::vector<Outcome>>
   if (items.empty()) return home().Post([done = std::move(done)]() mutable { done({}); });
   const size_t count = items.size();
   const auto catalog = catalog_.Load();
-  const bool serving = pass != nullptr;
+  const bool serving = static_cast<bool>(pass);
   auto all = std::make_shared<Gather<Outcome>>(count, Guard<std::vector<Outcome>>(std::move(pass), std::move(done)));
   for (size_t i = 0; i < count; ++i) {
     Found found;
