@@ -1,4 +1,5 @@
-// The metadata store's own files (docs/formats.md, "Metadata store of the simulator"). All integers little-endian.
+// The files of the metadata store that runs in the simulator; no node in production has them. All integers
+// little-endian.
 //
 // `meta.log.<n>` is a run of frames, each padded with zero bytes to kBlockBytes so that a written block is never
 // written again. `meta.snapshot.<n>` is one frame with sequence number 0: the whole state from before the first frame
