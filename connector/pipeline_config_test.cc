@@ -122,9 +122,9 @@ TEST_CASE("What cannot work is refused") {
   CHECK(ErrorsWith("{ every: 5m }", "{ every: 5 }").find("every") != std::string::npos);
   CHECK(ErrorsWith("schema: infer", "schema: [ { name: a, from: /a, type: varchar } ]").find("type") !=
         std::string::npos);
-  CHECK(
-      ErrorsWith("schema: infer", "schema: [ { name: a, from: /a, type: string }, { name: b, from: /a/b, type: json } ]")
-          .find("schema") != std::string::npos);
+  CHECK(ErrorsWith("schema: infer",
+                   "schema: [ { name: a, from: /a, type: string }, { name: b, from: /a/b, type: json } ]")
+            .find("schema") != std::string::npos);
   CHECK(ErrorsWith("hour={event_time:%H}", "../{event_time:%H}").find("path") != std::string::npos);
   CHECK(ErrorsWith("X-Team: data", "X-Team: \"a\\r\\nb\"").find("headers") != std::string::npos);
   CHECK(ErrorsWith("- raw: ", "- csv: ").find("sinks[0]") != std::string::npos);

@@ -195,7 +195,7 @@ class Client::Impl {
     Close();
     // A certificate that is sound but of another host is refused by the host name check, which leaves no code of its
     // own.
-    const std::string why = verdict == X509_V_OK || verdict == X509_V_ERR_APPLICATION_VERIFICATION
+    const std::string why = verdict == X509_V_OK || verdict == X509_V_ERR_UNSPECIFIED
                                 ? Cat("it is not for the host '", url.host, "'")
                                 : std::string(X509_verify_cert_error_string(verdict));
     return absl::FailedPreconditionError(Cat(url.ForMessages(), ": the server's certificate is not accepted: ", why));
