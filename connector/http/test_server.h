@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -57,6 +58,7 @@ class TestServer {
   using Answer = std::function<std::string(int request, const std::string& text)>;
 
   explicit TestServer(Answer answer, const TestCertificate* certificate = nullptr) : answer_(std::move(answer)) {
+    signal(SIGPIPE, SIG_IGN);  // a client that refuses the certificate hangs up first
     if (certificate != nullptr) {
       tls_ = SSL_CTX_new(TLS_server_method());
       SSL_CTX_use_certificate(tls_, certificate->certificate());
