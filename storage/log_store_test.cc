@@ -403,6 +403,35 @@ TEST_CASE("a log-start advance and a truncation delete files only once they are 
   CHECK(w.log->log_end() == Offset(100));
 }
 
+TEST_CASE("power lost while segments are given up never takes one that the registry still lists") {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    for (uint64_t n = 1; n <= 6; ++n) {
+      CAPTURE(seed, n);
+      Writer w(seed);
+      w.Start();
+      w.Fill(20, 2000);
+      REQUIRE(w.Checkpoint().ok());
+      w.node.fs.CrashAt(w.node.fs.operations() + n);
+      const bool truncates = seed % 2 == 0;
+      (void)w.node.Do([&](auto done) {
+        if (truncates) return w.log->Truncate(Offset(8), std::move(done));
+        w.log->SetLogStart(Offset(15), std::move(done));
+      });
+      if (!w.node.fs.crashed()) w.node.scheduler.RunFor(absl::Milliseconds(50));
+      w.Restart();
+      const auto found = w.node.ReadAll(*w.log);
+      INFO(found.status().ToString());
+      REQUIRE(found.ok());
+      const Offset first = found->front().base_offset();
+      CHECK(first <= w.log->log_start());
+      CHECK(w.log->log_end() == found->back().next_offset());
+      for (size_t i = 0; i < found->size(); ++i) {
+        REQUIRE((*found)[i].bytes() == w.written[static_cast<size_t>(first.value()) + i].bytes());
+      }
+    }
+  }
+}
+
 TEST_CASE("segments roll by size, by age and by epoch, and their ids are the epoch history") {
   Writer w;
   w.node.log_options.segment_age = absl::Minutes(1);
