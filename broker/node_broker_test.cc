@@ -230,6 +230,40 @@ TEST_CASE("a batch beyond max.message.bytes, an old epoch and a full disk are re
   CHECK(node.Produce("t", "v").ok());
 }
 
+TEST_CASE("a change of a topic that is committed is in force, also when the metadata store could not take it yet") {
+  SimNode node;
+  node.Start();
+  REQUIRE(node.Create("old").ok());
+  REQUIRE(node.Create("wide").ok());
+  node.fs.SetCapacity(node.fs.UsedBytes());  // the journal is written in place, the metadata store grows
+  const auto widen = [&] {
+    return node.Wait<Result<TopicInfo>>([&](auto done) { node.broker->AddPartitions("wide", 2, std::move(done)); });
+  };
+  SECTION("a new topic") {
+    CHECK(node.Create("new").error().reason == Reason::kOutcomeUnknown);
+    node.fs.SetCapacity(-1);
+    CHECK(node.Create("new").error().reason == Reason::kTopicExists);
+    CHECK(node.Produce("new", "v").ok());
+    node.Crash();
+    node.Start();
+    CHECK(node.Values("new") == Strings{"v"});
+  }
+  SECTION("more partitions") {
+    CHECK(widen().error().reason == Reason::kOutcomeUnknown);
+    node.fs.SetCapacity(-1);
+    CHECK(node.Produce("wide", "v", 1).ok());
+  }
+  SECTION("a deleted topic takes no more records, which the next start would drop") {
+    CHECK(node.Delete("old").error().reason == Reason::kOutcomeUnknown);
+    node.fs.SetCapacity(-1);
+    CHECK(node.Produce("old", "v").error().reason == Reason::kUnknownTopic);
+    node.Crash();
+    node.Start();
+    CHECK(node.Produce("old", "v").error().reason == Reason::kUnknownTopic);
+  }
+  CHECK(node.Produce("wide", "v").ok());
+}
+
 TEST_CASE("a topic of the broker's time gets it, and tells it") {
   SimNode node;
   node.Start();

@@ -252,6 +252,10 @@ void TopicManager::Unpublish(TopicId id) {
 
 // ---- What people ask -----------------------------------------------------------------------------------------------
 
+// A change that is committed stands in the controller's state even where the metadata store could not take it yet: the
+// next start applies it anew. So it comes into force here and now whatever the answer is; else a deleted topic would
+// acknowledge records that the next start drops.
+
 absl::StatusOr<TopicRecord> TopicManager::MakeTopic(const CreateTopicSpec& spec) {
   SLUICE_RETURN_IF_ERROR(CheckTopicName(spec.name, spec.internal));
   SLUICE_RETURN_IF_ERROR(ParseTopicSettings(spec.config, options_.defaults).status());
@@ -291,10 +295,12 @@ void TopicManager::CreateNow(CreateTopicSpec spec, Callback<Result<TopicInfo>> d
   ControllerChange change = TopicCreated{*topic};
   seams_.controller.Change(
       std::move(change), [this, topic = *std::move(topic), done = std::move(done)](absl::Status committed) mutable {
-        if (!committed.ok()) return done(ChangeError(committed, topic.name));
         const TopicId id = topic.id;
-        Reconcile(id, [this, topic = std::move(topic), done = std::move(done)](absl::Status opened) mutable {
+        if (!seams_.controller.state().topics.contains(id)) return done(ChangeError(committed, topic.name));
+        Reconcile(id, [this, committed = std::move(committed), topic = std::move(topic),
+                       done = std::move(done)](absl::Status opened) mutable {
           if (!opened.ok()) return UndoCreate(std::move(topic), std::move(opened), std::move(done));
+          if (!committed.ok()) return done(ChangeError(committed, topic.name));
           seams_.log.Info("topic created",
                           {{"topic", topic.name}, {"topic_id", topic.id}, {"partitions", topic.partitions}});
           done(InfoOf(topic));
@@ -322,13 +328,15 @@ void TopicManager::UndoCreate(TopicRecord topic, absl::Status why, Callback<Resu
 void TopicManager::ChangeTopic(TopicId id, ControllerChange change, Callback<Result<TopicInfo>> done) {
   seams_.controller.Change(std::move(change), [this, id, done = std::move(done)](absl::Status committed) mutable {
     const std::string name = seams_.controller.state().topics.at(id).name;
-    if (!committed.ok()) return done(ChangeError(committed, name));
-    Reconcile(id, [this, id, name, done = std::move(done)](absl::Status opened) mutable {
-      if (opened.ok()) return done(InfoOf(seams_.controller.state().topics.at(id)));
-      done(MakeError(Reason::kOutcomeUnknown,
-                     Cat("the change is committed and will be in force after the next start: ", opened.ToString()),
-                     name));
-    });
+    if (!committed.ok() && !absl::IsUnknown(committed)) return done(ChangeError(committed, name));
+    Reconcile(
+        id, [this, id, name, committed = std::move(committed), done = std::move(done)](absl::Status opened) mutable {
+          if (!committed.ok()) return done(ChangeError(committed, name));
+          if (opened.ok()) return done(InfoOf(seams_.controller.state().topics.at(id)));
+          done(MakeError(Reason::kOutcomeUnknown,
+                         Cat("the change is committed and will be in force after the next start: ", opened.ToString()),
+                         name));
+        });
   });
 }
 
@@ -396,16 +404,20 @@ void TopicManager::DeleteNow(std::string name, Callback<Result<Done>> done) {
   const TopicRecord* topic = FindTopic(name);
   if (topic == nullptr) return done(UnknownTopic(name));
   const TopicId id = topic->id;
-  seams_.controller.Change(
-      TopicDeleted{id}, [this, id, name = std::move(name), done = std::move(done)](absl::Status committed) mutable {
-        if (!committed.ok()) return done(ChangeError(committed, name));
-        // The topic is gone whatever becomes of its files: what cannot be dropped now stays marked, and is at a
-        // restart.
-        Reconcile(id, [this, name = std::move(name), done = std::move(done)](absl::Status) mutable {
-          seams_.log.Info("topic deleted", {{"topic", name}});
-          done(Done{});
-        });
-      });
+  seams_.controller.Change(TopicDeleted{id},
+                           [this, id, name = std::move(name), done = std::move(done)](absl::Status committed) mutable {
+                             if (seams_.controller.state().topics.contains(id)) {
+                               return done(ChangeError(committed, name));
+                             }
+                             // The topic is gone whatever becomes of its files: what cannot be dropped now stays
+                             // marked, and is at a restart.
+                             Reconcile(id, [this, name = std::move(name), committed = std::move(committed),
+                                            done = std::move(done)](absl::Status) mutable {
+                               seams_.log.Info("topic deleted", {{"topic", name}});
+                               if (!committed.ok()) return done(ChangeError(committed, name));
+                               done(Done{});
+                             });
+                           });
 }
 
 }  // namespace sluice::broker
