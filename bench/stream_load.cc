@@ -67,6 +67,7 @@ struct Stream {
   grpc::ClientContext context;
   grpc::CompletionQueue queue;
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call;
+  grpc::ByteBuffer answer;  // here, because a read may be under way until the queue is empty
 };
 
 absl::Status Broken() {
@@ -101,7 +102,7 @@ class StreamClientImpl final : public StreamClient {
     if (!stream.WaitFor(kStarted)) return Broken();
     const grpc::ByteBuffer buffer = ToBuffer(message);
     StreamResult result;
-    grpc::ByteBuffer answer;
+    grpc::ByteBuffer& answer = stream.answer;
     const auto begin = Steady::now();
     const auto end = begin + absl::ToChronoNanoseconds(time);
     int unanswered = 0;
@@ -138,7 +139,7 @@ class StreamClientImpl final : public StreamClient {
     if (!stream.WaitFor(kStarted)) return Broken();
     const grpc::ByteBuffer buffer = ToBuffer(message);
     StreamResult result;
-    grpc::ByteBuffer answer;
+    grpc::ByteBuffer& answer = stream.answer;
     std::deque<Steady::time_point> unanswered;  // when each should have left
     std::deque<Steady::time_point> due;         // should have left, and waits for the write before it
     const auto begin = Steady::now();
@@ -188,7 +189,7 @@ class StreamClientImpl final : public StreamClient {
     if (!stream.WaitFor(kStarted)) return Broken();
     const grpc::ByteBuffer again = ToBuffer(refill);
     StreamResult result;
-    grpc::ByteBuffer answer;
+    grpc::ByteBuffer& answer = stream.answer;
     const auto begin = Steady::now();
     stream.call->Write(ToBuffer(request), AsTag(kWritten));
     stream.call->Read(&answer, AsTag(kRead));
