@@ -1,6 +1,8 @@
 #include "broker/rpc/call.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "common/check.h"
@@ -49,7 +51,23 @@ void CallQueue::Drain() {
   }
 }
 
+void CallQueue::AwaitEnd() const {
+  while (open_.load() > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+class Call::Starting {
+ public:
+  explicit Starting(CallQueue& queue) : queue_(queue) { ++queue_.open_; }
+  ~Starting() { --queue_.open_; }
+  Starting(const Starting&) = delete;
+  Starting& operator=(const Starting&) = delete;
+
+ private:
+  CallQueue& queue_;
+};
+
 void Call::Accept() {
+  ++queue_.open_;
   Start(accept_step_);
   Start(done_step_);
   context_.AsyncNotifyWhenDone(&done_step_);
@@ -59,6 +77,7 @@ void Call::Accept() {
 void Call::OnAccepted(bool ok) {
   if (!ok) {
     done_step_.keep = nullptr;  // a call that never began has no end either
+    --queue_.open_;
     return;
   }
   std::make_shared<Call>(queue_)->Accept();
@@ -80,10 +99,12 @@ void Call::OnAccepted(bool ok) {
 }
 
 void Call::ReadNext() {
+  std::optional<Starting> starting;
   {
     std::lock_guard lock(mutex_);
     if (gone_ || std::exchange(reading_, true)) return;
     Start(read_step_);
+    starting.emplace(queue_);
   }
   stream_.Read(&incoming_, &read_step_);
 }
@@ -135,6 +156,7 @@ void Call::Fail(const Error& error) {
 void Call::Advance(std::unique_lock<std::mutex> lock) {
   if (sending_ || gone_ || (queued_.empty() && !status_)) return;
   sending_ = true;
+  const Starting starting(queue_);
   const bool last = status_ && queued_.size() <= 1;
   if (!queued_.empty()) {
     outgoing_.Swap(&queued_.front());
@@ -195,13 +217,15 @@ void Call::OnDrain(bool) {
 }
 
 void Call::End() {
+  bool first = false;
   {
     std::lock_guard lock(mutex_);
-    gone_ = true;
+    first = !std::exchange(gone_, true);
     queued_.clear();
   }
   if (const auto handler = std::exchange(handler_, nullptr)) handler->OnGone();
   if (std::exchange(admitted_, false)) queue_.host.OnCallEnded();
+  if (first) --queue_.open_;
 }
 
 }  // namespace sluice::broker::rpc

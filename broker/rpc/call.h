@@ -13,6 +13,7 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/status.h>
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -103,6 +104,8 @@ class Call : public std::enable_shared_from_this<Call> {
   void Start(Step& step) { step.keep = shared_from_this(); }
   /// Starts the next write or the finish, when none is under way. Leaves the lock before it calls gRPC.
   void Advance(std::unique_lock<std::mutex> lock);
+  /// Keeps the queue open for a step that is started without the lock. Made under the lock, while the call is not gone.
+  class Starting;
   void End();
 
   CallQueue& queue_;
@@ -140,6 +143,9 @@ class CallQueue {
   void Run();
   /// Makes every call of the queue finish soon.
   void Drain();
+  /// Waits until no call can start anything more at gRPC; only then may the queue be shut down, as gRPC aborts on a
+  /// step that is begun behind that. The server must have shut down before.
+  void AwaitEnd() const;
 
   CallHost& host;
   grpc::AsyncGenericService& service;
@@ -150,6 +156,8 @@ class CallQueue {
   std::mutex mutex_;
   std::vector<std::weak_ptr<Call>> calls_;  // those under way, and some that ended
   size_t sweep_at_ = 64;
+  // Calls from when they are asked for to their end, and steps just being started, by whichever thread.
+  std::atomic<int64_t> open_{0};
 };
 
 /// A message of pieces that gRPC sends without copying them; each is let go once sent.

@@ -83,6 +83,7 @@ class ServerImpl final : public Server, public CallHost {
     draining_ = true;
     for (auto& queue : queues_) queue->Drain();
     server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+    for (auto& queue : queues_) queue->AwaitEnd();  // the broker may still be answering what was cancelled
     for (auto& queue : queues_) queue->queue->Shutdown();
     for (std::thread& thread : threads_) thread.join();
     server_ = nullptr;

@@ -1,0 +1,132 @@
+// Taking the server down while the broker answers on threads of its own.
+#include <grpcpp/create_channel.h>
+
+#include <catch2/catch.hpp>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "broker/rpc/server.h"
+#include "runtime/system.h"
+#include "sluice/v1/log.grpc.pb.h"
+
+namespace sluice::broker::rpc {
+namespace {
+
+/// Answers each append a moment later, on threads that nobody stops for the server's sake.
+class BusyBroker final : public Broker {
+ public:
+  BusyBroker() {
+    for (int i = 0; i < 3; ++i) {
+      threads_.emplace_back([this] { Run(); });
+    }
+  }
+  ~BusyBroker() override { AnswerAll(); }
+  /// Returns once everything is answered and the threads are gone.
+  void AnswerAll() {
+    {
+      std::lock_guard lock(mutex_);
+      ending_ = true;
+    }
+    more_.notify_all();
+    for (auto& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+  std::shared_ptr<ProduceSession> NewSession() override {
+    struct Session final : ProduceSession {};
+    return std::make_shared<Session>();
+  }
+  void Produce(ProduceItem, const std::shared_ptr<ProduceSession>&, Callback<ProduceOutcome> done) override {
+    {
+      std::lock_guard lock(mutex_);
+      waiting_.push_back(std::move(done));
+    }
+    more_.notify_one();
+  }
+
+  bool IsServing() const override { return true; }
+  void Start(Callback<absl::Status> done) override { done(absl::OkStatus()); }
+  void Stop(Callback<Done> done) override { done({}); }
+  FetchHandle Fetch(FetchSpec, Callback<std::vector<FetchOutcome>>) override { return nullptr; }
+  void ListOffsets(std::vector<ListOffsetsItem>, Callback<std::vector<ListOffsetsOutcome>> done) override { done({}); }
+  void DeleteRecords(std::vector<DeleteRecordsItem>, Callback<std::vector<DeleteRecordsOutcome>> done) override {
+    done({});
+  }
+  void CreateTopic(CreateTopicSpec, Callback<Result<TopicInfo>> done) override { done(TopicInfo()); }
+  void ListTopics(bool, Callback<Result<std::vector<TopicInfo>>> done) override { done(std::vector<TopicInfo>()); }
+  void DescribeTopic(std::string, Callback<Result<TopicDescription>> done) override { done(TopicDescription()); }
+  void AlterTopic(AlterTopicSpec, Callback<Result<TopicInfo>> done) override { done(TopicInfo()); }
+  void AddPartitions(std::string, int32_t, Callback<Result<TopicInfo>> done) override { done(TopicInfo()); }
+  void DeleteTopic(std::string, Callback<Result<Done>> done) override { done(Done()); }
+  void DescribeCluster(Callback<Result<ClusterInfo>> done) override { done(ClusterInfo()); }
+  void Stats(Callback<BrokerStats> done) override { done(BrokerStats()); }
+
+ private:
+  void Run() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      more_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      auto done = std::move(waiting_.front());
+      waiting_.pop_front();
+      lock.unlock();
+      done(ProduceAck{.base_offset = Offset(0), .next_offset = Offset(1), .leader_epoch = LeaderEpoch(1)});
+      lock.lock();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable more_;
+  std::deque<Callback<ProduceOutcome>> waiting_;
+  bool ending_ = false;
+  std::vector<std::thread> threads_;
+};
+
+TEST_CASE("The server goes down at once while appends are answered by other threads") {
+  for (int round = 0; round < 60; ++round) {
+    BusyBroker broker;
+    runtime::SystemClock clock;
+    ServerOptions options;
+    options.address = "127.0.0.1:0";
+    options.threads = 2;
+    auto server = Server::Start(options, broker, clock);
+    REQUIRE(server.ok());
+    std::vector<std::thread> clients;
+    std::atomic<int> answered{0};
+    for (int i = 0; i < 3; ++i) {
+      clients.emplace_back([&, address = (*server)->address()] {
+        grpc::ChannelArguments arguments;
+        arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+        const auto stub =
+            v1::Log::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+        grpc::ClientContext context;
+        auto stream = stub->Produce(&context);
+        std::thread reader([&] {
+          v1::ProduceResponse response;
+          while (stream->Read(&response)) ++answered;
+        });
+        v1::ProduceRequest request;
+        v1::ProduceItem& item = *request.add_items();
+        item.set_topic("t");
+        item.add_records()->set_value("v");
+        for (int n = 0; n < 200'000; ++n) {
+          item.set_partition(n % 50);
+          if (!stream->Write(request)) break;
+        }
+        reader.join();
+        (void)stream->Finish();
+      });
+    }
+    while (answered < 50 + round) std::this_thread::yield();
+    (*server)->Shutdown(absl::ZeroDuration());
+    for (auto& client : clients) client.join();
+    broker.AnswerAll();
+    CHECK((*server)->stats().calls_active == 0);
+    CHECK((*server)->stats().inflight_bytes == 0);
+  }
+}
+
+}  // namespace
+}  // namespace sluice::broker::rpc
