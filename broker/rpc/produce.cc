@@ -119,6 +119,11 @@ class ProduceHandler final : public Handler, public std::enable_shared_from_this
 };
 
 void ProduceHandler::OnMessage(grpc::ByteBuffer message) {
+  {
+    // It was on its way when the call was refused: who was told so must not find it written.
+    std::lock_guard lock(mutex_);
+    if (ending_) return;
+  }
   const auto bytes = static_cast<int64_t>(message.Length());
   std::vector<grpc::Slice> slices;
   absl::StatusOr<ProduceEnvelope> envelope = absl::InvalidArgumentError("the message cannot be read");

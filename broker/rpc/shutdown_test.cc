@@ -34,6 +34,11 @@ class BusyBroker final : public Broker {
     threads_.clear();
   }
 
+  int taken() const {
+    std::lock_guard lock(mutex_);
+    return taken_;
+  }
+
   std::shared_ptr<ProduceSession> NewSession() override {
     struct Session final : ProduceSession {};
     return std::make_shared<Session>();
@@ -41,6 +46,7 @@ class BusyBroker final : public Broker {
   void Produce(ProduceItem, const std::shared_ptr<ProduceSession>&, Callback<ProduceOutcome> done) override {
     {
       std::lock_guard lock(mutex_);
+      ++taken_;
       waiting_.push_back(std::move(done));
     }
     more_.notify_one();
@@ -77,7 +83,8 @@ class BusyBroker final : public Broker {
     }
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  int taken_ = 0;
   std::condition_variable more_;
   std::deque<Callback<ProduceOutcome>> waiting_;
   bool ending_ = false;
@@ -125,6 +132,41 @@ TEST_CASE("The server goes down at once while appends are answered by other thre
     broker.AnswerAll();
     CHECK((*server)->stats().calls_active == 0);
     CHECK((*server)->stats().inflight_bytes == 0);
+  }
+}
+
+TEST_CASE("An append that is refused because the server goes down was not handed to the broker") {
+  for (int round = 0; round < 100; ++round) {
+    BusyBroker broker;
+    runtime::SystemClock clock;
+    ServerOptions options;
+    options.address = "127.0.0.1:0";
+    auto server = Server::Start(options, broker, clock);
+    REQUIRE(server.ok());
+    std::atomic<int> appended{0};
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 16; ++i) {
+      clients.emplace_back([&, address = (*server)->address()] {
+        grpc::ChannelArguments arguments;
+        arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+        const auto stub =
+            v1::Log::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+        v1::ProduceRequest request;
+        request.add_items()->set_topic("t");
+        request.mutable_items(0)->add_records()->set_value(std::string(1'000'000, 'v'));
+        for (;;) {
+          grpc::ClientContext context;
+          v1::ProduceResponse response;
+          if (!stub->Append(&context, request, &response).ok()) return;
+          ++appended;
+        }
+      });
+    }
+    while (appended < 10) std::this_thread::yield();
+    (*server)->Shutdown(absl::Seconds(10));
+    for (auto& client : clients) client.join();
+    broker.AnswerAll();
+    CHECK(broker.taken() == appended);
   }
 }
 
