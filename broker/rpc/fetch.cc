@@ -55,9 +55,10 @@ void FetchHandler::Begin(v1::FetchRequest request) {
   }
   spec.wait_max = std::clamp(absl::Milliseconds(request.max_wait_ms()), absl::ZeroDuration(), kWaitMax);
   if (draining_) spec.wait_max = absl::ZeroDuration();
-  // An answer behind the deadline is of no use: stop a little before.
+  // An answer behind the deadline is of no use: stop before, by a share that leaves a busy machine time to deliver it.
   const absl::Duration left = call_->deadline() - services_.clock.Wall();
-  spec.wait_max = std::min(spec.wait_max, std::max(left - absl::Milliseconds(50), absl::ZeroDuration()));
+  const absl::Duration margin = std::clamp(left / 4, absl::Milliseconds(50), absl::Milliseconds(500));
+  spec.wait_max = std::min(spec.wait_max, std::max(left - margin, absl::ZeroDuration()));
   spec.bytes_min = std::max(request.min_bytes(), 1);
   spec.bytes_max =
       request.max_bytes() > 0 ? std::min<int64_t>(request.max_bytes(), kFetchBytesMax) : kFetchBytesDefault;

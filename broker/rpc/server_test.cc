@@ -469,12 +469,12 @@ TEST_CASE("A client's deadline and cancellation end a long poll, and leave nothi
   request.mutable_items(0)->set_offset(end);
   {
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(2));
     v1::FetchResponse response;
     const auto before = std::chrono::steady_clock::now();
-    // Answered just before the deadline, with nothing.
+    // Answered before the deadline, with nothing.
     CHECK(node.log->Fetch(&context, request, &response).ok());
-    CHECK(std::chrono::steady_clock::now() - before < std::chrono::seconds(2));
+    CHECK(std::chrono::steady_clock::now() - before > std::chrono::seconds(1));
   }
   {
     grpc::ClientContext context;
@@ -723,7 +723,7 @@ TEST_CASE("Shutting down answers what is in flight, ends streams with UNAVAILABL
   REQUIRE(!response.results(0).has_error());
   (void)poll.get();
   auto second = std::async(std::launch::async, [&] { return node->Fetch("t", end + 1, false, 60'000); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  REQUIRE(Soon([&] { return node->server().stats().calls_active == 2; }));  // the stream and the poll
   const auto before = std::chrono::steady_clock::now();
   node->server().Shutdown(absl::Seconds(10));
   CHECK(std::chrono::steady_clock::now() - before < std::chrono::seconds(3));
