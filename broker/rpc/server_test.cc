@@ -560,9 +560,11 @@ TEST_CASE("A consume stream tells where a seek landed, and an error of one parti
   seek.add_assign()->set_topic("t");
   seek.mutable_assign(0)->set_offset(end - 1);
   REQUIRE(stream->Write(seek));
-  REQUIRE(stream->Read(&response));
+  // An answer that only says where the seek landed may come before the data.
+  do {
+    REQUIRE(stream->Read(&response));
+  } while (response.results(0).batches().empty());
   CHECK(response.results(0).next_offset() == end);
-  CHECK(!response.results(0).batches().empty());
   context.TryCancel();
   (void)stream->Finish();
 }
@@ -722,6 +724,7 @@ TEST_CASE("Shutting down answers what is in flight, ends streams with UNAVAILABL
   REQUIRE(produce->Read(&response));
   REQUIRE(!response.results(0).has_error());
   (void)poll.get();
+  REQUIRE(Soon([&] { return node->server().stats().calls_active == 1; }));  // the stream
   auto second = std::async(std::launch::async, [&] { return node->Fetch("t", end + 1, false, 60'000); });
   REQUIRE(Soon([&] { return node->server().stats().calls_active == 2; }));  // the stream and the poll
   const auto before = std::chrono::steady_clock::now();
