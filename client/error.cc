@@ -1,6 +1,7 @@
 #include "client/error.h"
 
 #include "absl/strings/cord.h"
+#include "client/wire.h"
 #include "common/text.h"
 #include "sluice/v1/common.pb.h"
 
@@ -125,6 +126,10 @@ absl::Status OutcomeUnknown(std::string_view what, std::string_view topic, int32
   detail.topic = std::string(topic);
   detail.partition = partition;
   return MakeError(detail);
+}
+
+absl::Status ItemError(const v1::ErrorDetail& error) {
+  return MakeErrorFromWire(error.SerializeAsString(), absl::UnknownError("the broker gave no reason"));
 }
 
 }  // namespace sluice::client

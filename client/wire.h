@@ -9,7 +9,10 @@
 #include "client/error.h"
 #include "common/bytes.h"
 #include "common/text.h"
-#include "sluice/v1/common.pb.h"
+
+namespace sluice::v1 {
+class ErrorDetail;
+}
 
 namespace sluice::client {
 
@@ -28,8 +31,6 @@ absl::StatusOr<Message> ParseAs(const Bytes& bytes) {
 }
 
 /// The status of an item's error, with topic and partition in its message where the broker left them out.
-inline absl::Status ItemError(const v1::ErrorDetail& error) {
-  return MakeErrorFromWire(error.SerializeAsString(), absl::UnknownError("the broker gave no reason"));
-}
+absl::Status ItemError(const v1::ErrorDetail& error);  // error.cc
 
 }  // namespace sluice::client

@@ -59,7 +59,7 @@ NOT_IN_RAFT_CORE = r"(chrono|mutex|atomic|shared_mutex)$"
 
 # Headers that cost every includer about a second; kept out of headers except at the borders that exist for them.
 HEAVY = r"(grpc(pp)?/|.*\.pb\.h$|rocksdb/|prometheus/)"
-HEAVY_ALLOWED_IN = ["broker/rpc/", "client/wire.h", "client/producer_wire.h", "client/grpc_", "storage/meta/"]
+HEAVY_ALLOWED_IN = ["broker/rpc/", "client/producer_wire.h", "client/grpc_", "storage/meta/"]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 CLOCK = re.compile(r"std::chrono::(system|steady|high_resolution)_clock|absl::Now\(|absl::SleepFor\(|std::this_thread")
