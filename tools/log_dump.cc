@@ -14,7 +14,6 @@
 #include "storage/journal_format.h"
 #include "storage/journal_replay.h"
 #include "storage/segment.h"
-#include "tools/json_writer.h"
 
 namespace sluice::tools {
 namespace {
@@ -23,10 +22,15 @@ constexpr int64_t kPieceBytes = 1 << 20;
 constexpr int64_t kJournalFileBytesMax = int64_t{4} << 30;
 constexpr size_t kLengthPrefixBytes = 12;  // what a batch's length can be told from
 
-using Fields = std::vector<std::pair<std::string, std::variant<int64_t, std::string>>>;
+using Fields = std::vector<std::pair<std::string, DumpValue>>;
 
 bool EndsWith(std::string_view text, std::string_view end) {
   return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+DumpValue BytesOrNull(const std::optional<std::string_view>& bytes) {
+  if (!bytes.has_value()) return std::monostate();
+  return std::string(*bytes);
 }
 
 std::string FileName(const std::string& path) {
@@ -171,10 +175,13 @@ void Dumper::EmitBatch(const record::BatchView& batch, int64_t position) {
   while (reader.ok()) {
     absl::StatusOr<bool> more = reader->Next(&record);
     if (!more.ok() || !*more) return;
-    Fields of_record = {{"offset", record.offset.value()}, {"timestamp_ms", record.timestamp_ms}};
-    if (record.key.has_value()) of_record.emplace_back("key", std::string(*record.key));
-    if (record.value.has_value()) of_record.emplace_back("value", std::string(*record.value));
-    Emit("record", std::move(of_record));
+    DumpHeaders headers;
+    for (const record::Header& header : record.headers) headers.emplace_back(header.key, header.value);
+    Emit("record", {{"offset", record.offset.value()},
+                    {"timestamp_ms", record.timestamp_ms},
+                    {"key", BytesOrNull(record.key)},
+                    {"value", BytesOrNull(record.value)},
+                    {"headers", std::move(headers)}});
   }
 }
 
@@ -453,35 +460,6 @@ absl::Status Dumper::Total() {
 }
 
 }  // namespace
-
-std::string DumpLine::Text() const {
-  std::string text = kind;
-  for (const auto& [name, value] : fields) {
-    text += Cat("  ", name, "=");
-    if (const auto* number = std::get_if<int64_t>(&value)) {
-      text += Cat(*number);
-    } else {
-      const std::string& words = std::get<std::string>(value);
-      text += words.find_first_of(" \n\t\"=") == std::string::npos && IsUtf8(words) ? words
-                                                                                    : JsonWriter().Bytes(words).Take();
-    }
-  }
-  return text;
-}
-
-std::string DumpLine::Json() const {
-  JsonWriter json;
-  json.BeginObject().Key("kind").Bytes(kind);
-  for (const auto& [name, value] : fields) {
-    json.Key(name);
-    if (const auto* number = std::get_if<int64_t>(&value)) {
-      json.Int(*number);
-    } else {
-      json.Bytes(std::get<std::string>(value));
-    }
-  }
-  return json.EndObject().Take();
-}
 
 absl::Status DumpLog(FileSystem& fs, const std::string& path, const DumpOptions& options, const DumpSink& sink) {
   Dumper dumper(fs, options, sink);

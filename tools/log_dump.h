@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,11 +18,17 @@
 
 namespace sluice::tools {
 
+/// Names may stand there more than once, and a value may be null.
+using DumpHeaders = std::vector<std::pair<std::string, std::optional<std::string>>>;
+/// std::monostate is a null.
+using DumpValue = std::variant<int64_t, std::string, std::monostate, DumpHeaders>;
+
 /// One line of a dump: what it is about, then named values in order.
 struct DumpLine {
   std::string kind;  // "segment", "batch", "record", "frame", "journal_record", "journal", "replica", "damage", "total"
-  std::vector<std::pair<std::string, std::variant<int64_t, std::string>>> fields;
+  std::vector<std::pair<std::string, DumpValue>> fields;
 
+  /// For people: nulls and empty lists are left out.
   std::string Text() const;
   std::string Json() const;
 };

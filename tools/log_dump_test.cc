@@ -100,6 +100,30 @@ TEST_CASE_METHOD(DumpFixture, "A folder of segments goes on behind a damaged one
   CHECK(Count("batch") == 2);
 }
 
+TEST_CASE_METHOD(DumpFixture, "A record shows its headers, and which of its parts are null") {
+  record::BatchBuilder builder;
+  const std::vector<record::Header> headers = {{"h", "1"}, {"h", std::nullopt}};
+  REQUIRE(builder.Append(100, std::nullopt, "v", headers).ok());
+  REQUIRE(builder.Append(101, "k", std::nullopt).ok());
+  const record::Batch batch = builder.Build().value().Assign(Offset(0), LeaderEpoch(1));
+  REQUIRE(Dump(Write(segment_name, std::string(batch.bytes().view())), true).ok());
+  std::vector<std::string> text, json;
+  for (const DumpLine& line : lines) {
+    if (line.kind != "record") continue;
+    text.push_back(line.Text());
+    json.push_back(line.Json());
+  }
+  CHECK(
+      text ==
+      std::vector<std::string>{
+          R"(record  offset=0  timestamp_ms=100  value=v  headers=[{"key":"h","value":"1"},{"key":"h","value":null}])",
+          "record  offset=1  timestamp_ms=101  key=k"});
+  CHECK(json == std::vector<std::string>{
+                    R"({"kind":"record","offset":0,"timestamp_ms":100,"key":null,"value":"v",)"
+                    R"("headers":[{"key":"h","value":"1"},{"key":"h","value":null}]})",
+                    R"({"kind":"record","offset":1,"timestamp_ms":101,"key":"k","value":null,"headers":[]})"});
+}
+
 TEST_CASE_METHOD(DumpFixture, "A journal file shows its frames and records up to where it ends") {
   storage::FrameBuilder builder;
   builder.Begin(4096);

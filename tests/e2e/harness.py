@@ -89,13 +89,14 @@ class Process:
 class Broker:
     """One node in `folder`, on ports of its own that stay the same over restarts."""
 
-    def __init__(self, folder, more_config=""):
+    def __init__(self, folder, more_config="", data_dir=None):
         self.folder = folder
+        self.data_dir = data_dir or os.path.join(folder, "data")
         self.grpc, self.peer, self.http = free_port(), free_port(), free_port()
         self.address = f"127.0.0.1:{self.grpc}"
         self.config = os.path.join(folder, "sluiced.yaml")
         with open(self.config, "w", encoding="utf-8") as file:
-            file.write(f"node: {{ data_dir: {folder}/data }}\n"
+            file.write(f"node: {{ data_dir: {self.data_dir} }}\n"
                        f"listen: {{ grpc: 127.0.0.1:{self.grpc}, peer: 127.0.0.1:{self.peer}, http: 127.0.0.1:{self.http} }}\n"
                        + more_config)
         self.process = None
