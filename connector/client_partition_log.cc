@@ -33,10 +33,12 @@ class ClientPartitionLog final : public PartitionLog {
     const client::OffsetQuery queries[] = {
         {.topic = where_.topic, .partition = where_.partition, .kind = Kind::kEarliest},
         {.topic = where_.topic, .partition = where_.partition, .kind = Kind::kLatestData}};
+    SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription topic, admin_->DescribeTopic(where_.topic));
     SLUICE_ASSIGN_OR_RETURN(const std::vector<client::OffsetAnswer> answers, admin_->ListOffsets(queries));
     if (answers.size() != 2)
       return absl::InternalError(Cat(name_, ": the broker answered other offsets than asked for"));
     End end;
+    end.topic_id = topic.topic.id.ToString();
     end.log_start = answers[0].offset.value_or(Offset(0));
     end.log_end = answers[1].log_end;
     // Retention may have moved the start past the last data batch.
@@ -46,7 +48,14 @@ class ClientPartitionLog final : public PartitionLog {
 
   absl::StatusOr<Offset> Append(Offset expected, absl::Span<const record::Record> batch, record::Codec codec) override {
     builder_.Reset();
-    for (const record::Record& record : batch) SLUICE_RETURN_IF_ERROR(builder_.Append(record));
+    for (const record::Record& record : batch) {
+      // What no reader would unpack must not get into the log, however well it compresses.
+      const size_t size =
+          builder_.size_bytes() + record::BatchBuilder::RecordBytesMax(record.key, record.value,
+                                                                       {record.headers.data(), record.headers.size()});
+      if (size > record::DecompressLimits().bytes_max) return TooLarge(size);
+      SLUICE_RETURN_IF_ERROR(builder_.Append(record));
+    }
     SLUICE_ASSIGN_OR_RETURN(record::PendingBatch pending, builder_.Build(codec));
     SLUICE_ASSIGN_OR_RETURN(const client::AppendResult result,
                             appender_->AppendBatch({.topic = where_.topic,
@@ -93,6 +102,16 @@ class ClientPartitionLog final : public PartitionLog {
     return visit(records, consumed.next_offset);
   }
 
+  absl::Status TooLarge(size_t size) const {
+    client::ErrorDetail detail;
+    detail.reason = client::Reason::kMessageTooLarge;
+    detail.message = Cat("a batch of ", size, " bytes before compression; readers unpack up to ",
+                         record::DecompressLimits().bytes_max);
+    detail.topic = where_.topic;
+    detail.partition = where_.partition.value();
+    return client::MakeError(detail);
+  }
+
   client::Client& client_;
   const client::TopicPartition where_;
   const std::string name_;
@@ -109,6 +128,13 @@ bool PartitionLog::IsMismatch(const absl::Status& status) {
 
 bool PartitionLog::IsUnknown(const absl::Status& status) {
   return client::IsOutcomeUnknown(status);
+}
+
+bool PartitionLog::IsTooLarge(const absl::Status& status) {
+  if (client::HasReason(status, client::Reason::kMessageTooLarge)) return true;
+  // Beyond the node's own bound of a message it is gRPC that refuses, with no more than a text to tell it by.
+  return absl::IsResourceExhausted(status) && !client::GetErrorDetail(status).has_value() &&
+         Message(status).find("larger than max") != std::string_view::npos;
 }
 
 std::unique_ptr<PartitionLog> OpenPartitionLog(client::Client& client, const std::string& topic,

@@ -82,12 +82,14 @@ absl::StatusOr<std::vector<PipelineConfig>> LoadAll(const std::vector<std::strin
 }
 
 std::string Summary(const PipelineStatus& pipeline) {
-  int64_t records = 0, pages = 0;
+  int64_t records = 0, pages = 0, dead_letters = 0;
   for (const PipelineStatus::Part& slice : pipeline.slices) {
     records += slice.records;
     pages += slice.pages;
+    dead_letters += slice.dead_letters;
   }
   std::string text = Cat(pipeline.name, ": ", pages, " pages, ", records, " records -> ", pipeline.topic);
+  if (dead_letters > 0) text += Cat(", ", dead_letters, " dead letters");
   for (const PipelineStatus::Part& sink : pipeline.sinks) {
     text += Cat("; ", sink.name, ": ", sink.records, " records, ", sink.files, " files, ", HumanSizeText(sink.bytes));
     if (sink.dead_letters > 0) text += Cat(", ", sink.dead_letters, " dead letters");

@@ -37,6 +37,8 @@ class PartitionLog {
     /// One past the last data record that can be read; log start and this are equal when there is none.
     Offset data_end;
     Offset log_start;
+    /// Tells the topic from one that was deleted under the same name.
+    std::string topic_id;
   };
   /// One batch, in order; views hold during the call. False ends the read.
   using Visitor = std::function<bool(absl::Span<const record::Record> batch, Offset next_offset)>;
@@ -46,7 +48,7 @@ class PartitionLog {
   virtual const std::string& name() const = 0;
   /// Linearizable: sees every append acknowledged before the call.
   virtual absl::StatusOr<End> ReadEnd() = 0;
-  /// Appends one batch if the log ends at `expected`; the end behind it.
+  /// Appends one batch if the log ends at `expected`; the end behind it. IsTooLarge: the same batch will never fit.
   virtual absl::StatusOr<Offset> Append(Offset expected, absl::Span<const record::Record> batch,
                                         record::Codec codec) = 0;
   /// All data batches that hold offsets in [from, to), in order; a batch may begin before `from`. OUT_OF_RANGE when
@@ -57,6 +59,7 @@ class PartitionLog {
 
   static bool IsMismatch(const absl::Status& status);
   static bool IsUnknown(const absl::Status& status);
+  static bool IsTooLarge(const absl::Status& status);
 };
 
 /// Over a client, which must outlive it. The topic has to exist.

@@ -18,6 +18,7 @@
 namespace sluice::connector {
 namespace {
 
+constexpr size_t kTopicNameMax = 245;  // with ".dlq" behind it the broker's 249
 constexpr absl::Duration kTimeoutMax = absl::Hours(1);
 
 /// One pipeline on its way from the file's nodes to the structs. Every error is noted at its node; Finish tells them
@@ -222,10 +223,12 @@ class PipelineReader {
     TopicConfig topic;
     node.Require("name");
     topic.name = Plain(node, "name");
-    const bool legal = !topic.name.empty() && topic.name.size() <= 249 && topic.name != "." && topic.name != ".." &&
-                       std::all_of(topic.name.begin(), topic.name.end(),
-                                   [](unsigned char c) { return std::isalnum(c) || c == '.' || c == '_' || c == '-'; });
-    if (node.Has("name") && !legal) node.AddError("name", "a topic's name is 1 to 249 of A-Z a-z 0-9 . _ -");
+    const bool legal = !topic.name.empty() && topic.name.size() <= kTopicNameMax && topic.name != "." &&
+                       topic.name != ".." && std::all_of(topic.name.begin(), topic.name.end(), [](unsigned char c) {
+                         return std::isalnum(c) || c == '.' || c == '_' || c == '-';
+                       });
+    if (node.Has("name") && !legal)
+      node.AddError("name", Cat("a topic's name is 1 to ", kTopicNameMax, " of A-Z a-z 0-9 . _ -"));
     if (topic.name.starts_with("__")) node.AddError("name", "names that begin with '__' are the broker's own");
     if (node.Has("key")) topic.key = Pointer(node, "key");
     using record::Codec;

@@ -164,6 +164,7 @@ absl::Status Worker::RunSlice(Pipeline& pipeline, size_t index) {
          log.Warn("the API is asked again", {{"why", Message(why)}, {"wait", absl::FormatDuration(wait)}});
        }});
   const auto topic = OpenPartitionLog(*seams_.client, config.topic.name, PartitionId(static_cast<int32_t>(index)));
+  DeadLetterQueue dead_letters(DeadLettersOf(*seams_.client, config.topic.name));
   SlicePuller puller({.pipeline = config.name,
                       .slice = slice.name,
                       .incremental = config.source.incremental,
@@ -172,6 +173,7 @@ absl::Status Worker::RunSlice(Pipeline& pipeline, size_t index) {
                       .retry_max = options_.give_up_after},
                      {.log = topic.get(),
                       .state = state_.get(),
+                      .dead_letters = &dead_letters,
                       .pages = &source,
                       .clock = seams_.clock,
                       .random = &random,
@@ -287,6 +289,7 @@ std::vector<PipelineStatus> Worker::Status() const {
       part.pages = progress.pages;
       part.pulls = progress.pulls;
       part.skipped = progress.skipped;
+      part.dead_letters = progress.dead_letters;
       part.retries = progress.retries;
       status.slices.push_back(std::move(part));
     }
@@ -324,6 +327,7 @@ std::string MetricsText(const std::vector<PipelineStatus>& pipelines) {
       {"source_pages_total", "counter", "Pages fetched from the API.", &Part::pages, false},
       {"source_pulls_total", "counter", "Pulls completed.", &Part::pulls, false},
       {"source_skipped_records_total", "counter", "Records that the API sent again.", &Part::skipped, false},
+      {"source_dead_letters_total", "counter", "Records too large for the topic.", &Part::dead_letters, false},
       {"source_retries_total", "counter", "Tries repeated, of the API and of the topic.", &Part::retries, false},
       {"sink_records_total", "counter", "Records in committed files.", &Part::records, true},
       {"sink_file_bytes_total", "counter", "Bytes of committed files.", &Part::bytes, true},

@@ -30,12 +30,12 @@ struct PipelineStatus {
     std::string name;  // of the slice or the sink
     int64_t records = 0;
     int64_t bytes = 0;
-    int64_t pages = 0;         // slices
-    int64_t pulls = 0;         // slices
-    int64_t skipped = 0;       // slices
-    int64_t files = 0;         // sinks
-    int64_t dead_letters = 0;  // sinks
-    int64_t lag = 0;           // sinks
+    int64_t pages = 0;    // slices
+    int64_t pulls = 0;    // slices
+    int64_t skipped = 0;  // slices
+    int64_t files = 0;    // sinks
+    int64_t dead_letters = 0;
+    int64_t lag = 0;  // sinks
     int64_t retries = 0;
     bool failed = false;
   };

@@ -9,7 +9,7 @@
 #include "common/record/record.h"
 #include "common/status_macros.h"
 #include "common/text.h"
-#include "connector/sink/dead_letters.h"
+#include "connector/dead_letters.h"
 #include "connector/sink/encoder.h"
 #include "connector/sink/path_template.h"
 #include "connector/sink/sink.h"
@@ -50,7 +50,7 @@ class FileSinkImpl : public FileSink {
         seams_(seams),
         path_(std::move(path)),
         target_(std::move(target)),
-        dead_letters_(seams.client, options_.pipeline + "/" + options_.name, options_.topic),
+        dead_letters_(DeadLettersOf(*seams.client, options_.topic)),
         admin_(seams.client->NewAdmin()),
         consumer_(seams.client->NewConsumer()) {
     if (path_.uses_event_time()) event_time_.emplace(options_.config.event_time);
@@ -258,7 +258,7 @@ absl::Status FileSinkImpl::CarryOut(Partition& p) {
       return AddRecord(*format, plan, record, r.headers, first_pass ? nullptr : &only, &chunk);
     }));
     if (first_pass) {
-      SLUICE_RETURN_IF_ERROR(dead_letters_.Append(p.id, plan.dead_letters_from, chunk.dead_letters));
+      SLUICE_RETURN_IF_ERROR(dead_letters_.Append(plan.dead_letters_from, chunk.dead_letters).status());
       progress_.dead_letters += static_cast<int64_t>(chunk.dead_letters.size());
     }
     SLUICE_RETURN_IF_ERROR(CommitFiles(chunk));
@@ -298,10 +298,12 @@ absl::Status FileSinkImpl::AddRecord(Format& format, const SinkPlan& plan, const
   if (!fits.ok()) {
     if (!absl::IsInvalidArgument(fits)) return fits;
     if (only != nullptr) return absl::OkStatus();
-    DeadLetter letter{.offset = record.offset,
-                      .timestamp_ms = record.timestamp_ms,
-                      .headers = {},
-                      .reason = std::string(Message(fits))};
+    DeadLetter letter{.timestamp_ms = record.timestamp_ms,
+                      .reason = std::string(Message(fits)),
+                      .whence = {{"sluice.sink", Cat(options_.pipeline, "/", options_.name)},
+                                 {"sluice.topic", options_.topic},
+                                 {"sluice.partition", std::to_string(record.partition.value())},
+                                 {"sluice.offset", std::to_string(record.offset.value())}}};
     if (record.key.has_value()) letter.key = std::string(*record.key);
     if (record.value.has_value()) letter.value = std::string(*record.value);
     for (const record::Header& header : headers) {

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "client/error.h"
+#include "common/text.h"
+#include "connector/dead_letters.h"
 #include "connector/partition_log.h"
 #include "connector/state_store.h"
 
@@ -43,6 +45,8 @@ struct FakeTopic {
   std::recursive_mutex mutex;
   std::vector<Stored> batches;
   Offset log_start;
+  std::string id = "a topic";
+  size_t bytes_max = 0;  // of a batch's values and headers; 0: no limit
   std::map<std::string, StateEntry> state;
   int64_t state_versions = 0;
 
@@ -89,7 +93,8 @@ class FakePartitionLog final : public PartitionLog {
   absl::StatusOr<End> ReadEnd() override {
     const std::lock_guard lock(topic_.mutex);
     if (topic_.Step() && topic_.fault != Fault::kControlBatch) return Broken();
-    End end{.log_end = topic_.End(), .data_end = topic_.log_start, .log_start = topic_.log_start};
+    End end{
+        .log_end = topic_.End(), .data_end = topic_.log_start, .log_start = topic_.log_start, .topic_id = topic_.id};
     for (const FakeTopic::Stored& batch : topic_.batches) {
       if (!batch.control && batch.next() > topic_.log_start) end.data_end = batch.next();
     }
@@ -104,15 +109,15 @@ class FakePartitionLog final : public PartitionLog {
     if (fault && topic_.fault == Fault::kUnavailable) return absl::UnavailableError("no leader");
     if (fault && topic_.fault == Fault::kUnknownLost) return client::OutcomeUnknown("lost", "t", 0);
     FakeTopic::Stored stored = Copy(expected, batch);
+    if (topic_.bytes_max > 0 && Bytes(stored) > topic_.bytes_max) {
+      return Error(client::Reason::kMessageTooLarge, Cat("a batch of ", Bytes(stored), " bytes"));
+    }
     if (fault && topic_.fault == Fault::kUnknownLate) {
       topic_.late = {expected, std::move(stored)};
       return client::OutcomeUnknown("late", "t", 0);
     }
     if (topic_.End() != expected) {
-      client::ErrorDetail detail;
-      detail.reason = client::Reason::kExpectedOffsetMismatch;
-      detail.message = "the log ends elsewhere";
-      return client::MakeError(detail);
+      return Error(client::Reason::kExpectedOffsetMismatch, "the log ends elsewhere");
     }
     topic_.batches.push_back(std::move(stored));
     if (fault && topic_.fault == Fault::kCrashAfter) return Crash();
@@ -158,6 +163,20 @@ class FakePartitionLog final : public PartitionLog {
     const bool crash = topic_.fault == Fault::kCrashBefore || topic_.fault == Fault::kCrashAfter;
     return crash ? Crash() : absl::UnavailableError("no leader");
   }
+  static absl::Status Error(client::Reason reason, std::string message) {
+    client::ErrorDetail detail;
+    detail.reason = reason;
+    detail.message = std::move(message);
+    return client::MakeError(detail);
+  }
+  static size_t Bytes(const FakeTopic::Stored& batch) {
+    size_t bytes = 0;
+    for (const FakeTopic::Stored::Item& item : batch.items) {
+      bytes += item.value.size();
+      for (const auto& [name, value] : item.headers) bytes += name.size() + value.size();
+    }
+    return bytes;
+  }
   static FakeTopic::Stored Copy(Offset base, absl::Span<const record::Record> batch) {
     FakeTopic::Stored stored{.base = base, .control = false, .items = {}};
     for (const record::Record& record : batch) {
@@ -174,6 +193,15 @@ class FakePartitionLog final : public PartitionLog {
   FakeTopic& topic_;
   const std::string name_ = "t/0";
 };
+
+/// `exists` says whether the topic was made.
+inline DeadLetterQueue::Open FakeDeadLetters(FakeTopic& topic, bool& exists) {
+  return [&topic, &exists](bool make) -> absl::StatusOr<std::unique_ptr<PartitionLog>> {
+    exists = exists || make;
+    if (!exists) return nullptr;
+    return std::make_unique<FakePartitionLog>(topic);
+  };
+}
 
 class FakeStateStore final : public StateStore {
  public:

@@ -58,6 +58,7 @@ class Reader {
     Fail(name);
     return std::nullopt;
   }
+  bool Has(std::string_view name) const { return At(object_, Cat("/", name)).has_value(); }
   absl::Status status() const { return status_; }
 
  private:
@@ -81,6 +82,7 @@ absl::StatusOr<Position> FromJson(const JsonValue& object) {
   position.part = static_cast<int32_t>(reader.Integer("part"));
   position.parts = static_cast<int32_t>(reader.Integer("parts"));
   position.page_offset = Offset(reader.Integer("page_offset"));
+  if (reader.Has("letters_from")) position.letters_from = Offset(reader.Integer("letters_from"));
   position.token = reader.Text("token");
   position.next = reader.Text("next");
   position.last = reader.Flag("last");
@@ -97,10 +99,10 @@ absl::StatusOr<Position> FromJson(const JsonValue& object) {
 std::string EncodePosition(const Position& p) {
   return Cat("{\"v\":", kVersion, ",\"pipeline\":", JsonQuote(p.pipeline), ",\"slice\":", JsonQuote(p.slice),
              ",\"pull\":", p.pull, ",\"page\":", p.page, ",\"part\":", p.part, ",\"parts\":", p.parts,
-             ",\"page_offset\":", p.page_offset, ",\"token\":", JsonQuote(p.token), ",\"next\":", JsonQuote(p.next),
-             ",\"last\":", p.last, ",\"from\":", JsonQuote(p.cursor.from),
-             ",\"from_seen\":", Hashes(p.cursor.from_seen), ",\"max\":", JsonQuote(p.cursor.max),
-             ",\"max_seen\":", Hashes(p.cursor.max_seen), "}");
+             ",\"page_offset\":", p.page_offset, ",\"letters_from\":", p.letters_from,
+             ",\"token\":", JsonQuote(p.token), ",\"next\":", JsonQuote(p.next), ",\"last\":", p.last,
+             ",\"from\":", JsonQuote(p.cursor.from), ",\"from_seen\":", Hashes(p.cursor.from_seen),
+             ",\"max\":", JsonQuote(p.cursor.max), ",\"max_seen\":", Hashes(p.cursor.max_seen), "}");
 }
 
 absl::StatusOr<Position> DecodePosition(std::string_view text) {
@@ -109,7 +111,8 @@ absl::StatusOr<Position> DecodePosition(std::string_view text) {
 }
 
 std::string EncodeCheckpoint(const Checkpoint& checkpoint) {
-  return Cat("{\"data_end\":", checkpoint.data_end, ",\"position\":", EncodePosition(checkpoint.position), "}");
+  return Cat("{\"data_end\":", checkpoint.data_end, ",\"topic_id\":", JsonQuote(checkpoint.topic_id),
+             ",\"position\":", EncodePosition(checkpoint.position), "}");
 }
 
 absl::StatusOr<Checkpoint> DecodeCheckpoint(std::string_view text) {
@@ -117,6 +120,7 @@ absl::StatusOr<Checkpoint> DecodeCheckpoint(std::string_view text) {
   Reader reader(document.root());
   Checkpoint checkpoint;
   checkpoint.data_end = Offset(reader.Integer("data_end"));
+  if (reader.Has("topic_id")) checkpoint.topic_id = reader.Text("topic_id");
   const auto position = reader.Get("position", JsonValue::Kind::kObject);
   SLUICE_RETURN_IF_ERROR(reader.status());
   SLUICE_ASSIGN_OR_RETURN(checkpoint.position, FromJson(*position));

@@ -34,10 +34,11 @@ struct Position {
   int64_t page = 0;  // pages of this pull, counted from 0: the page that the batch belongs to
   int32_t part = 1;  // the batch is part `part` of `parts` of its page
   int32_t parts = 1;
-  Offset page_offset;  // of the page's first record
-  std::string token;   // asks for this page; empty: the first
-  std::string next;    // asks for the page after it
-  bool last = false;   // no page comes after it
+  Offset page_offset;   // of the page's first record
+  Offset letters_from;  // where <topic>.dlq ended before the page's first dead letter, at the latest
+  std::string token;    // asks for this page; empty: the first
+  std::string next;     // asks for the page after it
+  bool last = false;    // no page comes after it
   CursorState cursor;
   bool operator==(const Position&) const = default;
 
@@ -51,11 +52,12 @@ std::string EncodePosition(const Position& position);
 /// INVALID_ARGUMENT when it is not one, or of a version that this program does not know.
 absl::StatusOr<Position> DecodePosition(std::string_view text);
 
-/// A position that stands in `__connect_state`: made when the topic's data ended at `data_end`. It counts only while no
-/// later batch of the slice is there.
+/// A position that stands in `__connect_state`: made when the data of the topic `topic_id` ended at `data_end`. It
+/// counts only for that topic, and while no later batch of the slice is there.
 struct Checkpoint {
   Position position;
   Offset data_end;
+  std::string topic_id;  // empty in what early versions wrote: any topic
 };
 std::string EncodeCheckpoint(const Checkpoint& checkpoint);
 absl::StatusOr<Checkpoint> DecodeCheckpoint(std::string_view text);

@@ -5,14 +5,14 @@
 // outcome) is answered by reading the tail of the partition again and going on from the position found there: a restart
 // after a crash is the same path as a lost answer.
 //   - A page that is larger than a batch goes in parts. To go on inside a page, the page is asked for again and the
-//   records
-//     that its earlier parts wrote (read back from the topic) are left out, even if the API now orders them otherwise.
-//   - Pages without records, and each pull's end, leave a checkpoint in the state store. It counts only while the slice
-//   has
-//     no later batch, so a second connector that does find records is never overruled.
+//     records that its earlier parts wrote (read back from the topic) are left out, even if the API now orders them
+//     otherwise.
+//   - A record that the topic refuses as too large becomes a dead letter. To go on inside a page, its letters are read
+//     back too; so such a record stays a letter even if the topic's limit was raised meanwhile.
+//   - Pages that end without a batch, and each pull's end, leave a checkpoint in the state store. It counts only while
+//     the slice has no later batch, so a second connector that does find records is never overruled.
 //   - Of an incremental cursor, the records exactly at its value are remembered by hash, because most APIs answer
-//   "from,
-//     inclusive".
+//     "from, inclusive".
 // Threads: one.
 #pragma once
 
@@ -27,6 +27,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/executor.h"
+#include "connector/dead_letters.h"
 #include "connector/partition_log.h"
 #include "connector/pipeline_config.h"
 #include "connector/source/page_source.h"
@@ -44,6 +45,7 @@ struct SourceProgress {
   std::atomic<int64_t> skipped{0};  // sent again by the API and left out
   std::atomic<int64_t> retries{0};  // of the API and of the topic
   std::atomic<int64_t> pulls{0};    // completed
+  std::atomic<int64_t> dead_letters{0};
 };
 
 class SlicePuller {
@@ -61,6 +63,7 @@ class SlicePuller {
   struct Seams {
     PartitionLog* log = nullptr;
     StateStore* state = nullptr;
+    DeadLetterQueue* dead_letters = nullptr;
     PageSource* pages = nullptr;
     Clock* clock = nullptr;
     Random* random = nullptr;
@@ -83,8 +86,9 @@ class SlicePuller {
     std::string token;
     CursorState cursor;
     int32_t parts_done = 0;
-    Offset page_offset;  // of the page's first record, when parts_done > 0
-    bool done = false;   // the pull that this call works on is complete
+    Offset page_offset;   // of the page's first record, when parts_done > 0
+    Offset letters_from;  // no dead letter of the page stands before it
+    bool done = false;    // the pull that this call works on is complete
   };
 
   absl::Status PullOnce();
@@ -94,9 +98,13 @@ class SlicePuller {
   Next NextAfter(const std::optional<Position>& position) const;
   absl::StatusOr<std::map<uint64_t, int64_t>> WrittenOfPage();
   absl::StatusOr<std::vector<PageRecord>> Select(std::vector<PageRecord> records);
+  absl::Status FindLetters();
   absl::Status WritePage(Page page);
+  absl::Status WriteParts(absl::Span<const PageRecord> records, Position* position, bool* told);
+  absl::Status WritePart(absl::Span<const PageRecord> part, bool away, Position* position, bool* told);
   absl::Status Append(const Position& position, absl::Span<const PageRecord> records);
-  absl::Status Advance(CursorState* cursor, const PageRecord& record) const;
+  absl::Status SendAway(const Position& position, const PageRecord& record, const absl::Status& why);
+  absl::Status Advance(CursorState* cursor, const PageRecord& record, bool maybe_known) const;
   absl::Status SaveCheckpoint(const Position& position);
   std::string StateKey() const;
 
@@ -108,6 +116,9 @@ class SlicePuller {
   Next next_;
   Offset log_end_;   // what the next append expects
   Offset data_end_;  // one past the newest data batch known
+  std::string topic_id_;
+  Offset letters_end_;                   // of the dead letters, as last seen
+  std::map<uint64_t, int64_t> letters_;  // of the page: how many dead letters there are of each hash
   int64_t checkpoint_version_ = -1;
   absl::Duration checkpoint_at_;
 };
