@@ -25,6 +25,8 @@
 
 namespace sluice::broker {
 
+class ReadHold;
+
 /// Why something failed, for programs. Names and numbers are those of sluice.v1.ErrorDetail.Reason; only ever added to.
 enum class Reason : int {
   kUnknown = 0,
@@ -137,6 +139,8 @@ struct FetchSpec {
   absl::Duration wait_max;      ///< How long to wait for bytes_min; zero answers with what there is.
   int64_t bytes_min = 1;        ///< Answer as soon as all items together have this.
   int64_t bytes_max = 1 << 20;  ///< Of all items together; the first batch found always comes, however large.
+  /// How long to wait for memory where reads hold all there is; then the items have kQuota for their error.
+  absl::Duration memory_wait_max = absl::InfiniteDuration();
 };
 
 struct FetchOutcome {
@@ -149,6 +153,8 @@ struct FetchOutcome {
   Offset log_start{-1};
   LeaderEpoch leader_epoch;
   std::optional<Error> error;
+  /// What counts the batches' bytes, one for all outcomes; null without batches. Kept as long as the batches are.
+  std::shared_ptr<ReadHold> memory = nullptr;
 };
 
 /// A fetch under way.
@@ -280,6 +286,10 @@ struct BrokerStats {
   int64_t inflight_bytes = 0;              ///< Of produce items not answered yet.
   int64_t inflight_bytes_max = 0;
   int64_t waiting_fetches = 0;
+  int64_t read_bytes = 0;  ///< Of answers to readers, being read or not written to the client yet.
+  int64_t read_bytes_max = 0;
+  int64_t reads_waiting = 0;    ///< For memory.
+  int64_t reads_called_in = 0;  ///< Answers given up because their client did not take them while others waited.
   int64_t disk_free_bytes = 0;
   bool disk_refusing_writes = false;
   int32_t topics = 0;

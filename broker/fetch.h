@@ -1,8 +1,10 @@
 // One fetch over many partitions: reads them one after the other within the request's bytes, and, when that is not
 // enough, waits on all of them at once to be woken by a commit.
 //
-// Always holds: the callback runs once; when it has, nothing waits on a partition any more.
-// Threads: Start and Cancel from any; the state belongs to the home executor, each partition is asked on its shard.
+// Always holds: the callback runs once; when it has, nothing waits on a partition any more. What is read is counted by
+// ReadQuota from before the read on; who waits, on a partition or for memory, holds none unless a part of what was
+// asked for is there already, and then it answers with that part as soon as others want the memory. Threads: Start and
+// Cancel from any; the state belongs to the home executor, each partition is asked on its shard.
 #pragma once
 
 #include <atomic>
@@ -13,6 +15,7 @@
 #include "broker/admission.h"
 #include "broker/api.h"
 #include "broker/partition.h"
+#include "broker/read_quota.h"
 #include "common/executor.h"
 
 namespace sluice::broker {
@@ -25,9 +28,9 @@ class FetchOperation final : public FetchCall, public std::enable_shared_from_th
     std::optional<Error> error;
   };
 
-  /// `routes` are the spec's items in order. `waiting` counts the fetches that wait, of all the node.
+  /// `routes` are the spec's items in order. `waiting` counts the fetches that wait for records, of all the node.
   FetchOperation(FetchSpec spec, std::vector<Route> routes, Executor& home,
-                 std::shared_ptr<std::atomic<int64_t>> waiting, CallGate::Pass pass,
+                 std::shared_ptr<std::atomic<int64_t>> waiting, std::shared_ptr<ReadQuota> memory, CallGate::Pass pass,
                  Callback<std::vector<FetchOutcome>> done);
 
   void Start();
@@ -49,6 +52,12 @@ class FetchOperation final : public FetchCall, public std::enable_shared_from_th
     std::shared_ptr<Waiter> waiter;  // null: not waiting
   };
 
+  /// Takes memory for what there is to read, then reads it.
+  void BeginRound();
+  void WaitForMemory(int64_t need);
+  void ArmMemoryTimer();
+  void OnMemory(std::shared_ptr<ReadHold> hold);
+  void GiveUpMemory();
   void ReadNext();
   void OnRead(size_t index, PartitionRead read);
   void TakeBatches(size_t index, std::vector<record::Batch> batches, Offset next_offset);
@@ -60,11 +69,17 @@ class FetchOperation final : public FetchCall, public std::enable_shared_from_th
   const FetchSpec spec_;
   Executor& home_;
   const std::shared_ptr<std::atomic<int64_t>> waiting_;
+  const std::shared_ptr<ReadQuota> memory_;
 
   // Home only.
   std::vector<Item> items_;
   std::vector<FetchOutcome> outcomes_;
   int64_t bytes_ = 0;
+  std::shared_ptr<ReadHold> hold_;  // of at least bytes_, but for a batch larger than its partition said
+  int64_t round_bytes_max_ = 0;     // of the round: the spec's, or what memory there was
+  uint64_t memory_place_ = 0;       // in the quota's line; 0: not waiting there
+  Executor::TimerId memory_timer_ = 0;
+  absl::Duration memory_waited_;
   bool reading_ = false;
   bool answer_now_ = false;  // an error, the deadline or Cancel: no more waiting
   bool counted_waiting_ = false;

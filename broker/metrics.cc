@@ -159,6 +159,13 @@ void AddBroker(const BrokerStats& broker, Page* page) {
   page->Gauge("sluice_broker_inflight_bytes", "Of batches not answered yet.",
               static_cast<double>(broker.inflight_bytes));
   page->Gauge("sluice_broker_inflight_max_bytes", "The bound on them.", static_cast<double>(broker.inflight_bytes_max));
+  page->Gauge("sluice_broker_read_bytes", "Of answers to readers, being read or not written to the client yet.",
+              static_cast<double>(broker.read_bytes));
+  page->Gauge("sluice_broker_read_max_bytes", "The bound on them.", static_cast<double>(broker.read_bytes_max));
+  page->Gauge("sluice_broker_reads_waiting", "Reads that wait for memory.", static_cast<double>(broker.reads_waiting));
+  page->Counter("sluice_broker_slow_reads_cut_off_total",
+                "Answers given up because their client did not take them while other reads waited for memory.",
+                static_cast<double>(broker.reads_called_in));
   page->Gauge("sluice_broker_waiting_fetches", "Fetches that wait at the end of a log.",
               static_cast<double>(broker.waiting_fetches));
   page->Gauge("sluice_broker_disk_free_bytes", "Free on the data folder's disk.",

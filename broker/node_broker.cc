@@ -13,6 +13,7 @@
 #include "broker/error.h"
 #include "broker/fetch.h"
 #include "broker/gather.h"
+#include "broker/limits.h"
 #include "broker/produce_session.h"
 #include "broker/topic_manager.h"
 #include "common/check.h"
@@ -21,15 +22,13 @@
 namespace sluice::broker {
 namespace {
 
-/// Items of one request; more are refused as a whole.
-constexpr size_t kItemsMax = 10'000;
-
 class NodeBroker final : public Broker {
  public:
   NodeBroker(BrokerOptions options, BrokerSeams seams)
       : options_(std::move(options)),
         seams_(std::move(seams)),
         memory_(std::make_shared<MemoryQuota>(options_.inflight_bytes_max)),
+        reads_(std::make_shared<ReadQuota>(options_.read_bytes_max, seams_.clock)),
         disk_(options_.disk_free_low_bytes, options_.disk_free_high_bytes),
         node_{
             .clock = seams_.clock, .memory = *memory_, .disk = disk_, .id = options_.node, .address = options_.address},
@@ -121,6 +120,7 @@ class NodeBroker final : public Broker {
   const BrokerSeams seams_;
   std::shared_ptr<CallGate> gate_ = std::make_shared<CallGate>();
   std::shared_ptr<MemoryQuota> memory_;
+  std::shared_ptr<ReadQuota> reads_;
   DiskWatermarks disk_;
   const Partition::Node node_;
   CatalogCell catalog_;
@@ -332,16 +332,16 @@ FetchHandle NodeBroker::Fetch(FetchSpec spec, Callback<std::vector<FetchOutcome>
   Executor& at = first == routes.end() ? home() : first->partition->shard();
   std::lock_guard lock(fetches_mutex_);
   const uint64_t id = ++fetches_made_;
-  auto fetch =
-      std::make_shared<FetchOperation>(std::move(spec), std::move(routes), at, waiting_fetches_, std::move(pass),
-                                       [this, id, done = std::move(done)](std::vector<FetchOutcome> outcomes) mutable {
-                                         {
-                                           std::lock_guard inner(fetches_mutex_);
-                                           fetches_.erase(id);
-                                         }
-                                         CountIn(outcomes);
-                                         done(std::move(outcomes));
-                                       });
+  auto fetch = std::make_shared<FetchOperation>(
+      std::move(spec), std::move(routes), at, waiting_fetches_, reads_, std::move(pass),
+      [this, id, done = std::move(done)](std::vector<FetchOutcome> outcomes) mutable {
+        {
+          std::lock_guard inner(fetches_mutex_);
+          fetches_.erase(id);
+        }
+        CountIn(outcomes);
+        done(std::move(outcomes));
+      });
   fetches_[id] = fetch;
   fetch->Start();
   // Stop may have looked for waiting fetches just before this one was noted.
@@ -487,6 +487,11 @@ void NodeBroker::Stats(Callback<BrokerStats> done) {
   stats.inflight_bytes = memory_->used();
   stats.inflight_bytes_max = memory_->bytes_max();
   stats.waiting_fetches = waiting_fetches_->load(std::memory_order_relaxed);
+  const ReadQuotaStats reads = reads_->stats();
+  stats.read_bytes = reads.bytes;
+  stats.read_bytes_max = reads.bytes_max;
+  stats.reads_waiting = reads.waiting;
+  stats.reads_called_in = reads.called_in;
   stats.disk_free_bytes = disk_.free_bytes();
   stats.disk_refusing_writes = disk_.refusing();
   for (size_t i = 0; i < errors_.size(); ++i) {

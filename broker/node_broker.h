@@ -32,6 +32,7 @@ struct BrokerOptions {
   TopicSettings topic_defaults;
 
   int64_t inflight_bytes_max = int64_t{128} << 20;    ///< Of produce items not answered yet.
+  int64_t read_bytes_max = int64_t{64} << 20;         ///< Of answers to readers that are not written yet.
   int64_t disk_free_low_bytes = int64_t{256} << 20;   ///< Fewer free: appends are refused ...
   int64_t disk_free_high_bytes = int64_t{512} << 20;  ///< ... until there are as many.
   absl::Duration disk_check_every = absl::Seconds(1);

@@ -74,6 +74,7 @@ void ReadLimits(const ConfigNode& limits, NodeConfig* config) {
   config->streams_max = static_cast<int32_t>(limits.Int("streams", config->streams_max, {1, 1'000'000}));
   config->message_bytes_max = limits.Size("message_bytes", config->message_bytes_max, {64 << 10, 256 * kMiB});
   config->inflight_bytes_max = limits.Size("inflight_bytes", config->inflight_bytes_max, {kMiB, kTiB});
+  config->read_bytes_max = limits.Size("read_bytes", config->read_bytes_max, {kMiB, kTiB});
   if (config->inflight_bytes_max < config->message_bytes_max) {
     limits.AddError("inflight_bytes", Cat("is less than message_bytes, ", config->message_bytes_max,
                                           ": the largest message could never be taken"));

@@ -43,6 +43,7 @@ struct NodeConfig {
   int32_t streams_max = 10'000;
   int64_t message_bytes_max = int64_t{16} << 20;   ///< Of one gRPC message.
   int64_t inflight_bytes_max = int64_t{64} << 20;  ///< Of appends that are not answered yet.
+  int64_t read_bytes_max = int64_t{64} << 20;      ///< Of answers to readers that are not written yet.
 
   absl::Duration raft_election_timeout = absl::Seconds(1);
   absl::Duration raft_heartbeat = absl::Milliseconds(100);

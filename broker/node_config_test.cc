@@ -38,7 +38,7 @@ TEST_CASE("a configuration says what it sets, with units, and --set goes over th
       "listen: {grpc: '[::1]:0', http: localhost:8080}\n"
       "advertise: {grpc: broker.example:7400}\n"
       "storage: {segment_bytes: 16MiB, disk_low_watermark: 1GiB}\n"
-      "limits: {inflight_bytes: 32MiB}\n"
+      "limits: {inflight_bytes: 32MiB, read_bytes: 8MiB}\n"
       "defaults: {partitions: 4, retention_ms: 2d, durability: quorum}\n"
       "log: {level: debug, format: json}\n",
       {"defaults.partitions=8", "log.level=warn"});
@@ -50,6 +50,7 @@ TEST_CASE("a configuration says what it sets, with units, and --set goes over th
   CHECK(config->advertise_grpc == "broker.example:7400");
   CHECK(config->topic_defaults.segment_bytes == 16 << 20);
   CHECK(config->disk_high_watermark == int64_t{2} << 30);
+  CHECK(config->read_bytes_max == 8 << 20);
   CHECK(config->default_partitions == 8);
   CHECK(config->topic_defaults.retention_age == absl::Hours(48));
   CHECK(config->log_level == LogLevel::kWarn);

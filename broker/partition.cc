@@ -1,5 +1,6 @@
 #include "broker/partition.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "broker/error.h"
@@ -22,6 +23,7 @@ Partition::Partition(const Node& node, ReplicaId replica, std::string topic, Top
       topic_(std::move(topic)),
       shard_(shard),
       settings_(settings),
+      batch_bytes_max_(settings.message_bytes_max),
       log_(std::move(log)) {}
 
 Error Partition::Fail(Reason reason, std::string message) const {
@@ -235,6 +237,8 @@ void Partition::DeleteRecords(Offset before, Callback<DeleteRecordsOutcome> done
 
 void Partition::ApplySettings(const TopicSettings& settings) {
   settings_ = settings;
+  // Batches of an earlier, larger bound are still there.
+  batch_bytes_max_ = std::max(batch_bytes_max_.load(), settings.message_bytes_max);
   if (log_ != nullptr && !stopping_) log_->Configure(LogSettingsOf(settings));
 }
 

@@ -7,6 +7,7 @@
 // is destroyed on the shard by Stop; what is left may be destroyed anywhere.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -63,6 +64,9 @@ class Partition : public std::enable_shared_from_this<Partition> {
   const ReplicaId& replica() const { return replica_; }
   const std::string& topic() const { return topic_; }
   Executor& shard() const { return shard_; }
+  /// The largest batch that can be expected here; any thread. Before the process started the setting may have been
+  /// larger.
+  int64_t batch_bytes_max() const { return batch_bytes_max_.load(std::memory_order_relaxed); }
 
   void Append(PartitionAppend append);
 
@@ -103,6 +107,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   Executor& shard_;
 
   TopicSettings settings_;
+  std::atomic<int64_t> batch_bytes_max_;
   std::unique_ptr<PartitionLog> log_;  // null once stopped
   bool stopping_ = false;
   Reason stop_reason_ = Reason::kNotAvailable;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "broker/limits.h"
+
 namespace sluice::broker {
 
 const NodeSession::Route* NodeSession::Find(const CatalogCell& catalog, const std::string& topic,

@@ -12,9 +12,6 @@
 
 namespace sluice::broker {
 
-/// A session that names more partitions than this gets kQuota for the rest: its memory is bounded.
-inline constexpr size_t kSessionLanesMax = 10'000;
-
 /// Threads: the one that calls Produce; only SessionLane::broken is the shard's.
 class NodeSession final : public ProduceSession {
  public:

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "broker/read_quota.h"
 #include "common/check.h"
 
 namespace sluice::broker::rpc {
@@ -13,24 +14,29 @@ namespace {
 // Text below this is copied into a slice of its own; larger pieces are shared.
 constexpr size_t kShareFrom = 256;
 
-grpc::Slice ToSlice(const Bytes& piece) {
+struct Held {
+  Bytes bytes;
+  std::shared_ptr<ReadHold> memory;
+};
+
+grpc::Slice ToSlice(const Bytes& piece, const std::shared_ptr<ReadHold>& memory) {
   if (piece.size() < kShareFrom) return grpc::Slice(piece.data(), piece.size());
-  auto* held = new Bytes(piece);
+  auto* held = new Held{piece, memory};
   return grpc::Slice(
-      const_cast<char*>(held->data()), held->size(), [](void* user) { delete static_cast<Bytes*>(user); }, held);
+      const_cast<char*>(piece.data()), piece.size(), [](void* user) { delete static_cast<Held*>(user); }, held);
 }
 
 }  // namespace
 
-grpc::ByteBuffer ToByteBuffer(const std::vector<Piece>& pieces) {
+grpc::ByteBuffer ToByteBuffer(const std::vector<Piece>& pieces, const std::shared_ptr<ReadHold>& memory) {
   std::vector<grpc::Slice> slices;
   slices.reserve(pieces.size());
-  for (const Piece& piece : pieces) slices.push_back(ToSlice(piece));
+  for (const Piece& piece : pieces) slices.push_back(ToSlice(piece, memory));
   return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
 grpc::ByteBuffer ToByteBuffer(std::string text) {
-  const grpc::Slice slice = ToSlice(Bytes::Adopt(std::move(text)));
+  const grpc::Slice slice = ToSlice(Bytes::Adopt(std::move(text)), nullptr);
   return grpc::ByteBuffer(&slice, 1);
 }
 

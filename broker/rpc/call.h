@@ -87,6 +87,8 @@ class Call : public std::enable_shared_from_this<Call> {
   void Reply(grpc::ByteBuffer message);
   /// Finish with the error's code and message, and its detail in the trailing metadata.
   void Fail(const Error& error);
+  /// Ends the call at once, as if the client had: what is queued is dropped.
+  void Cancel() { context_.TryCancel(); }
   /// Runs the handler's OnDrain on the call's thread, unless the call is over by then.
   void Drain();
 
@@ -160,8 +162,8 @@ class CallQueue {
   std::atomic<int64_t> open_{0};
 };
 
-/// A message of pieces that gRPC sends without copying them; each is let go once sent.
-grpc::ByteBuffer ToByteBuffer(const std::vector<Piece>& pieces);
+/// A message of pieces that gRPC sends without copying them; each is let go once sent, and `memory` with the last.
+grpc::ByteBuffer ToByteBuffer(const std::vector<Piece>& pieces, const std::shared_ptr<ReadHold>& memory = nullptr);
 grpc::ByteBuffer ToByteBuffer(std::string text);
 
 }  // namespace sluice::broker::rpc

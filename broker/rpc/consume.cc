@@ -13,8 +13,6 @@
 namespace sluice::broker::rpc {
 namespace {
 
-constexpr size_t kAssignedMax = 10'000;
-constexpr size_t kAnswersQueuedMax = 2;
 // A fetch that waits at the end of the log is renewed this often.
 constexpr absl::Duration kWait = absl::Minutes(1);
 constexpr int64_t kCreditMax = int64_t{1} << 60;
@@ -159,7 +157,7 @@ void ConsumeHandler::OnFetched(const std::vector<uint64_t>& generations, std::ve
     }
     if (!send.empty()) {
       ++queued_;
-      call_->Write(ToByteBuffer(EncodeFetchResponse(0, send)));
+      call_->Write(FetchAnswer(services_, call_, 0, std::move(send)));
     }
   }
   FetchMore();

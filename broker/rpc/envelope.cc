@@ -94,8 +94,8 @@ absl::StatusOr<ProduceEnvelope> ParseProduceRequest(std::span<const std::string_
     WireTag tag;
     if (!in.ReadTag(&tag)) return Malformed("a field's tag cannot be read");
     if (tag.field == v1::ProduceRequest::kItemsFieldNumber && tag.type == WireType::kLength) {
-      if (envelope.items.size() == kProduceItemsMax) {
-        return absl::InvalidArgumentError(Cat("more than ", kProduceItemsMax, " items in one request"));
+      if (envelope.items.size() == kItemsMax) {
+        return absl::InvalidArgumentError(Cat("more than ", kItemsMax, " items in one request"));
       }
       size_t length = 0;
       if (!in.ReadLength(&length)) return Malformed("an item is cut short");

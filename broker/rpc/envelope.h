@@ -14,16 +14,12 @@
 
 #include "absl/status/statusor.h"
 #include "broker/api.h"
+#include "broker/limits.h"
 #include "common/bytes.h"
 #include "common/types.h"
 #include "sluice/v1/log.pb.h"
 
 namespace sluice::broker::rpc {
-
-/// Items of one produce request, and records of one that sends them structured. An item takes two bytes on the wire and
-/// a hundred in memory: without a bound, a small message could ask for much.
-inline constexpr size_t kProduceItemsMax = 10'000;
-inline constexpr size_t kStructuredRecordsMax = 65'536;
 
 struct ProduceEnvelopeItem {
   std::string topic;

@@ -119,7 +119,7 @@ TEST_CASE("Every truncation of a produce request is refused or is a shorter requ
 
 TEST_CASE("A request of more items or records than the bound is refused before it takes memory") {
   v1::ProduceRequest items;
-  for (size_t i = 0; i <= kProduceItemsMax; ++i) items.add_items();
+  for (size_t i = 0; i <= kItemsMax; ++i) items.add_items();
   std::string bytes = items.SerializeAsString();
   std::string_view slice = bytes;
   CHECK(ParseProduceRequest({&slice, 1}).status().message().find("items") != absl::string_view::npos);

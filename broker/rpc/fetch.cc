@@ -8,8 +8,7 @@
 namespace sluice::broker::rpc {
 namespace {
 
-constexpr size_t kItemsMax = 10'000;
-constexpr absl::Duration kWaitMax = absl::Minutes(5);
+constexpr absl::Duration kMemoryWaitMin = absl::Seconds(2);
 
 class FetchHandler final : public Handler, public std::enable_shared_from_this<FetchHandler> {
  public:
@@ -53,7 +52,7 @@ void FetchHandler::Begin(v1::FetchRequest request) {
     spec.items.push_back(FromProto(item));
     asked.push_back(spec.items.back().offset);
   }
-  spec.wait_max = std::clamp(absl::Milliseconds(request.max_wait_ms()), absl::ZeroDuration(), kWaitMax);
+  spec.wait_max = std::clamp(absl::Milliseconds(request.max_wait_ms()), absl::ZeroDuration(), kFetchWaitMax);
   if (draining_) spec.wait_max = absl::ZeroDuration();
   // An answer behind the deadline is of no use: stop before, by a share that leaves a busy machine time to deliver it.
   const absl::Duration left = call_->deadline() - services_.clock.Wall();
@@ -62,11 +61,15 @@ void FetchHandler::Begin(v1::FetchRequest request) {
   spec.bytes_min = std::max(request.min_bytes(), 1);
   spec.bytes_max =
       request.max_bytes() > 0 ? std::min<int64_t>(request.max_bytes(), kFetchBytesMax) : kFetchBytesDefault;
+  // A client that would not wait for records still waits a moment for memory, rather than ask again and again.
+  spec.memory_wait_max = std::min(std::max(spec.wait_max, kMemoryWaitMin), std::max(left - margin, kMemoryWaitMin));
+  const int64_t bytes_max = spec.bytes_max;
   fetch_ = services_.broker.Fetch(
-      std::move(spec), [call = call_, correlation_id = request.correlation_id(), structured = request.structured(),
-                        asked = std::move(asked)](std::vector<FetchOutcome> outcomes) {
-        call->Reply(structured ? Serialize(DecodeOutcomes(correlation_id, asked, outcomes))
-                               : ToByteBuffer(EncodeFetchResponse(correlation_id, outcomes)));
+      std::move(spec),
+      [&services = services_, call = call_, correlation_id = request.correlation_id(),
+       structured = request.structured(), asked = std::move(asked), bytes_max](std::vector<FetchOutcome> outcomes) {
+        call->Reply(structured ? StructuredAnswer(services, call, correlation_id, asked, std::move(outcomes), bytes_max)
+                               : FetchAnswer(services, call, correlation_id, std::move(outcomes)));
       });
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "broker/api.h"
+#include "broker/limits.h"
 #include "broker/rpc/budget.h"
 #include "broker/rpc/call.h"
 #include "broker/rpc/latency.h"
@@ -20,15 +21,10 @@ namespace sluice::broker::rpc {
 struct Services {
   Broker& broker;
   const Clock& clock;
-  MemoryBudget& budget;               ///< Of requests that are not answered and answers that have not left.
+  MemoryBudget& budget;               ///< Of produce requests that are not answered.
   LatencyHistogram& produce_latency;  ///< From a request's arrival to its answer.
+  absl::Duration read_stall_max;      ///< How long an answer may wait for its client once others want its memory.
 };
-
-/// A request of anything but produce may not be larger: its repeated fields take far more memory than wire.
-inline constexpr size_t kSmallRequestBytesMax = 1 << 20;
-/// What one fetch or one message of a consume stream may carry, unless a single batch is larger.
-inline constexpr int64_t kFetchBytesMax = 32 << 20;
-inline constexpr int64_t kFetchBytesDefault = 1 << 20;
 
 /// `stream`: Log.Produce; otherwise Log.Append, one request and its answer.
 std::shared_ptr<Handler> MakeProduceHandler(Services& services, std::shared_ptr<Call> call, bool stream);
@@ -49,9 +45,17 @@ bool ParseSmall(grpc::ByteBuffer* buffer, google::protobuf::MessageLite* message
 grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message);
 
 /// The FetchResponse of a structured fetch: records decoded, control batches and what lies before the offset asked for
-/// left out. INVALID_ARGUMENT never; DATA_LOSS and RESOURCE_EXHAUSTED become the item's error.
+/// left out. Ends behind the record that reaches `bytes_max`, in the middle of a batch too, but holds one record at
+/// least. A batch that cannot be decoded, or inflates to more than kDecompressedBytesMax, becomes its item's error.
 v1::FetchResponse DecodeOutcomes(uint64_t correlation_id, const std::vector<Offset>& asked,
-                                 const std::vector<FetchOutcome>& outcomes);
+                                 const std::vector<FetchOutcome>& outcomes, int64_t bytes_max);
+/// Both forms of a FetchResponse as a message whose memory is counted until gRPC lets go of it. Calls the memory in
+/// when the client does not take it. `asked` and `bytes_max` are the request's.
+grpc::ByteBuffer FetchAnswer(const Services& services, const std::shared_ptr<Call>& call, uint64_t correlation_id,
+                             std::vector<FetchOutcome> outcomes);
+grpc::ByteBuffer StructuredAnswer(const Services& services, const std::shared_ptr<Call>& call, uint64_t correlation_id,
+                                  const std::vector<Offset>& asked, std::vector<FetchOutcome> outcomes,
+                                  int64_t bytes_max);
 /// One batch of structured records; a record without a time gets `now_ms`.
 Result<record::PendingBatch> BuildBatch(const std::vector<v1::Record>& records, int64_t now_ms);
 

@@ -16,11 +16,6 @@
 namespace sluice::broker::rpc {
 namespace {
 
-// Requests of one stream that are not answered yet; a client that sends more is read no further for now.
-constexpr int kUnansweredMax = 4096;
-// Partitions of one stream that stand refused until a reset. More is no client but a flood.
-constexpr size_t kBrokenMax = 10'000;
-
 struct PartitionKey {
   std::string topic;
   int32_t partition;

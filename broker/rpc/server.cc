@@ -47,7 +47,9 @@ void SetChannelArguments(const ServerOptions& options, grpc::ServerBuilder* buil
 class ServerImpl final : public Server, public CallHost {
  public:
   ServerImpl(const ServerOptions& options, Broker& broker, const Clock& clock)
-      : options_(options), budget_(options.inflight_bytes_max), services_{broker, clock, budget_, produce_latency_} {}
+      : options_(options),
+        budget_(options.inflight_bytes_max),
+        services_{broker, clock, budget_, produce_latency_, options.read_stall_max} {}
   ~ServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Start() {

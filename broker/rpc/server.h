@@ -23,6 +23,8 @@ struct ServerOptions {
   int64_t message_bytes_max = 16 << 20;   ///< Of one request.
   int64_t inflight_bytes_max = 64 << 20;  ///< Of all requests that are not answered; reading stops there.
   int streams_max = 10'000;               ///< Calls under way, of all connections together.
+  /// A client that has not taken its answer after this long is cut off, but only when others wait for memory to read.
+  absl::Duration read_stall_max = absl::Seconds(30);
 };
 
 struct ServerStats {

@@ -1,38 +1,91 @@
 // Records as simple clients see them, to and from batches; and the small messages that every handler reads and writes.
 #include <grpcpp/impl/codegen/proto_utils.h>
 
+#include <algorithm>
 #include <utility>
 
+#include "broker/read_quota.h"
 #include "broker/rpc/handlers.h"
 #include "common/record/record.h"
+#include "common/text.h"
 
 namespace sluice::broker::rpc {
 namespace {
 
-// What one structured answer may decompress to; all of its records are in memory at once, and again as a message.
-constexpr size_t kDecompressedMax = size_t{64} << 20;
+// What a record takes beside its bytes, here and on the wire.
+constexpr int64_t kRecordOverhead = 48;
 
-// The records of one batch from `from` on.
-absl::Status AppendRecords(const record::Batch& batch, Offset from, v1::FetchResult* result) {
-  auto reader = record::RecordReader::Open(batch.view(), {.bytes_max = kDecompressedMax});
-  if (!reader.ok()) return reader.status();
-  record::Record record;
-  while (true) {
-    auto more = reader->Next(&record);
-    if (!more.ok()) return more.status();
-    if (!*more) return absl::OkStatus();
-    if (record.offset < from) continue;
-    v1::Record& out = *result->add_records();
-    if (record.key) out.set_key(record.key->data(), record.key->size());
-    if (record.value) out.set_value(record.value->data(), record.value->size());
-    for (const record::Header& header : record.headers) {
-      v1::RecordHeader& to = *out.add_headers();
-      to.set_key(std::string(header.key));
-      if (header.value) to.set_value(header.value->data(), header.value->size());
+// Decodes into one answer until it is large enough.
+class Decoder {
+ public:
+  explicit Decoder(int64_t bytes_max) : room_(bytes_max) {}
+
+  bool full() const { return room_ <= 0; }
+
+  // The records of one batch from `from` on; `next_offset` behind the last that was taken.
+  absl::Status Append(const record::Batch& batch, Offset from, v1::FetchResult* result) {
+    auto reader = record::RecordReader::Open(batch.view(), {.bytes_max = kDecompressedBytesMax});
+    if (!reader.ok()) return reader.status();
+    record::Record record;
+    while (!full()) {
+      auto more = reader->Next(&record);
+      if (!more.ok()) return more.status();
+      if (!*more) {
+        result->set_next_offset(batch.next_offset().value());
+        return absl::OkStatus();
+      }
+      if (record.offset < from) continue;
+      Take(record, result->add_records());
+      result->set_next_offset(record.offset.value() + 1);
     }
-    out.set_timestamp_ms(record.timestamp_ms);
-    out.set_offset(record.offset.value());
+    return absl::OkStatus();
   }
+
+ private:
+  void Take(const record::Record& record, v1::Record* out) {
+    room_ -= kRecordOverhead;
+    if (record.key) out->set_key(record.key->data(), Count(record.key->size()));
+    if (record.value) out->set_value(record.value->data(), Count(record.value->size()));
+    for (const record::Header& header : record.headers) {
+      v1::RecordHeader& to = *out->add_headers();
+      to.set_key(std::string(header.key));
+      room_ -= kRecordOverhead + static_cast<int64_t>(header.key.size());
+      if (header.value) to.set_value(header.value->data(), Count(header.value->size()));
+    }
+    out->set_timestamp_ms(record.timestamp_ms);
+    out->set_offset(record.offset.value());
+  }
+  size_t Count(size_t bytes) {
+    room_ -= static_cast<int64_t>(bytes);
+    return bytes;
+  }
+
+  int64_t room_;
+};
+
+Error DecodeError(const absl::Status& status, const FetchOutcome& outcome) {
+  Error error = MakeError(Reason::kCorruptBatch, std::string(Message(status)));
+  if (absl::IsResourceExhausted(status)) {
+    error.reason = Reason::kMessageTooLarge;
+    error.message += "; fetch batches rather than structured records";
+  }
+  error.topic = outcome.topic;
+  error.partition = outcome.partition;
+  return error;
+}
+
+// The one hold that all outcomes share.
+std::shared_ptr<ReadHold> MemoryOf(const std::vector<FetchOutcome>& outcomes) {
+  const auto found =
+      std::find_if(outcomes.begin(), outcomes.end(), [](const auto& one) { return one.memory != nullptr; });
+  return found == outcomes.end() ? nullptr : found->memory;
+}
+
+// From here on the memory is the client's to free, by reading.
+void CallInLater(const Services& services, const std::shared_ptr<Call>& call, ReadHold& memory) {
+  memory.CallIn(services.read_stall_max, [weak = std::weak_ptr(call)] {
+    if (const auto held_up = weak.lock()) held_up->Cancel();
+  });
 }
 
 }  // namespace
@@ -50,33 +103,56 @@ grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message) {
 }
 
 v1::FetchResponse DecodeOutcomes(uint64_t correlation_id, const std::vector<Offset>& asked,
-                                 const std::vector<FetchOutcome>& outcomes) {
+                                 const std::vector<FetchOutcome>& outcomes, int64_t bytes_max) {
   v1::FetchResponse response;
   response.set_correlation_id(correlation_id);
+  Decoder decoder(bytes_max);
   for (size_t i = 0; i < outcomes.size(); ++i) {
     const FetchOutcome& outcome = outcomes[i];
     v1::FetchResult& result = *response.add_results();
     result.set_topic(outcome.topic);
     result.set_partition(outcome.partition.value());
-    result.set_next_offset(outcome.next_offset.value());
+    result.set_next_offset(outcome.batches.empty() ? outcome.next_offset.value() : asked[i].value());
     result.set_high_watermark(outcome.high_watermark.value());
     result.set_log_start_offset(outcome.log_start.value());
     result.set_leader_epoch(outcome.leader_epoch.value());
     if (outcome.error) ToProto(*outcome.error, result.mutable_error());
     for (const record::Batch& batch : outcome.batches) {
-      if (batch.is_control()) continue;
-      const absl::Status status = AppendRecords(batch, asked[i], &result);
+      if (decoder.full()) break;
+      if (batch.is_control()) {
+        result.set_next_offset(batch.next_offset().value());
+        continue;
+      }
+      const absl::Status status = decoder.Append(batch, asked[i], &result);
       if (status.ok()) continue;
-      result.clear_records();
-      result.set_next_offset(asked[i].value());
-      Error error = MakeError(Reason::kCorruptBatch, std::string(status.message()));
-      error.topic = outcome.topic;
-      error.partition = outcome.partition;
-      ToProto(error, result.mutable_error());
+      // What came before the batch stays; an answer that holds nothing else tells the error.
+      if (result.records_size() == 0) ToProto(DecodeError(status, outcome), result.mutable_error());
       break;
     }
   }
   return response;
+}
+
+grpc::ByteBuffer FetchAnswer(const Services& services, const std::shared_ptr<Call>& call, uint64_t correlation_id,
+                             std::vector<FetchOutcome> outcomes) {
+  const std::shared_ptr<ReadHold> memory = MemoryOf(outcomes);
+  if (memory != nullptr) CallInLater(services, call, *memory);
+  return ToByteBuffer(EncodeFetchResponse(correlation_id, outcomes), memory);
+}
+
+grpc::ByteBuffer StructuredAnswer(const Services& services, const std::shared_ptr<Call>& call, uint64_t correlation_id,
+                                  const std::vector<Offset>& asked, std::vector<FetchOutcome> outcomes,
+                                  int64_t bytes_max) {
+  const std::shared_ptr<ReadHold> memory = MemoryOf(outcomes);
+  if (memory != nullptr) bytes_max = std::max(kStructuredBytesMin, std::min(bytes_max, memory->Room()));
+  const v1::FetchResponse response = DecodeOutcomes(correlation_id, asked, outcomes, bytes_max);
+  outcomes.clear();
+  std::string text = response.SerializeAsString();
+  if (memory != nullptr) {
+    memory->Resize(static_cast<int64_t>(text.size()));
+    CallInLater(services, call, *memory);
+  }
+  return ToByteBuffer({Bytes::Adopt(std::move(text))}, memory);
 }
 
 Result<record::PendingBatch> BuildBatch(const std::vector<v1::Record>& records, int64_t now_ms) {

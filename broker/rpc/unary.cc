@@ -10,8 +10,6 @@
 namespace sluice::broker::rpc {
 namespace {
 
-constexpr int kItemsMax = 10'000;
-
 // `Begin` asks the broker; what it is given as `call` takes the answer.
 template <class Request>
 class UnaryHandler final : public Handler {
@@ -147,7 +145,7 @@ void DescribeCluster(Services& services, v1::DescribeClusterRequest, std::shared
 }
 
 void ListOffsets(Services& services, v1::ListOffsetsRequest request, std::shared_ptr<Call> call) {
-  if (request.items_size() > kItemsMax) {
+  if (static_cast<size_t>(request.items_size()) > kItemsMax) {
     return call->Fail(MakeError(Reason::kInvalidArgument, "items: more than 10000"));
   }
   std::vector<ListOffsetsItem> items;
@@ -176,7 +174,7 @@ void ListOffsets(Services& services, v1::ListOffsetsRequest request, std::shared
 }
 
 void DeleteRecords(Services& services, v1::DeleteRecordsRequest request, std::shared_ptr<Call> call) {
-  if (request.items_size() > kItemsMax) {
+  if (static_cast<size_t>(request.items_size()) > kItemsMax) {
     return call->Fail(MakeError(Reason::kInvalidArgument, "items: more than 10000"));
   }
   std::vector<DeleteRecordsItem> items;
