@@ -86,6 +86,33 @@ TEST_CASE_METHOD(ClientFixture, "A call to a cluster that cannot be reached name
   CHECK_THAT(std::string(status.message()), Catch::Contains(FakeBroker::kAddress));
 }
 
+TEST_CASE("A client that is gone opens no channel, whatever was still looking for a broker") {
+  ThreadExecutor executor;
+  FakeBroker broker{executor};
+  ClientOptions options;
+  options.brokers = {"first:1", "second:1"};
+  auto client = Create(options, {&executor, &executor, &broker}).value();
+  auto producer = client->NewProducer();
+  absl::Status result;
+  RunOn(executor, [&] {
+    broker.reachable = false;
+    RecordToSend record;
+    record.topic = "t";
+    record.value = "v";
+    REQUIRE(producer->Send(record, [&](const absl::StatusOr<RecordResult>& given) { result = given.status(); }).ok());
+    // Between the first attempt to connect and its failure, which is two tasks away.
+    executor.Post([&] {
+      executor.Post([&] {
+        producer = nullptr;
+        client = nullptr;
+      });
+    });
+  });
+  for (int i = 0; i < 5; ++i) RunOn(executor, [] {});
+  CHECK(absl::IsCancelled(result));
+  CHECK(broker.channels_opened == 1);
+}
+
 TEST_CASE("Over gRPC a port where nobody listens is UNAVAILABLE, quickly and with the address") {
   ClientOptions options;
   options.brokers = {"127.0.0.1:1"};

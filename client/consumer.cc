@@ -125,8 +125,8 @@ bool ConsumerCore::WaitForData(std::unique_lock<std::mutex>& lock, absl::Duratio
 }
 
 // The next partition with data, after the one served last; null when there is none. An error goes out once its turn
-// comes.
-absl::StatusOr<ConsumerCore::Partition*> ConsumerCore::NextReady() {
+// comes, unless the caller already has records that it would lose.
+absl::StatusOr<ConsumerCore::Partition*> ConsumerCore::NextReady(bool with_errors) {
   if (partitions_.empty()) return nullptr;
   auto at = last_served_.has_value() ? partitions_.upper_bound(*last_served_) : partitions_.begin();
   for (size_t i = 0; i < partitions_.size(); ++i, ++at) {
@@ -134,6 +134,7 @@ absl::StatusOr<ConsumerCore::Partition*> ConsumerCore::NextReady() {
     Partition& partition = at->second;
     if (!HasSomething(partition)) continue;
     if (!partition.fetched.empty()) return &partition;
+    if (!with_errors) continue;
     absl::Status error = std::exchange(partition.error, absl::OkStatus());
     partition.failing_since.reset();
     SchedulePump();
@@ -181,7 +182,7 @@ absl::StatusOr<std::vector<ConsumedRecord>> ConsumerCore::Poll(absl::Duration ti
   if (!WaitForData(lock, timeout)) return out;
   // A damaged batch fails the poll that reaches it, after what came before it was handed out.
   while (out.size() < records_max) {
-    absl::StatusOr<Partition*> partition = NextReady();
+    absl::StatusOr<Partition*> partition = NextReady(/*with_errors=*/out.empty());
     if (!partition.ok()) return partition.status();
     if (*partition == nullptr) break;
     last_served_ = (*partition)->source;
@@ -192,11 +193,6 @@ absl::StatusOr<std::vector<ConsumedRecord>> ConsumerCore::Poll(absl::Duration ti
       break;
     }
     if (out.size() == before && !(*partition)->fetched.empty()) break;
-    if (!out.empty() && std::none_of(partitions_.begin(), partitions_.end(), [](const auto& entry) {
-          return !entry.second.paused && !entry.second.fetched.empty();
-        })) {
-      break;  // an error, if there is one, waits for the next poll
-    }
   }
   SchedulePump();
   return out;
@@ -207,7 +203,7 @@ absl::StatusOr<std::vector<ConsumedBatch>> ConsumerCore::PollBatches(absl::Durat
   retained_.clear();
   std::vector<ConsumedBatch> out;
   if (!WaitForData(lock, timeout)) return out;
-  absl::StatusOr<Partition*> next = NextReady();
+  absl::StatusOr<Partition*> next = NextReady(/*with_errors=*/true);
   if (!next.ok()) return next.status();
   if (*next != nullptr) {
     Partition& partition = **next;

@@ -77,7 +77,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void Drop(Partition& partition);
   bool WaitForData(std::unique_lock<std::mutex>& lock, absl::Duration timeout);
   bool HasSomething(const Partition& partition) const;
-  absl::StatusOr<Partition*> NextReady();
+  absl::StatusOr<Partition*> NextReady(bool with_errors);
   absl::Status TakeRecords(Partition& partition, size_t records_max, std::vector<ConsumedRecord>& out);
   static absl::Status Located(const Partition& partition, const absl::Status& status);
 

@@ -146,6 +146,35 @@ TEST_CASE_METHOD(ConsumerFixture, "An offset out of range is an error that a see
   CHECK(Read(1) == Strings{"1=a"});
 }
 
+TEST_CASE_METHOD(ConsumerFixture, "One partition's error takes no record away from the others") {
+  Topic("three", 3);
+  const TopicPartition first{"three", PartitionId(0)}, middle{"three", PartitionId(1)}, last{"three", PartitionId(2)};
+  Append(first, {"a"});
+  Append(last, {"b"});
+  Make();
+  consumer->Assign(first, Offset(0));
+  consumer->Assign(middle, Offset(99));
+  consumer->Assign(last, Offset(0));
+  // One answer has all three.
+  for (int i = 0; i < 500 && !consumer->HighWatermark(last).has_value(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  Strings values;
+  int errors = 0;
+  for (int i = 0; i < 10 && (values.size() < 2 || errors == 0); ++i) {
+    auto polled = consumer->Poll(absl::Seconds(1));
+    if (!polled.ok()) {
+      CHECK(absl::IsOutOfRange(polled.status()));
+      ++errors;
+      continue;
+    }
+    for (const ConsumedRecord& each : *polled) values.emplace_back(*each.record.value);
+  }
+  std::sort(values.begin(), values.end());
+  CHECK(values == Strings{"a", "b"});
+  CHECK(errors > 0);
+}
+
 TEST_CASE_METHOD(ConsumerFixture, "A batch with a flipped byte is DATA_LOSS, never a record") {
   Append(p0, {"abc"});
   On([&] { broker.tamper = [](std::string* batches) { batches->back() ^= 1; }; });

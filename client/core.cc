@@ -61,6 +61,7 @@ Channel& Core::ChannelTo(const std::string& address) {
 }
 
 void Core::CloseChannels() {
+  closed_ = std::make_unique<ClosedChannel>(executor());
   channels_.clear();
 }
 
@@ -70,10 +71,10 @@ void Core::CallAny(std::string_view method, Bytes request, absl::Duration timeou
   attempt->request = std::move(request);
   attempt->deadline = clock().Monotonic() + timeout;
   attempt->done = std::move(done);
-  TryNext(std::move(attempt));
+  TryNext(attempt);
 }
 
-void Core::TryNext(std::shared_ptr<Attempt> attempt) {
+void Core::TryNext(const std::shared_ptr<Attempt>& attempt) {
   const absl::Duration left = attempt->deadline - clock().Monotonic();
   if (attempt->tried == options_.brokers.size() || left <= absl::ZeroDuration()) {
     return attempt->done(
@@ -93,7 +94,7 @@ void Core::TryNext(std::shared_ptr<Attempt> attempt) {
                              });
 }
 
-void Core::Ask(std::shared_ptr<Attempt> attempt, const std::string& address) {
+void Core::Ask(const std::shared_ptr<Attempt>& attempt, const std::string& address) {
   const absl::Duration left = attempt->deadline - clock().Monotonic();
   ChannelTo(address).Call(attempt->method, attempt->request, left, [this, attempt](absl::StatusOr<Bytes> answer) {
     if (!answer.ok() && !attempt->redirected) {

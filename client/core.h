@@ -48,14 +48,14 @@ class Core {
 
  private:
   struct Attempt;
-  void TryNext(std::shared_ptr<Attempt> attempt);
-  void Ask(std::shared_ptr<Attempt> attempt, const std::string& address);
+  void TryNext(const std::shared_ptr<Attempt>& attempt);
+  void Ask(const std::shared_ptr<Attempt>& attempt, const std::string& address);
 
   const ClientOptions options_;
   const ClientSeams seams_;
   std::map<std::string, std::unique_ptr<Channel>> channels_;
   std::unique_ptr<Channel> closed_;  // what there is instead once the channels are closed
-  size_t preferred_ = 0;  // of options_.brokers
+  size_t preferred_ = 0;             // of options_.brokers
   std::map<std::string, std::shared_ptr<const TopicRoutes>> routes_;
   std::map<std::string, std::vector<RoutesDone>> asking_;
 };

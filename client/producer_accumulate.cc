@@ -154,7 +154,7 @@ void ProducerCore::Seal(Partition& partition) {
   if (topic.sticky % topic.partitions.size() == static_cast<uint32_t>(partition.id)) ++topic.sticky;
 }
 
-void ProducerCore::PlaceWaiting(Topic& topic, std::vector<std::pair<Producer::Callback, absl::Status>>& refused) {
+void ProducerCore::PlaceWaiting(Topic& topic, std::vector<Refused>& refused) {
   std::deque<WaitingRecord> waiting = std::move(topic.waiting);
   topic.waiting.clear();
   for (WaitingRecord& each : waiting) {
@@ -164,10 +164,7 @@ void ProducerCore::PlaceWaiting(Topic& topic, std::vector<std::pair<Producer::Ca
     }
     RecordToSend record{topic.name, each.partition, each.key, each.value, headers, each.timestamp_ms};
     absl::Status placed = Place(topic, record, each.timestamp_ms, each.memory, each.deadline, each.done);
-    if (placed.ok()) continue;
-    memory_used_ -= each.memory;
-    --outstanding_;
-    refused.emplace_back(std::move(each.done), std::move(placed));
+    if (!placed.ok()) refused.push_back({std::move(each.done), std::move(placed), each.memory});
   }
 }
 
@@ -189,10 +186,14 @@ void ProducerCore::Spare(std::unique_ptr<record::BatchBuilder> builder) {
   spare_builders_.push_back(std::move(builder));
 }
 
-void ProducerCore::Give(Results results) {
-  if (results.empty()) return;
+void ProducerCore::Give(Results results, std::vector<Refused> refused) {
+  if (results.empty() && refused.empty()) return;
   size_t memory = 0;
-  int64_t records = 0;
+  auto records = static_cast<int64_t>(refused.size());
+  for (Refused& each : refused) {
+    memory += each.memory;
+    each.done(each.status);
+  }
   for (Result& result : results) {
     memory += result.batch->memory;
     records += static_cast<int64_t>(result.batch->records.size());

@@ -59,9 +59,10 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
     bool broken = false;      // something of it failed: send nothing until in_flight is empty
     bool reset_next = false;  // the next item lifts the broker's refusal
     absl::Duration not_before;
-    int failures = 0;     // in a row; for the back-off
-    std::string sent_to;  // where in_flight went
-    bool listed = false;  // in pending_
+    int failures = 0;      // in a row; for the back-off
+    absl::Status refusal;  // why the broker did not take the last batch; OK once it took one or the stream broke
+    std::string sent_to;   // where in_flight went
+    bool listed = false;   // in pending_
   };
   struct WaitingRecord {  // its topic's partitions are not known yet
     std::optional<PartitionId> partition;
@@ -100,6 +101,11 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
     bool log_append_time = false;
   };
   using Results = std::vector<Result>;
+  struct Refused {  // a waiting record that got into no batch
+    Producer::Callback done;
+    absl::Status status;
+    size_t memory;
+  };
 
   // producer_accumulate.cc
   absl::Status WaitForMemory(std::unique_lock<std::mutex>& lock, size_t bytes);
@@ -107,11 +113,12 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
                      absl::Duration deadline, Producer::Callback& done);
   absl::StatusOr<Partition*> Choose(Topic& topic, const RecordToSend& record);
   void Seal(Partition& partition);
-  void PlaceWaiting(Topic& topic, std::vector<std::pair<Producer::Callback, absl::Status>>& refused);
+  void PlaceWaiting(Topic& topic, std::vector<Refused>& refused);
   Topic& TopicNamed(std::string_view name);
   void List(Partition& partition);
   void SchedulePump();
-  void Give(Results results);
+  // A record counts until its callback has run, so that Flush waits for that too.
+  void Give(Results results, std::vector<Refused> refused = {});
   void Spare(std::unique_ptr<record::BatchBuilder> builder);
 
   // producer_send.cc: all on the executor

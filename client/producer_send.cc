@@ -237,6 +237,7 @@ void ProducerCore::OnAnswer(Broker& broker, const Bytes& message) {
           continue;
         }
         partition.failures = 0;
+        partition.refusal = absl::OkStatus();
         results.push_back(
             {std::move(batch),
              RecordResult{PartitionId(partition.id), Offset(result.base_offset()), result.log_append_time_ms()},
@@ -265,7 +266,7 @@ void ProducerCore::Fail(Partition& partition, BatchPtr batch, const absl::Status
     return;
   }
   if (detail->reason != Reason::kSequenceBroken) {
-    partition.topic->last_error = error;
+    partition.refusal = error;
     if (detail->reason == Reason::kNotLeader || detail->reason == Reason::kNotAvailable) {
       partition.topic->routes = nullptr;
       core_->ForgetTopic(partition.topic->name);
@@ -294,6 +295,7 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
         partition->in_flight.pop_front();
         if (!partition->broken) partition->not_before = now + Backoff(++partition->failures);
         partition->broken = true;
+        partition->refusal = absl::OkStatus();
         List(*partition);
         partition->topic->routes = nullptr;
         core_->ForgetTopic(partition->topic->name);
@@ -323,7 +325,7 @@ void ProducerCore::Ask(Topic& topic) {
 }
 
 void ProducerCore::OnRoutes(Topic& topic, absl::StatusOr<std::shared_ptr<const TopicRoutes>> routes) {
-  std::vector<std::pair<Producer::Callback, absl::Status>> refused;
+  std::vector<Refused> refused;
   Results results;
   {
     std::unique_lock lock(mutex_);
@@ -332,6 +334,7 @@ void ProducerCore::OnRoutes(Topic& topic, absl::StatusOr<std::shared_ptr<const T
     const std::optional<ErrorDetail> detail = GetErrorDetail(routes.status());
     if (routes.ok()) {
       topic.routes = *routes;
+      topic.last_error = absl::OkStatus();
       while (topic.partitions.size() < topic.routes->leaders.size()) {
         auto partition = std::make_unique<Partition>();
         partition->topic = &topic;
@@ -342,9 +345,7 @@ void ProducerCore::OnRoutes(Topic& topic, absl::StatusOr<std::shared_ptr<const T
     } else if (detail.has_value() && !detail->retriable) {
       // The cluster's own word that it cannot be, such as an unknown topic.
       for (WaitingRecord& waiting : std::exchange(topic.waiting, {})) {
-        memory_used_ -= waiting.memory;
-        --outstanding_;
-        refused.emplace_back(std::move(waiting.done), routes.status());
+        refused.push_back({std::move(waiting.done), routes.status(), waiting.memory});
       }
       for (auto& partition : topic.partitions) {
         if (partition->open != nullptr) partition->ready.push_back(std::move(partition->open));
@@ -362,13 +363,9 @@ void ProducerCore::OnRoutes(Topic& topic, absl::StatusOr<std::shared_ptr<const T
         if (!self->closed_ && topic.routes == nullptr && self->outstanding_ > 0) self->Ask(topic);
       });
     }
-    memory_freed_.notify_all();
     if (topic.routes != nullptr) SchedulePump();
   }
-  for (auto& [done, status] : refused) done(status);
-  Give(std::move(results));
-  std::lock_guard lock(mutex_);
-  if (outstanding_ == 0) all_done_.notify_all();
+  Give(std::move(results), std::move(refused));
 }
 
 void ProducerCore::StartTicking() {
@@ -380,12 +377,17 @@ void ProducerCore::StartTicking() {
 
 absl::Status ProducerCore::NotWritten(const Partition& partition) const {
   const Topic& topic = *partition.topic;
-  std::string why = Cat("no broker took it within ", absl::FormatDuration(options_.delivery_timeout));
+  std::string why = Cat("the record for ", topic.name, "/", partition.id, " was not written: no broker took it within ",
+                        absl::FormatDuration(options_.delivery_timeout));
+  if (!partition.refusal.ok()) why += Cat("; ", partition.refusal.message());
   if (!topic.last_error.ok()) why += Cat("; ", topic.last_error.message());
   for (const auto& [address, broker] : brokers_) {
-    if (!broker.last_error.ok()) why += Cat("; ", broker.last_error.message());
+    if (broker.stream == nullptr && !broker.last_error.ok()) why += Cat("; ", broker.last_error.message());
   }
-  return absl::UnavailableError(Cat("the record for ", topic.name, "/", partition.id, " was not written: ", why));
+  std::optional<ErrorDetail> refusal = GetErrorDetail(partition.refusal);
+  if (!refusal.has_value()) return absl::UnavailableError(why);
+  refusal->message = std::move(why);
+  return MakeError(*refusal);
 }
 
 void ProducerCore::ExpirePartition(Partition& partition, absl::Duration now, Results& results,
@@ -406,7 +408,7 @@ void ProducerCore::ExpirePartition(Partition& partition, absl::Duration now, Res
 void ProducerCore::Tick() {
   Results results;
   std::vector<std::string> overdue;
-  std::vector<std::pair<Producer::Callback, absl::Status>> late;
+  std::vector<Refused> late;
   {
     std::unique_lock lock(mutex_);
     ticking_ = false;
@@ -417,20 +419,17 @@ void ProducerCore::Tick() {
       while (!topic->waiting.empty() && topic->waiting.front().deadline <= now) {
         WaitingRecord waiting = std::move(topic->waiting.front());
         topic->waiting.pop_front();
-        memory_used_ -= waiting.memory;
-        --outstanding_;
-        late.emplace_back(
-            std::move(waiting.done),
-            absl::UnavailableError(
-                Cat("the record for ", name, " was not written: the topic's leaders could not be learned within ",
-                    absl::FormatDuration(options_.delivery_timeout), "; ", topic->last_error.message())));
+        late.push_back(
+            {std::move(waiting.done),
+             absl::UnavailableError(
+                 Cat("the record for ", name, " was not written: the topic's leaders could not be learned within ",
+                     absl::FormatDuration(options_.delivery_timeout), "; ", topic->last_error.message())),
+             waiting.memory});
       }
     }
-    if (!late.empty()) memory_freed_.notify_all();
     StartTicking();
   }
-  for (auto& [done, status] : late) done(status);
-  Give(std::move(results));
+  Give(std::move(results), std::move(late));
   for (const std::string& address : overdue) {
     // The broker may still write what it has: all of it is unknown, and the stream ends, so that no late answer and no
     // batch behind the overdue one can confuse the order.
@@ -441,13 +440,11 @@ void ProducerCore::Tick() {
                 Cat("broker ", address, " did not answer within ", absl::FormatDuration(options_.delivery_timeout))),
             0);
   }
-  std::lock_guard lock(mutex_);
-  if (outstanding_ == 0) all_done_.notify_all();
 }
 
 void ProducerCore::Close() {
   Results results;
-  std::vector<Producer::Callback> waiting;
+  std::vector<Refused> waiting;
   {
     std::unique_lock lock(mutex_);
     closed_ = true;
@@ -465,18 +462,13 @@ void ProducerCore::Close() {
         partition->in_flight.clear();
       }
       for (WaitingRecord& each : std::exchange(topic->waiting, {})) {
-        memory_used_ -= each.memory;
-        --outstanding_;
-        waiting.push_back(std::move(each.done));
+        waiting.push_back({std::move(each.done), not_written, each.memory});
       }
     }
     for (auto& [address, broker] : brokers_) broker.stream = nullptr;
     memory_freed_.notify_all();
   }
-  for (Producer::Callback& done : waiting) {
-    done(absl::CancelledError("the record was not written: the producer was closed"));
-  }
-  Give(std::move(results));
+  Give(std::move(results), std::move(waiting));
 }
 
 }  // namespace sluice::client

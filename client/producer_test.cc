@@ -243,6 +243,54 @@ TEST_CASE_METHOD(ProducerFixture, "An unknown topic is NOT_FOUND at once") {
   CHECK(HasReason(ResultOf("a").status(), Reason::kUnknownTopic));
 }
 
+TEST_CASE_METHOD(ProducerFixture, "Flush returns once the last result was given, not while it is being given") {
+  Make();
+  std::promise<void> giving;
+  std::atomic<bool> given = false;
+  RecordToSend record;
+  record.topic = "nowhere";
+  record.value = "v";
+  REQUIRE(producer
+              ->Send(record,
+                     [&](const absl::StatusOr<RecordResult>&) {
+                       giving.set_value();
+                       std::this_thread::sleep_for(std::chrono::milliseconds(100));
+                       given = true;
+                     })
+              .ok());
+  giving.get_future().wait();
+  Flush();
+  CHECK(given);
+}
+
+TEST_CASE_METHOD(ProducerFixture, "What a broker refused until the time was over says why, with the refusal's code") {
+  ProducerOptions options;
+  options.delivery_timeout = absl::Milliseconds(200);
+  Make(options);
+  On([&] { broker.refuse = [](const TopicPartition&) { return Detail(Reason::kDiskFull, true); }; });
+  REQUIRE(Send("a").ok());
+  Flush();
+  const absl::Status status = ResultOf("a").status();
+  CHECK(absl::IsResourceExhausted(status));
+  CHECK(HasReason(status, Reason::kDiskFull));
+  for (const char* words : {"t/0", "was not written", "as the test wants"}) {
+    CHECK_THAT(std::string(status.message()), Catch::Contains(words));
+  }
+  // An old refusal is not the reason of a later failure.
+  On([&] { broker.refuse = nullptr; });
+  REQUIRE(Send("b").ok());
+  Flush();
+  REQUIRE(ResultOf("b").ok());
+  On([&] {
+    broker.reachable = false;
+    broker.BreakStreams(absl::UnavailableError("connection reset"));
+  });
+  REQUIRE(Send("c").ok());
+  Flush();
+  CHECK(absl::IsUnavailable(ResultOf("c").status()));
+  CHECK_THAT(std::string(ResultOf("c").status().message()), !Catch::Contains("as the test wants"));
+}
+
 TEST_CASE_METHOD(ProducerFixture, "A partition that the topic does not have is refused") {
   Make();
   REQUIRE(Send("a", std::nullopt, 3).ok());

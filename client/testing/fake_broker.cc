@@ -121,6 +121,7 @@ absl::StatusOr<record::Batch> Place(std::string_view bytes, Offset at) {
 }  // namespace
 
 std::unique_ptr<Channel> FakeBroker::Open(const std::string& address) {
+  ++channels_opened;
   return std::make_unique<FakeChannel>(this, address);
 }
 

@@ -54,6 +54,7 @@ class FakeBroker : public ChannelFactory {
   std::function<void(std::string* batches)> tamper;
 
   // What happened.
+  int channels_opened = 0;
   int streams_opened = 0;
   int requests = 0;
   int items = 0;
