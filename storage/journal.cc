@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <deque>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +37,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   void Submit(Entry entry) override;
   absl::Status Admit() const override;
   std::vector<ReplicaId> OldestFilePins() const override;
+  std::vector<JournalFileInfo> FilesHolding(const ReplicaId& replica) const override;
   void OnPressure(std::function<void()> callback) override { pressure_ = std::move(callback); }
   void Stop(absl::AnyInvocable<void()> done) override;
   JournalStats stats() const override;
@@ -224,6 +226,19 @@ absl::Status JournalImpl::Admit() const {
 std::vector<ReplicaId> JournalImpl::OldestFilePins() const {
   const std::lock_guard<std::mutex> lock(pins_mutex_);
   return oldest_pinned_ == 0 ? std::vector<ReplicaId>() : pins_.HoldersOf(oldest_pinned_);
+}
+
+std::vector<JournalFileInfo> JournalImpl::FilesHolding(const ReplicaId& replica) const {
+  std::set<uint64_t> sequences;
+  {
+    const std::lock_guard<std::mutex> lock(pins_mutex_);
+    for (const JournalPin& pin : pins_.Of(replica)) sequences.insert(pin.file);
+  }
+  std::vector<JournalFileInfo> files;
+  for (const uint64_t sequence : sequences) {
+    files.push_back({.sequence = sequence, .path = JournalFilePath(options_.dir, sequence)});
+  }
+  return files;
 }
 
 JournalStats JournalImpl::stats() const {

@@ -11,7 +11,7 @@
 //  - after a failed write or sync nothing is ever answered OK again by this object, and that file is never synced
 //  again:
 //    all entries, queued and to come, get the error, and Options::on_fatal is called once so that the process stops.
-// Threads: Submit, Admit, OldestFilePins and stats from any; everything else happens on the io executor.
+// Threads: Submit, Admit, OldestFilePins, FilesHolding and stats from any; everything else happens on the io executor.
 #pragma once
 
 #include <cstddef>
@@ -69,6 +69,13 @@ class ReplayVisitor {
   virtual absl::Status OnAppend(const AppendRecord& append) = 0;
 };
 
+struct JournalFileInfo {
+  uint64_t sequence = 0;
+  std::string path;
+  int64_t bytes = 0;
+  bool superseded = false;  // nothing in it counts; may be recycled out of turn
+};
+
 struct JournalStats {
   uint64_t entries = 0;
   uint64_t records = 0;
@@ -118,6 +125,9 @@ class Journal {
   /// Replicas that have bytes in the oldest file which are in no segment file yet; in order. Empty when nothing holds
   /// it. They let go by a CheckpointRecord, or by re-submitting those appends unchanged (position and bytes).
   virtual std::vector<ReplicaId> OldestFilePins() const = 0;
+  /// The files that hold bytes of the replica which are in no segment file yet, in order. They stay while it holds
+  /// them.
+  virtual std::vector<JournalFileInfo> FilesHolding(const ReplicaId& replica) const = 0;
   /// Called on the io executor, after a rotation, while more than half of total_bytes_max is pinned. Set it once,
   /// before the first Submit.
   virtual void OnPressure(std::function<void()> callback) = 0;

@@ -391,4 +391,22 @@ absl::Status ReadSurvivors(FileSystem& fs, const ReplayedJournal& journal,
   return absl::OkStatus();
 }
 
+absl::Status ReadAppends(FileSystem& fs, const JournalFileInfo& file, const ReplicaId& replica, SegmentId segment,
+                         const std::function<absl::Status(const AppendRecord&)>& visit) {
+  SLUICE_ASSIGN_OR_RETURN(const Bytes data, LoadFile(fs, file.path));
+  FileScan scan;
+  scan.info = file;
+  std::string why;
+  const auto each = [&](const Frame& frame, int64_t) -> absl::Status {
+    for (const AnyJournalRecord& any : frame.records) {
+      const auto* record = std::get_if<JournalRecord>(&any);
+      const auto* append = record == nullptr ? nullptr : std::get_if<AppendRecord>(record);
+      if (append == nullptr || append->replica != replica || append->segment != segment) continue;
+      SLUICE_RETURN_IF_ERROR(visit(*append));
+    }
+    return absl::OkStatus();
+  };
+  return WalkFrames(data, scan, &why, each).status();
+}
+
 }  // namespace sluice::storage

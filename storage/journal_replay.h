@@ -22,13 +22,6 @@ namespace sluice::storage {
 /// "<sequence, 20 digits>.journal" in `dir`.
 std::string JournalFilePath(const std::string& dir, uint64_t sequence);
 
-struct JournalFileInfo {
-  uint64_t sequence = 0;
-  std::string path;
-  int64_t bytes = 0;
-  bool superseded = false;  // nothing in it counts; may be recycled out of turn
-};
-
 /// An append that is still needed, and where its bytes stand.
 struct Survivor {
   AppendRecord append;  // without bytes
@@ -60,5 +53,11 @@ absl::StatusOr<ReplayedJournal> ReplayJournal(FileSystem& fs, const std::string&
 absl::Status ReadSurvivors(FileSystem& fs, const ReplayedJournal& journal,
                            const std::function<bool(const Survivor&)>& wanted,
                            const std::function<absl::Status(const AppendRecord&)>& visit);
+
+/// Passes on every append to `segment` that stands in one file, in the order journaled, up to where its valid frames
+/// end. For a file that is in use: what is synced when this is called is passed on. Appends that a later record of the
+/// journal took back are passed on as well.
+absl::Status ReadAppends(FileSystem& fs, const JournalFileInfo& file, const ReplicaId& replica, SegmentId segment,
+                         const std::function<absl::Status(const AppendRecord&)>& visit);
 
 }  // namespace sluice::storage

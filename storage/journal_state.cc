@@ -42,6 +42,11 @@ const SegmentState* ReplicaState::Find(SegmentId id) const {
   return at == segments.end() ? nullptr : &*at;
 }
 
+int64_t ReplicaState::SyncedBytes(const SegmentState& segment) const {
+  if (segment.id < checkpoint.segment) return segment.end_position;
+  return segment.id == checkpoint.segment ? std::min(checkpoint.position, segment.end_position) : 0;
+}
+
 const ReplicaState* JournalState::Find(const ReplicaId& id) const {
   auto at = replicas_.find(id);
   return at == replicas_.end() ? nullptr : &at->second;

@@ -150,6 +150,8 @@ struct ReplicaState {
 
   /// The segment of that id, or null.
   const SegmentState* Find(SegmentId id) const;
+  /// How many of the segment's bytes the checkpoint vouches for: they are synced in its file.
+  int64_t SyncedBytes(const SegmentState& segment) const;
   bool operator==(const ReplicaState&) const = default;
 };
 

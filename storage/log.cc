@@ -27,9 +27,7 @@ Log::Log(LogEnvironment environment, Executor& home, ReplicaId replica, std::str
     known->path = SegmentPath(dir_, segment.id);
     known->index_path = IndexPath(dir_, segment.id);
     known->accepted = known->flushed = segment.end_position;
-    known->synced = segment.id < state.checkpoint.segment    ? segment.end_position
-                    : segment.id == state.checkpoint.segment ? state.checkpoint.position
-                                                             : 0;
+    known->synced = state.SyncedBytes(segment);
     known->closed_at = segment.end_position;
     known->finished = true;
     segments_.emplace(segment.id, std::move(known));
@@ -59,11 +57,14 @@ void Log::Submit(JournalRecord record, Done durable) {
 
 void Log::Submit(Journal::Entry entry, Done durable) {
   ++under_way_;
+  ++submitted_;
   entry.done = [self = shared_from_this(), durable = std::move(durable)](absl::Status status) mutable {
     Executor& home = self->home_;
     home.Post([self = std::move(self), durable = std::move(durable), status = std::move(status)]() mutable {
+      --self->submitted_;
       if (!status.ok()) self->Fail(status, "the journal failed");
       durable(std::move(status));
+      if (!self->doubtful_.empty()) self->Pump();
       self->EndOne();
     });
   };
@@ -100,6 +101,7 @@ absl::Status Log::CheckOpen() const {
 
 absl::Status Log::Admit(int64_t bytes, Urgency urgency) const {
   SLUICE_RETURN_IF_ERROR(CheckOpen());
+  if (!doubtful_.empty()) return heal_error_;
   if (urgency == Urgency::kEssential) return absl::OkStatus();
   if (env_.shared->disk_full) {
     return absl::ResourceExhaustedError("the disk is full: free space is below storage.disk_low_watermark");

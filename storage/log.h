@@ -11,9 +11,10 @@
 // Threads: every method is called on, and every callback runs on, the home executor (the partition's shard), unless it
 // says otherwise; callbacks never inside the call. File work runs on the environment's blocking executors.
 // Errors: ResourceExhausted (disk, journal or memory full: nothing was appended), FailedPrecondition (does not fit the
-// log), Unavailable (stopped), DataLoss (a file is damaged; names file and byte), and after a failed segment sync or a
-// failed journal write every append is refused with a message that tells what failed: what was acknowledged is in the
-// journal, and a restart writes the segment anew from there.
+// log), Unavailable (stopped), DataLoss (a file is damaged; names file and byte). After a failed segment sync appends
+// are Unavailable, with a message that tells why, until the segment has been written anew from the journal; it is tried
+// again and again, at most once a minute. After a failed journal write every append is refused for good: the process
+// stops.
 #pragma once
 
 #include <atomic>
@@ -78,6 +79,8 @@ struct SegmentInfo {
   int64_t max_timestamp_ms = 0;
   bool active = false;  ///< Further appends may go here.
 };
+
+class SegmentRewrite;
 
 class Log : public std::enable_shared_from_this<Log> {
  public:
@@ -174,6 +177,7 @@ class Log : public std::enable_shared_from_this<Log> {
     bool created = false;                ///< `file` is there.
     bool dir_synced = false;             ///< The file's name survives a power loss.
     absl::Duration opened_at;            ///< Monotonic.
+    int rewrites = 0;                    ///< Times that the file was written anew after a failed sync.
     /// Used only by the segment task under way.
     std::unique_ptr<SegmentFile> file;
   };
@@ -218,15 +222,26 @@ class Log : public std::enable_shared_from_this<Log> {
   bool PumpWrite();
   bool PumpCheckpoint();
   bool SyncNext();
+  void OnFolderSyncFailed(const absl::Status& status);
   bool WriteIndexNext();
   /// Runs `work` on the segment executor, then `then` here, then Pump.
   void RunTask(absl::AnyInvocable<absl::Status()> work, Done then);
   void OnWriteFailed(absl::Status status);
+  /// Pumps again at that time.
+  void PumpAt(absl::Duration when);
   void CountTail();
   void EvictTail(int64_t cache_bytes_max);
   void SubmitCheckpoint();
   void AnswerCheckpoints(const absl::Status& status);
   bool WriteWanted() const;
+
+  // log_heal.cc
+  void OnSyncFailed(const SegmentPtr& segment, const absl::Status& status);
+  void SetHealError(const absl::Status& status);
+  bool IsDoubtful(const SegmentPtr& segment) const;
+  bool PumpHeal();
+  void OnHealFailed(const absl::Status& status);
+  void OnInstalled(const SegmentPtr& segment, const SegmentState& target, const absl::Status& status);
 
   // log_read.cc
   void ReadFile(Offset offset, Offset limit, int64_t bytes_max,
@@ -275,11 +290,19 @@ class Log : public std::enable_shared_from_this<Log> {
   std::deque<SegmentPtr> to_index_;
   std::deque<SegmentPtr> indexes_loaded_;  ///< Of closed segments, oldest first; bounded.
 
+  std::deque<SegmentPtr> doubtful_;  ///< Their sync failed; to be written anew, nothing else is written meanwhile.
+  absl::Status heal_error_;          ///< What appends are told while there is any.
+  absl::Duration heal_retry_at_;
+  int heal_failures_ = 0;                 ///< In a row.
+  std::shared_ptr<SegmentRewrite> heal_;  ///< Of the first of doubtful_; null: to be begun.
+  bool heal_written_ = false;             ///< It is whole and synced, and may be put in place.
+
   bool holding_ = false;  ///< A truncation looks for its place; changes wait in held_.
   std::deque<absl::AnyInvocable<void()>> held_;
 
   absl::Status failure_;
   bool stopped_ = false;
+  int64_t submitted_ = 0;  ///< Journal entries that are not answered yet.
   int64_t under_way_ = 0;  ///< Journal entries, segment tasks, cold reads.
   std::vector<Done> stop_done_;
 };

@@ -64,9 +64,14 @@ void Log::FindTruncation(TruncateRecord record, const SegmentState& keep, Done d
         SLUICE_ASSIGN_OR_RETURN(SegmentSummary kept, SummarizeSegment(*file, view, position));
         return Found{position, kept};
       },
-      [this, record = std::move(record), done = std::move(done)](absl::StatusOr<Found> found) mutable {
+      [this, record = std::move(record), segment = Runtime(keep.id), rewrites = Runtime(keep.id)->rewrites,
+       done = std::move(done)](absl::StatusOr<Found> found) mutable {
         holding_ = false;
-        if (found.ok()) {
+        if (!found.ok() && segment->rewrites != rewrites) {
+          Truncate(record.next_offset, std::move(done));  // it has been written anew meanwhile
+        } else if (!found.ok() && IsDoubtful(segment)) {
+          done(heal_error_);
+        } else if (found.ok()) {
           record.position = found->position;
           record.crc32c = found->kept.crc32c;
           record.max_timestamp_ms = found->kept.max_timestamp_ms;

@@ -80,10 +80,16 @@ void Log::ReadFile(Offset offset, Offset limit, int64_t bytes_max,
     return result;
   };
   RunCold<Result>(std::move(work), [this, offset, limit, bytes_max, segment, generation = generation_,
+                                    rewrites = segment->rewrites,
                                     done = std::move(done)](absl::StatusOr<Result> result) mutable {
     if (Runtime(segment->id) != segment || generation != generation_) {
       // A truncation or deletion took the file away meanwhile: ask again what there is now.
       return Read(offset, limit, bytes_max, std::move(done));
+    }
+    if (!result.ok() && segment->rewrites != rewrites) return Read(offset, limit, bytes_max, std::move(done));
+    if (!result.ok() && IsDoubtful(segment)) {
+      // Perhaps what the failed sync has lost; the journal has it, and soon the file does again.
+      return done(absl::UnavailableError(absl::StrCat(heal_error_.message(), "; so now ", result.status().message())));
     }
     if (!result.ok()) {
       if (absl::IsNotFound(result.status())) {

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "storage/segment.h"
+#include "storage/segment_rewrite.h"
 
 namespace sluice::storage {
 namespace {
@@ -84,7 +86,9 @@ absl::Status Recovery::CheckFolder(const ReplicaId& replica, const std::string& 
   if (dropping) SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs_, absl::StrCat(dir, "/", kDroppingMarker)));
   for (const std::string& name : names) {
     const std::optional<SegmentId> id = ParseSegmentFileName(name);
-    if (!id || known->Find(*id) != nullptr) continue;
+    const bool listed = id.has_value() && known->Find(*id) != nullptr;
+    // A segment that was being written anew is not in place yet: the old one counts.
+    if (listed || (!id && !absl::EndsWith(name, kRewriteEnding))) continue;
     SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs_, absl::StrCat(dir, "/", name)));
     ++files_removed_;
   }
@@ -94,10 +98,10 @@ absl::Status Recovery::CheckFolder(const ReplicaId& replica, const std::string& 
 absl::Status Recovery::CheckReplica(const ReplicaId& replica, const ReplicaState& known) {
   const std::string dir = absl::StrCat(topics_dir_, "/", replica.ToString());
   for (const SegmentState& segment : known.segments) {
-    Rewrite entry{.path = SegmentPath(dir, segment.id), .end_position = segment.end_position, .pending = {}};
-    entry.done = segment.id < known.checkpoint.segment    ? segment.end_position
-                 : segment.id == known.checkpoint.segment ? std::min(known.checkpoint.position, segment.end_position)
-                                                          : 0;
+    Rewrite entry{.path = SegmentPath(dir, segment.id),
+                  .end_position = segment.end_position,
+                  .done = known.SyncedBytes(segment),
+                  .pending = {}};
     auto file = fs_.Open(entry.path, {});
     if (file.ok()) {
       SLUICE_ASSIGN_OR_RETURN(entry.file_bytes, (*file)->Size());

@@ -2,7 +2,7 @@
 
 #include <catch2/catch.hpp>
 
-#include "tests/sim/storage_node.h"
+#include "tests/sim/log_store_writer.h"
 
 namespace sluice::storage {
 namespace {
@@ -10,70 +10,6 @@ namespace {
 using simulation::MakeBatch;
 using simulation::SimFileSystem;
 using simulation::StorageNode;
-
-const ReplicaId kReplica = StorageNode::Replica();
-
-/// A node with one replica whose log is written batch by batch.
-struct Writer {
-  explicit Writer(uint64_t seed = 1) : node(seed) {}
-
-  void Start() {
-    const absl::Status opened = node.Open();
-    INFO(opened.ToString());
-    REQUIRE(opened.ok());
-    REQUIRE(node.Create(kReplica).ok());
-    log = node.Attach(kReplica);
-    epoch = log->last_epoch() + 1;
-  }
-  void Restart() {
-    log.reset();
-    node.Crash();
-    Start();
-  }
-  absl::Status Reopen() {
-    log.reset();
-    node.Crash();
-    return node.Open();
-  }
-  absl::Status Append(size_t bytes = 100) {
-    record::Batch batch = MakeBatch("v" + std::to_string(made++), 1, bytes).Assign(log->log_end(), epoch);
-    const absl::Status status = node.Do([&](auto done) { log->Append({batch}, std::move(done)); });
-    if (status.ok()) written.push_back(std::move(batch));
-    return status;
-  }
-  void Fill(int batches, size_t bytes = 100) {
-    for (int i = 0; i < batches; ++i) REQUIRE(Append(bytes).ok());
-  }
-  absl::Status Checkpoint() {
-    return node.Do([&](auto done) { node.store->CheckpointAll(std::move(done)); });
-  }
-  void RequireAllThere() {
-    auto found = node.ReadAll(*log);
-    INFO(found.status().ToString());
-    REQUIRE(found.ok());
-    REQUIRE(found->size() == written.size());
-    for (size_t i = 0; i < written.size(); ++i) REQUIRE((*found)[i].bytes() == written[i].bytes());
-  }
-  std::vector<std::string> SegmentFiles(const std::string& ending = ".log") {
-    std::vector<std::string> files;
-    auto names = node.fs.List(log_dir());
-    REQUIRE(names.ok());
-    for (const std::string& name : *names) {
-      if (name.ends_with(ending)) files.push_back(log_dir() + "/" + name);
-    }
-    return files;
-  }
-  static std::string log_dir() { return "data/topics/" + kReplica.ToString(); }
-  bool Holds(const absl::Status& status, const std::string& text) {
-    return std::string(status.message()).find(text) != std::string::npos;
-  }
-
-  StorageNode node;
-  std::shared_ptr<Log> log;
-  LeaderEpoch epoch;
-  int made = 0;
-  std::vector<record::Batch> written;
-};
 
 TEST_CASE("a second store on the same folder is refused") {
   Writer w;
@@ -305,25 +241,6 @@ TEST_CASE("a segment write that fails is made again and loses nothing") {
   REQUIRE(w.Checkpoint().ok());
   w.Restart();
   w.RequireAllThere();
-}
-
-TEST_CASE("a segment sync that fails ends appends with a clear error, and a restart brings everything back") {
-  Writer w;
-  w.Start();
-  w.Fill(10, 1000);
-  w.log->FlushSoon();
-  w.node.scheduler.RunFor(absl::Seconds(1));
-  w.node.fs.FailCall(SimFileSystem::Call::kSync, 5);  // behind those of the folders
-  CHECK_FALSE(w.Checkpoint().ok());
-  REQUIRE(w.node.fs.counts().sync_errors == 1);
-  const absl::Status refused = w.Append();
-  CHECK(absl::IsUnavailable(refused));
-  CHECK(w.Holds(refused, "synced"));
-  w.RequireAllThere();
-  REQUIRE(w.node.fatal.ok());
-  w.Restart();
-  w.RequireAllThere();
-  w.Fill(3);
 }
 
 TEST_CASE("a full disk refuses appends, serves reads, and takes appends again when there is room") {

@@ -42,24 +42,25 @@ void Log::RunTask(absl::AnyInvocable<absl::Status()> work, Done then) {
 
 void Log::Pump() {
   if (task_running_ || stopped_) return;
-  if (PumpRemoval()) return;
+  if (PumpRemoval() || PumpHeal()) return;
   if (!write_error_.ok() && env_.clock->Monotonic() < retry_at_) {
     // Nothing more to do until then; a checkpoint that waits is answered with the error.
     AnswerCheckpoints(write_error_);
-    if (!retry_timer_ && !stopped_) {
-      retry_timer_ = true;
-      home_.PostAfter(retry_at_ - env_.clock->Monotonic(), [weak = weak_from_this()] {
-        if (auto self = weak.lock()) {
-          self->retry_timer_ = false;
-          self->Pump();
-        }
-      });
-    }
-    return;
+    return PumpAt(retry_at_);
   }
   write_error_ = absl::OkStatus();  // tried again from here; a failure sets it again
   if (PumpFinish() || PumpCheckpoint()) return;
   PumpWrite();
+}
+
+void Log::PumpAt(absl::Duration when) {
+  if (std::exchange(retry_timer_, true)) return;  // it pumps before, and then asks again
+  home_.PostAfter(when - env_.clock->Monotonic(), [weak = weak_from_this()] {
+    if (auto self = weak.lock()) {
+      self->retry_timer_ = false;
+      self->Pump();
+    }
+  });
 }
 
 void Log::OnWriteFailed(absl::Status status) {
@@ -174,6 +175,8 @@ void Log::CountTail() {
 }
 
 void Log::EvictTail(int64_t cache_bytes_max) {
+  // What a doubtful file holds is better read from memory as long as it is there.
+  if (!doubtful_.empty()) return;
   while (tail_flushed_ > 0 && env_.shared->cache_bytes > cache_bytes_max) PopTail();
 }
 
@@ -271,7 +274,7 @@ bool Log::SyncNext() {
           return absl::OkStatus();
         },
         [this](absl::Status status) {
-          if (!status.ok()) return Fail(status, "a folder cannot be synced");
+          if (!status.ok()) return OnFolderSyncFailed(status);
           dirs_synced_ = true;
         });
     return true;
@@ -279,7 +282,7 @@ bool Log::SyncNext() {
   if (!segment->dir_synced) {
     RunTask([fs = env_.fs, dir = dir_] { return fs->SyncDir(dir); },
             [this, segment](absl::Status status) {
-              if (!status.ok()) return Fail(status, "a folder cannot be synced");
+              if (!status.ok()) return OnFolderSyncFailed(status);
               segment->dir_synced = true;
             });
     return true;
@@ -293,12 +296,19 @@ bool Log::SyncNext() {
         return file->Sync();
       },
       [this, segment, goal](absl::Status status) {
-        if (!status.ok()) return Fail(status, "a segment cannot be synced");
+        if (Runtime(segment->id) != segment) return;  // it has gone meanwhile
+        if (!status.ok()) return OnSyncFailed(segment, status);
         segment->synced = std::min(goal, segment->closed_at.value_or(goal));
         if (segment->finished && segment->synced == *segment->closed_at) segment->file.reset();
         to_index_.push_back(segment);
       });
   return true;
+}
+
+void Log::OnFolderSyncFailed(const absl::Status& status) {
+  // Names are journaled by the file systems that this runs on: one that could not commit them takes no more of them, so
+  // that a later success speaks the truth, other than with a file's pages.
+  AnswerCheckpoints(status);
 }
 
 bool Log::WriteIndexNext() {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace sluice::simulation {
@@ -94,6 +95,13 @@ class SimFile final : public File {
     if (fs_.failures_[SimFileSystem::Call::kSync].erase(call) > 0) {
       ++fs_.counts_.sync_errors;
       fs_.SettleFile(*node_);
+      return IoError(path_, "fdatasync");
+    }
+    if (fs_.failing_syncs_ > 0 && absl::EndsWith(path_, fs_.failing_syncs_of_)) {
+      --fs_.failing_syncs_;
+      ++fs_.counts_.sync_errors;
+      fs_.SettleFile(*node_);
+      if (fs_.failing_syncs_drop_) node_->seen = node_->durable;
       return IoError(path_, "fdatasync");
     }
     bool happens = true;
@@ -346,6 +354,13 @@ absl::StatusOr<int64_t> SimFileSystem::FreeBytes(const std::string&) {
 void SimFileSystem::FailCall(Call call, uint64_t nth) {
   const std::lock_guard<std::mutex> lock(mutex_);
   failures_[call].insert(calls_[call] + nth);
+}
+
+void SimFileSystem::FailSyncsOf(const std::string& ending, uint64_t count, bool drops) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  failing_syncs_of_ = ending;
+  failing_syncs_ = count;
+  failing_syncs_drop_ = drops;
 }
 
 void SimFileSystem::FlipBitOfRead(uint64_t nth) {

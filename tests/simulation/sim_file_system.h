@@ -61,6 +61,9 @@ class SimFileSystem final : public FileSystem {
   // Faults.
   /// The `nth` call of that kind from now on, counted from 1, fails with EIO.
   void FailCall(Call call, uint64_t nth);
+  /// The next `count` syncs of files whose path ends with `ending` fail with EIO. With `drops`, what such a sync loses
+  /// is gone at once also for readers, as with kernels that drop the pages.
+  void FailSyncsOf(const std::string& ending, uint64_t count, bool drops = false);
   /// One bit of what the `nth` read from now on returns is wrong; the file itself is not changed.
   void FlipBitOfRead(uint64_t nth);
   /// Writes beyond this many bytes in all files fail; negative: no bound.
@@ -125,6 +128,9 @@ class SimFileSystem final : public FileSystem {
   int64_t capacity_ = -1;
   std::map<Call, uint64_t> calls_;
   std::map<Call, std::set<uint64_t>> failures_;  // by number of the call
+  std::string failing_syncs_of_;
+  uint64_t failing_syncs_ = 0;
+  bool failing_syncs_drop_ = false;
   std::set<uint64_t> flips_;
   SimFaultCounts counts_;
 };
