@@ -42,6 +42,10 @@ constexpr int kExitDone = 0;
 constexpr int kExitFailed = 1;
 constexpr int kExitWrong = 2;  // usage or configuration
 
+// Descriptors: of a connection, and of all the rest.
+constexpr int64_t kFilesPerConnection = 2;
+constexpr int64_t kFilesOther = 1024;
+
 constexpr absl::Duration kDrainMax = absl::Seconds(10);
 // Journal files: enough of them that recycling goes on, large enough that a rotation is rare.
 constexpr int64_t kJournalFileBytesMax = int64_t{32} << 20;
@@ -240,7 +244,9 @@ absl::Status Node::Start() {
   options.threads = static_cast<int>(shards_.size());
   options.message_bytes_max = config_.message_bytes_max;
   options.inflight_bytes_max = config_.inflight_bytes_max;
+  options.connections_max = config_.connections_max;
   options.streams_max = config_.streams_max;
+  options.log = log_;
   SLUICE_ASSIGN_OR_RETURN(server_, rpc::Server::Start(options, *broker_, clock_));
   ready_ = true;
   log_.Info("serving", {{"version", SLUICE_VERSION},
@@ -281,6 +287,11 @@ int Run(const NodeConfig& config, runtime::TerminationSignals& signals) {
     return kExitWrong;
   }
   const Logger log({.level = *level, .format = config.log_format, .write = {}, .now = {}});
+  if (const int64_t files = runtime::RaiseFileLimit();
+      files < kFilesPerConnection * config.connections_max + kFilesOther) {
+    log.Warn("the limit of open files is low for limits.connections; beyond it, connections are refused",
+             {{"open_files_max", files}, {"connections_max", config.connections_max}});
+  }
   Node node(config, log);
   const absl::Status status = node.Start();
   if (!status.ok()) {

@@ -76,6 +76,9 @@ void AddLatency(const rpc::LatencySnapshot& latency, Page* page) {
 }
 
 void AddRpc(const rpc::ServerStats& rpc, Page* page) {
+  page->Gauge("sluice_broker_rpc_connections", "Client connections.", static_cast<double>(rpc.connections));
+  page->Counter("sluice_broker_rpc_connections_refused_total", "Over the bound, or for want of file descriptors.",
+                static_cast<double>(rpc.connections_refused));
   page->Counter("sluice_broker_rpc_calls_total", "Calls begun.", static_cast<double>(rpc.calls_started));
   page->Counter("sluice_broker_rpc_calls_refused_total", "Calls refused: too many, or shutting down.",
                 static_cast<double>(rpc.calls_refused));

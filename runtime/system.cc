@@ -4,10 +4,14 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <limits>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "common/check.h"
@@ -41,6 +45,15 @@ void TuneMalloc() {
   mallopt(M_TRIM_THRESHOLD, 1024 * kMiB);
   mallopt(M_MMAP_THRESHOLD, 32 * kMiB);
   mallopt(M_TOP_PAD, 32 * kMiB);
+}
+
+int64_t RaiseFileLimit() {
+  rlimit limit{};
+  SLUICE_CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+  constexpr rlim_t kMost = std::numeric_limits<int64_t>::max();
+  return static_cast<int64_t>(std::min(limit.rlim_cur, kMost));
 }
 
 namespace {

@@ -30,6 +30,9 @@ class SystemRandom final : public Random {
 /// CPU of a produce stream (docs/performance.md). Call first in main, before any thread starts.
 void TuneMalloc();
 
+/// Raises the process's limit of open files to what it may have, and answers it. Many systems begin at 1,024.
+int64_t RaiseFileLimit();
+
 /// Blocks SIGTERM and SIGINT in this thread and all started later, so that one thread waits for them as it likes, and
 /// ignores SIGPIPE. Make one in main before any thread starts.
 class TerminationSignals {

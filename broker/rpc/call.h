@@ -92,6 +92,7 @@ class Call : public std::enable_shared_from_this<Call> {
   /// Runs the handler's OnDrain on the call's thread, unless the call is over by then.
   void Drain();
 
+  std::string peer() const { return context_.peer(); }
   /// When the client stops waiting; infinite future when it set none.
   absl::Time deadline() const { return absl::FromChrono(context_.deadline()); }
 

@@ -14,6 +14,8 @@
 #include "broker/rpc/call.h"
 #include "broker/rpc/latency.h"
 #include "common/executor.h"
+#include "common/log.h"
+#include "common/log_limit.h"
 
 namespace sluice::broker::rpc {
 
@@ -23,7 +25,9 @@ struct Services {
   const Clock& clock;
   MemoryBudget& budget;               ///< Of produce requests that are not answered.
   LatencyHistogram& produce_latency;  ///< From a request's arrival to its answer.
-  absl::Duration read_stall_max;      ///< How long an answer may wait for its client once others want its memory.
+  const Logger& log;
+  LogLimit& slow_readers_logged;
+  absl::Duration read_stall_max;  ///< How long an answer may wait for its client once others want its memory.
 };
 
 /// `stream`: Log.Produce; otherwise Log.Append, one request and its answer.

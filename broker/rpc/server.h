@@ -1,8 +1,9 @@
 // The gRPC server: the public API on the network. The only thing of this folder that others see; nothing of gRPC shows.
 //
 // Always holds: one completion queue and one thread for each of `threads`; a request waits in memory only as long as
-// the broker needs to answer it, and while requests hold more than their budget no more are read. Threads: Start and
-// Shutdown from one thread, the rest from any.
+// the broker needs to answer it, and while requests hold more than their budget no more are read. Connections are
+// accepted here and not by gRPC, which knows no bound on them. Threads: Start and Shutdown from one thread, the rest
+// from any.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include "broker/api.h"
 #include "broker/rpc/latency.h"
 #include "common/executor.h"
+#include "common/log.h"
 
 namespace sluice::broker::rpc {
 
@@ -22,12 +24,16 @@ struct ServerOptions {
   int threads = 1;
   int64_t message_bytes_max = 16 << 20;   ///< Of one request.
   int64_t inflight_bytes_max = 64 << 20;  ///< Of all requests that are not answered; reading stops there.
+  int connections_max = 1'000;            ///< Those beyond it are closed.
   int streams_max = 10'000;               ///< Calls under way, of all connections together.
   /// A client that has not taken its answer after this long is cut off, but only when others wait for memory to read.
   absl::Duration read_stall_max = absl::Seconds(30);
+  Logger log = Logger::Silent();
 };
 
 struct ServerStats {
+  int64_t connections = 0;
+  int64_t connections_refused = 0;
   int64_t calls_started = 0;
   int64_t calls_refused = 0;
   int64_t calls_active = 0;

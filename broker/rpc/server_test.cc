@@ -417,6 +417,41 @@ TEST_CASE("More calls than the bound are refused with QUOTA, and taken again onc
   CHECK(other->Describe(&context, {}, &response).ok());
 }
 
+TEST_CASE("More connections than the bound are refused at once, and taken again once others are closed") {
+  ServerOptions options;
+  options.connections_max = 3;
+  TestNode node(options);  // has one connection once it asked
+  node.CreateTopic("t");
+  const auto connect = [&] {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
+    return grpc::CreateCustomChannel(node.server().address(), grpc::InsecureChannelCredentials(), arguments);
+  };
+  const auto ask = [](const std::shared_ptr<grpc::Channel>& channel, bool wait) {
+    grpc::ClientContext context;
+    context.set_wait_for_ready(wait);
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+    v1::DescribeClusterResponse response;
+    return v1::Cluster::NewStub(channel)->Describe(&context, {}, &response);
+  };
+  auto second = connect();
+  const auto third = connect();
+  REQUIRE(ask(second, true).ok());
+  REQUIRE(ask(third, true).ok());
+  CHECK(node.server().stats().connections == 3);
+  const auto fourth = connect();
+  const grpc::Status refused = ask(fourth, false);
+  CHECK(refused.error_code() == grpc::StatusCode::UNAVAILABLE);
+  CHECK(node.server().stats().connections_refused > 0);
+  CHECK(node.server().stats().connections == 3);
+  CHECK(ask(third, false).ok());  // the others go on
+  second = nullptr;
+  CHECK(ask(fourth, true).ok());
+  CHECK(Soon([&] { return node.server().stats().connections == 3; }));
+}
+
 TEST_CASE(
     "With a small memory quota a flood of large requests is slowed down, not refused, and all of it is answered") {
   ServerOptions options;

@@ -83,8 +83,14 @@ std::shared_ptr<ReadHold> MemoryOf(const std::vector<FetchOutcome>& outcomes) {
 
 // From here on the memory is the client's to free, by reading.
 void CallInLater(const Services& services, const std::shared_ptr<Call>& call, ReadHold& memory) {
-  memory.CallIn(services.read_stall_max, [weak = std::weak_ptr(call)] {
-    if (const auto held_up = weak.lock()) held_up->Cancel();
+  memory.CallIn(services.read_stall_max, [&services, weak = std::weak_ptr(call)] {
+    const auto held_up = weak.lock();
+    if (held_up == nullptr) return;
+    if (const int64_t count = services.slow_readers_logged.Due(services.clock.Monotonic()); count > 0) {
+      services.log.Warn("cut off readers that did not take their answers while others waited for memory",
+                        {{"count", count}, {"latest", held_up->peer()}});
+    }
+    held_up->Cancel();
   });
 }
 
