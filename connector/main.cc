@@ -17,6 +17,7 @@
 #include "common/status_macros.h"
 #include "common/text.h"
 #include "common/units.h"
+#include "connector/messages.h"
 #include "connector/pipeline_config.h"
 #include "connector/preview.h"
 #include "connector/sink/sink.h"
@@ -59,6 +60,7 @@ struct Flags {
   std::string http;  // empty: the default, and no harm when it is taken
   bool once = false;
   int64_t records_max = 10;
+  std::string give_up_after = "2m";
 };
 
 /// All pipelines of the arguments, with the errors of all files together.
@@ -194,12 +196,18 @@ absl::Status RunWorker(const Flags& flags, const Logger& log, runtime::Terminati
   SLUICE_ASSIGN_OR_RETURN(options.brokers, client::ParseBrokers(flags.brokers));
   SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> client, client::Connect(options));
 
+  const absl::StatusOr<absl::Duration> give_up_after = ParseDuration(flags.give_up_after);
+  if (!give_up_after.ok()) return Located("--give-up-after", give_up_after.status());
+
   runtime::SystemClock clock;
   runtime::PosixFileSystem files;
   StopSignal stop;
   absl::Status end;
   {
-    Worker worker(std::move(pipelines), {.once = flags.once},
+    Worker worker(std::move(pipelines),
+                  {.once = flags.once,
+                   .give_up_after = *give_up_after,
+                   .connect_wait = std::min(*give_up_after, absl::Seconds(30))},
                   {.client = client.get(), .clock = &clock, .files = &files, .stop = &stop, .log = &log});
     SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<runtime::HttpListener> listener, Listen(flags, worker, log));
     {
@@ -245,6 +253,11 @@ int Main(int argc, char** argv) {
   run->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();
   run->add_flag("--once", flags.once, "Pull until the API has no more pages, drain the sinks, and end");
   run->add_option("--brokers", flags.brokers, "HOST:PORT,… (also SLUICE_BROKERS)")->capture_default_str();
+  run->add_option(
+         "--give-up-after", flags.give_up_after,
+         "With --once: how long the broker or a sink may keep failing; without: how long to wait for the first "
+         "connection, at most 30s")
+      ->capture_default_str();
   run->add_option("--http", flags.http, "HOST:PORT of metrics and health (127.0.0.1:7410; port 0: any)");
   CLI::App* lint = app.add_subcommand("lint", "Check pipeline files; tells all errors, with line and key");
   lint->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();

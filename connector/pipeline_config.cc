@@ -60,17 +60,46 @@ class PipelineReader {
     });
   }
 
-  Secret Expand(const ConfigNode& at, std::string_view key, std::string_view text) const {
-    absl::StatusOr<Secret> secret = ExpandSecrets(text, secrets_);
+  Secret Expand(const ConfigNode& at, std::string_view key, std::string_view text, const SecretSource& source) const {
+    absl::StatusOr<Secret> secret = ExpandSecrets(text, source);
     if (secret.ok()) return *std::move(secret);
-    key.empty() ? at.AddError(Message(secret.status())) : at.AddError(key, Message(secret.status()));
+    at.AddError(key, Message(secret.status()));
     return {};
   }
+  /// Also remembers what the references gave, so that no message will ever show it.
+  Secret ExpandSecret(const ConfigNode& at, std::string_view key, std::string_view text) const {
+    return Expand(at, key, text,
+                  {.environment =
+                       [this](const std::string& name) {
+                         std::optional<std::string> value = secrets_.environment(name);
+                         if (value) found_.emplace_back(*value);
+                         return value;
+                       },
+                   .file =
+                       [this](const std::string& path) {
+                         absl::StatusOr<std::string> content = secrets_.file(path);
+                         if (content.ok()) Remember(*content);
+                         return content;
+                       }});
+  }
+  void Remember(std::string text) const {
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+    found_.emplace_back(std::move(text));
+  }
   Secret SecretAt(const ConfigNode& node, std::string_view key) const {
-    return Expand(node, key, node.String(key, ""));
+    return ExpandSecret(node, key, node.String(key, ""));
+  }
+  /// A secret though it be written into the file itself.
+  Secret Credential(const ConfigNode& node, std::string_view key) const {
+    Secret secret = SecretAt(node, key);
+    found_.push_back(secret);
+    return secret;
   }
   /// References give plain text here: for addresses that differ by machine, not for secrets.
-  std::string Plain(const ConfigNode& node, std::string_view key) const { return SecretAt(node, key).Reveal(); }
+  std::string Plain(const ConfigNode& node, std::string_view key) const {
+    return Expand(node, key, node.String(key, ""), secrets_).Reveal();
+  }
+  static std::string Where(const ConfigNode& node) { return Cat(node.Location(), ": ", node.path()); }
 
   std::string Pointer(const ConfigNode& node, std::string_view key) const {
     const std::string pointer = node.String(key, "");
@@ -85,6 +114,7 @@ class PipelineReader {
   HttpSourceConfig Http(const ConfigNode& node) const {
     using Method = HttpSourceConfig::Method;
     HttpSourceConfig http;
+    http.at = Where(node);
     node.Require("url");
     http.url = Plain(node, "url");
     if (!http.url.empty()) {
@@ -92,16 +122,18 @@ class PipelineReader {
     }
     http.method = node.Enum("method", Method::kGet, {{"GET", Method::kGet}, {"POST", Method::kPost}});
     for (const auto& [name, value] : node.StringMap("headers")) {
-      http.headers.emplace_back(name, HeaderValue(node, name, Expand(node, "headers", value)));
+      http.headers.emplace_back(name, HeaderValue(node, name, ExpandSecret(node, "headers", value)));
     }
     for (const auto& [name, value] : node.StringMap("params")) {
-      http.params.emplace_back(name, Expand(node, "params", value));
+      http.params.emplace_back(name, ExpandSecret(node, "params", value));
     }
     if (node.Has("auth")) Auth(node.Child("auth"), &http);
     http.body = SecretAt(node, "body");
     if (node.Has("body") && http.method != Method::kPost) node.AddError("body", "only with `method: POST`");
     node.Require("records");
     http.records = Pointer(node, "records");
+    http.records_at = Where(node.Child("records"));
+    http.secrets = std::exchange(found_, {});
     if (node.Has("pagination")) http.pagination = PaginationOf(node.Child("pagination"));
     if (node.Has("cursor")) http.incremental = Incremental(node.Child("cursor"));
     http.slices = Slices(node);
@@ -130,20 +162,21 @@ class PipelineReader {
     const auto kind = node.OneOf({"bearer", "basic", "header"});
     if (!kind) return;
     if (kind->first == "bearer") {
-      Secret token(Cat("Bearer ", SecretAt(node, "bearer").Reveal()));
+      Secret token(Cat("Bearer ", Credential(node, "bearer").Reveal()));
       http->headers.emplace_back("Authorization", std::move(token));
     } else if (kind->first == "basic") {
       const ConfigNode basic = kind->second;
       basic.Require("user");
       basic.Require("password");
-      const Secret user = SecretAt(basic, "user"), password = SecretAt(basic, "password");
+      const Secret user = SecretAt(basic, "user"), password = Credential(basic, "password");
       http->headers.emplace_back("Authorization",
                                  Secret(Cat("Basic ", Base64(Cat(user.Reveal(), ":", password.Reveal())))));
+      found_.emplace_back(Base64(Cat(user.Reveal(), ":", password.Reveal())));
     } else {
       const ConfigNode header = kind->second;
       header.Require("name");
       header.Require("value");
-      http->headers.emplace_back(header.String("name", ""), SecretAt(header, "value"));
+      http->headers.emplace_back(header.String("name", ""), Credential(header, "value"));
     }
     if (!http->headers.empty()) HeaderValue(node, "auth", http->headers.back().second);
   }
@@ -244,6 +277,7 @@ class PipelineReader {
 
   SinkConfig Sink(std::string_view kind, const ConfigNode& node) const {
     SinkConfig sink;
+    sink.at = Where(node);
     sink.kind = kind == "raw" ? SinkKind::kRaw : SinkKind::kParquet;
     node.Require("to");
     sink.to = Plain(node, "to");
@@ -252,8 +286,8 @@ class PipelineReader {
       node.AddError("to", "`file://PATH` or `s3://BUCKET/PREFIX`");
     sink.s3.endpoint = Plain(node, "endpoint");
     sink.s3.region = node.String("region", sink.s3.region);
-    sink.s3.access_key = Plain(node, "access_key");
-    sink.s3.secret_key = Plain(node, "secret_key");
+    sink.s3.access_key = SecretAt(node, "access_key");
+    sink.s3.secret_key = SecretAt(node, "secret_key");
     for (const char* key : {"endpoint", "region", "access_key", "secret_key"}) {
       if (!s3 && !sink.to.empty() && node.Has(key)) node.AddError(key, "only with an s3:// target");
     }
@@ -320,6 +354,7 @@ class PipelineReader {
 
   ConfigFile& file_;
   const SecretSource& secrets_;
+  mutable std::vector<Secret> found_;  // since the section began
 };
 
 }  // namespace

@@ -76,8 +76,11 @@ struct HttpSourceConfig {
   Method method = Method::kGet;
   std::vector<std::pair<std::string, Secret>> headers;  // with what `auth` asked for
   std::vector<std::pair<std::string, Secret>> params;
-  Secret body;          // POST
-  std::string records;  // JSON pointer to the array; empty: the document is the array
+  Secret body;                  // POST
+  std::vector<Secret> secrets;  // every secret in the above, by itself: what no message may show
+  std::string at;               // "file:line:column: source.http", for messages
+  std::string records;          // JSON pointer to the array; empty: the document is the array
+  std::string records_at;
   Pagination pagination;
   std::optional<IncrementalConfig> incremental;
   std::vector<SliceConfig> slices;  // never empty

@@ -135,6 +135,24 @@ TEST_CASE("No secret shows in an error about it") {
   CHECK(errors.find("canary") == std::string::npos);
 }
 
+TEST_CASE("A pipeline knows its secrets, and where in the file its parts stand") {
+  std::string text = kFull;
+  text.replace(text.find("endpoint:"), 9, "access_key: \"${env:TOKEN}\", secret_key: plain-canary, endpoint:");
+  const auto pipeline = ParsePipeline("p.yaml", text, Fixed());
+  INFO(pipeline.status());
+  REQUIRE(pipeline.ok());
+  std::vector<std::string> secrets;
+  for (const Secret& secret : pipeline->source.secrets) secrets.push_back(secret.Reveal());
+  CHECK(secrets == std::vector<std::string>{"file-canary", "tok-canary", "tok-canary"});
+  CHECK(pipeline->sinks[1].config.s3.access_key.Reveal() == "tok-canary");
+  CHECK(pipeline->sinks[1].config.s3.secret_key.Reveal() == "plain-canary");
+  CHECK(pipeline->source.at.starts_with("p.yaml:4:"));
+  CHECK(pipeline->source.at.ends_with(": source.http"));
+  CHECK(pipeline->source.records_at.starts_with("p.yaml:8:"));
+  CHECK(pipeline->source.records_at.ends_with(": source.http.records"));
+  CHECK(pipeline->sinks[1].config.at.ends_with(": sinks[1].parquet"));
+}
+
 TEST_CASE("A basic login becomes one header") {
   std::string text = kFull;
   const std::string from = "{ bearer: \"${env:TOKEN}\" }";

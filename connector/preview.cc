@@ -6,6 +6,7 @@
 
 #include "common/status_macros.h"
 #include "common/text.h"
+#include "connector/messages.h"
 #include "connector/sink/row.h"
 #include "connector/source/http_source.h"
 #include "connector/source/moment.h"
@@ -55,7 +56,9 @@ absl::Status PreviewPipeline(const PipelineConfig& pipeline, int64_t records_max
     PageAsk ask;
     const auto& incremental = pipeline.source.incremental;
     if (incremental && !incremental->start.empty()) ask.from = CursorValueOfStart(incremental->start);
-    SLUICE_ASSIGN_OR_RETURN(const Page page, source.Fetch(ask));
+    const absl::StatusOr<Page> fetched = source.Fetch(ask);
+    if (!fetched.ok()) return Located(Cat("pipeline ", pipeline.name, ", slice ", slice.name), fetched.status());
+    const Page& page = *fetched;
     out << "pipeline " << pipeline.name << ", slice " << slice.name << ": " << page.records.size()
         << " records on the first page, " << (page.last ? "the last one" : "more to come") << "\n";
     const auto shown = std::min<size_t>(page.records.size(), static_cast<size_t>(std::max<int64_t>(records_max, 0)));

@@ -9,6 +9,7 @@
 #include "common/status_macros.h"
 #include "common/text.h"
 #include "connector/http/retry.h"
+#include "connector/messages.h"
 #include "connector/source/http_source.h"
 #include "connector/topic_state_store.h"
 #include "runtime/system.h"
@@ -17,13 +18,20 @@ namespace sluice::connector {
 namespace {
 
 constexpr absl::Duration kStep = absl::Milliseconds(200);
+/// A sink that ran for so long was sound, though it had nothing to commit.
+constexpr absl::Duration kSound = absl::Minutes(1);
 constexpr http::RetryPolicy kSinkBackoff{.backoff_first = absl::Milliseconds(200), .backoff_max = absl::Seconds(15)};
 constexpr http::RetryPolicy kPullBackoff{.backoff_first = absl::Seconds(5), .backoff_max = absl::Minutes(5)};
 
-/// What a configuration, a permission or damage causes stays so however often it is tried.
-bool MayPass(const absl::Status& status) {
-  return !absl::IsInvalidArgument(status) && !absl::IsUnauthenticated(status) && !absl::IsPermissionDenied(status) &&
-         !absl::IsUnimplemented(status);
+/// What a configuration causes stays so however often it is tried.
+bool IsForGood(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status);
+}
+
+/// What someone else has to change first: worth an end where nobody waits for it, and long pauses elsewhere.
+bool NeedsHelp(const absl::Status& status) {
+  return absl::IsUnauthenticated(status) || absl::IsPermissionDenied(status) || absl::IsNotFound(status) ||
+         absl::IsDataLoss(status);
 }
 
 absl::Status Keep(absl::Status first, const absl::Status& next) {
@@ -195,7 +203,8 @@ absl::Status Worker::RunSlice(Pipeline& pipeline, size_t index) {
 absl::Status Worker::PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller& puller) {
   runtime::SystemRandom random;
   for (int retry = 0;; ++retry) {
-    const absl::Status status = puller.Pull();
+    const absl::Status status = Located(
+        Cat("pipeline ", pipeline.config.name, ", slice ", pipeline.config.source.slices[index].name), puller.Pull());
     if (status.ok() || absl::IsCancelled(status) || options_.once) return status;
     const absl::Duration wait = absl::Seconds(1) + http::Backoff(kPullBackoff, retry, random);
     seams_.log->Error("the pull failed", {{"pipeline", pipeline.config.name},
@@ -209,41 +218,55 @@ absl::Status Worker::PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller
 // --- Sinks ---
 
 absl::Status Worker::RunSink(Pipeline& pipeline, size_t index) {
-  const Logger log =
-      seams_.log->With({{"pipeline", pipeline.config.name}, {"sink", pipeline.config.sinks[index].name}});
+  const NamedSink& config = pipeline.config.sinks[index];
+  const Logger log = seams_.log->With({{"pipeline", pipeline.config.name}, {"sink", config.name}});
   runtime::SystemRandom random;
   absl::Duration failing_since = seams_.clock->Monotonic();
   int64_t records_before = -1;
   for (int retry = 0;; ++retry) {
+    const absl::Duration started = seams_.clock->Monotonic();
     const absl::Status status = DriveSink(pipeline, index);
-    int64_t records = 0;
-    {
-      const std::lock_guard lock(pipeline.mutex);
-      Pipeline::SinkState& state = pipeline.sinks[index];
-      state.before.records += state.now.records;
-      state.before.files += state.now.files;
-      state.before.file_bytes += state.now.file_bytes;
-      state.before.dead_letters += state.now.dead_letters;
-      state.now = {};
-      records = state.before.records;
-      if (!status.ok() && !absl::IsCancelled(status)) ++state.retries;
-      state.failed = !status.ok() && !absl::IsCancelled(status);
-    }
+    const int64_t records = KeepCounts(pipeline, index, status);
     if (status.ok() || absl::IsCancelled(status)) return status;
     const absl::Duration now = seams_.clock->Monotonic();
-    if (records != records_before) {
+    if (records != records_before || now - started > kSound) {
       records_before = records;
       failing_since = now;
       retry = 0;
     }
-    if (!MayPass(status) || (options_.once && now - failing_since > options_.give_up_after)) return status;
-    const absl::Duration wait = http::Backoff(kSinkBackoff, retry, random);
+    const bool help = NeedsHelp(status);
+    const bool give_up = IsForGood(status) || (options_.once && (help || now - failing_since > options_.give_up_after));
+    if (give_up) {
+      log.Error("the sink failed", {{"why", Message(status)}});
+      return Located(Cat("pipeline ", pipeline.config.name, ", sink ", config.name), status);
+    }
+    const absl::Duration wait = http::Backoff(help ? kPullBackoff : kSinkBackoff, retry, random);
     log.Warn("the sink starts again", {{"why", Message(status)}, {"wait", absl::FormatDuration(wait)}});
     if (!seams_.stop->Sleep(wait)) return absl::CancelledError("stopped");
   }
 }
 
+/// A sink that ended hands its counts to the one that takes over; the records so far.
+int64_t Worker::KeepCounts(Pipeline& pipeline, size_t index, const absl::Status& end) {
+  const std::lock_guard lock(pipeline.mutex);
+  Pipeline::SinkState& state = pipeline.sinks[index];
+  state.before.records += state.now.records;
+  state.before.files += state.now.files;
+  state.before.file_bytes += state.now.file_bytes;
+  state.before.dead_letters += state.now.dead_letters;
+  state.now = {};
+  state.failed = !end.ok() && !absl::IsCancelled(end);
+  if (state.failed) ++state.retries;
+  return state.before.records;
+}
+
 absl::Status Worker::DriveSink(Pipeline& pipeline, size_t index) {
+  const absl::Status status = DriveSinkUnlocated(pipeline, index);
+  const std::string& at = pipeline.config.sinks[index].config.at;
+  return at.empty() ? status : Located(at, status);
+}
+
+absl::Status Worker::DriveSinkUnlocated(Pipeline& pipeline, size_t index) {
   const NamedSink& config = pipeline.config.sinks[index];
   SLUICE_ASSIGN_OR_RETURN(
       const std::unique_ptr<FileSink> sink,
@@ -334,7 +357,8 @@ std::string MetricsText(const std::vector<PipelineStatus>& pipelines) {
       {"sink_files_total", "counter", "Files committed.", &Part::files, true},
       {"sink_dead_letters_total", "counter", "Records written to the dead letter topic.", &Part::dead_letters, true},
       {"sink_lag_records", "gauge", "Offsets between the committed files and the end of the topic.", &Part::lag, true},
-      {"sink_restarts_total", "counter", "Starts of the sink after an error.", &Part::retries, true},
+      {"sink_restarts_total", "counter", "Ends of the sink by an error.", &Part::retries, true},
+      {"sink_failed", "gauge", "1 while the sink waits after an error, or has ended by one.", &Part::failed, true},
   };
   std::string text;
   for (const Metric& metric : kMetrics) {

@@ -37,7 +37,7 @@ struct PipelineStatus {
     int64_t dead_letters = 0;
     int64_t lag = 0;  // sinks
     int64_t retries = 0;
-    bool failed = false;
+    int64_t failed = 0;  // sinks: 1 or 0
   };
   std::string name;
   std::string topic;
@@ -78,7 +78,9 @@ class Worker {
   absl::Status RunSlice(Pipeline& pipeline, size_t index);
   absl::Status PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller& puller);
   absl::Status RunSink(Pipeline& pipeline, size_t index);
+  int64_t KeepCounts(Pipeline& pipeline, size_t index, const absl::Status& end);
   absl::Status DriveSink(Pipeline& pipeline, size_t index);
+  absl::Status DriveSinkUnlocated(Pipeline& pipeline, size_t index);
 
   const Options options_;
   const Seams seams_;

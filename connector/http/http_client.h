@@ -20,6 +20,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/secret.h"
 
 namespace sluice::connector::http {
 
@@ -28,6 +29,7 @@ struct Request {
   std::string url;
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
+  std::vector<Secret> secrets{};  // in the above: no message about the answer shows them
 };
 
 struct Response {

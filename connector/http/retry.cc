@@ -7,6 +7,7 @@
 
 #include "common/text.h"
 #include "connector/http/url.h"
+#include "connector/messages.h"
 
 namespace sluice::connector::http {
 namespace {
@@ -19,19 +20,11 @@ bool WorthAnotherTry(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsDataLoss(status);
 }
 
-/// One line of what the server said, short and printable.
-std::string Excerpt(std::string_view body) {
-  std::string text(body.substr(0, 200));
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
-  return text.empty() ? text : Cat(": ", text);
-}
-
-absl::Status StatusOf(const Response& response) {
+absl::Status StatusOf(const Response& response, const std::vector<Secret>& secrets) {
   const absl::StatusOr<Url> url = ParseUrl(response.url);
+  const std::string body = Excerpt(response.body, secrets);
   const std::string text =
-      Cat(url.ok() ? url->ForMessages() : "the server", ": answered ", response.status, Excerpt(response.body));
-  if (WorthAnotherTry(response.status)) return absl::UnavailableError(text);
+      Cat(url.ok() ? url->ForMessages() : "the server", ": answered ", response.status, body.empty() ? "" : ": ", body);
   switch (response.status) {
     case 401:
       return absl::UnauthenticatedError(text);
@@ -39,8 +32,10 @@ absl::Status StatusOf(const Response& response) {
       return absl::PermissionDeniedError(text);
     case 404:
       return absl::NotFoundError(text);
+    case 429:
+      return absl::ResourceExhaustedError(text);
     default:
-      return absl::FailedPreconditionError(text);
+      return WorthAnotherTry(response.status) ? absl::UnavailableError(text) : absl::FailedPreconditionError(text);
   }
 }
 
@@ -80,19 +75,19 @@ absl::StatusOr<Response> SendWithRetries(Client& client, const Request& request,
       why = response.status();
     } else {
       if ((response->status >= 200 && response->status < 300) || response->status == 304) return response;
-      why = StatusOf(*response);
+      why = StatusOf(*response, request.secrets);
       if (!WorthAnotherTry(response->status)) return why;
       if (const auto header = response->Header("retry-after")) {
         const absl::Duration asked = ParseRetryAfter(*header, clock.Wall()).value_or(absl::ZeroDuration());
         if (asked > policy.retry_after_max) {
-          return absl::UnavailableError(Cat(Message(why), " (and asks to wait ", absl::FormatDuration(asked), ")"));
+          return absl::Status(why.code(), Cat(Message(why), " (and asks to wait ", absl::FormatDuration(asked), ")"));
         }
         // The jitter stays on top: everyone told to come back at one moment would otherwise come at once.
         if (asked > absl::ZeroDuration()) wait = asked + std::min(wait, policy.backoff_first);
       }
     }
     if (attempt >= policy.attempts_max) {
-      return absl::UnavailableError(Cat(Message(why), " (", attempt, " tries)"));
+      return absl::Status(why.code(), Cat(Message(why), " (", attempt, attempt == 1 ? " try)" : " tries)"));
     }
     on_retry(why, wait);
     if (!stop.Sleep(wait)) return absl::CancelledError("stopped");

@@ -34,8 +34,9 @@ absl::Duration Backoff(const RetryPolicy& policy, int retry, Random& random);
 using OnRetry = absl::FunctionRef<void(const absl::Status& why, absl::Duration wait)>;
 
 /// The first 2xx (or 304) answer. Otherwise the last error: a final status code as UNAUTHENTICATED (401),
-/// PERMISSION_DENIED (403), NOT_FOUND (404), FAILED_PRECONDITION (the rest), UNAVAILABLE when the tries ran out,
-/// CANCELLED when stopped; the message has the beginning of the answer's body.
+/// PERMISSION_DENIED (403), NOT_FOUND (404), RESOURCE_EXHAUSTED (429 to the end), UNAVAILABLE (5xx to the end),
+/// FAILED_PRECONDITION (the rest); an error of the connection as it is; CANCELLED when stopped. The message has the
+/// beginning of the answer's body, without the request's secrets.
 absl::StatusOr<Response> SendWithRetries(Client& client, const Request& request, const RetryPolicy& policy,
                                          const Clock& clock, Random& random, StopSignal& stop, OnRetry on_retry);
 

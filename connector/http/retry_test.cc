@@ -88,7 +88,7 @@ TEST_CASE("Retry-After that is no time, past or absurd is told apart") {
   CHECK_FALSE(ParseRetryAfter("", kNow).has_value());
   TestServer server([](int, const std::string&) { return TestServer::Status(429, "Retry-After: 86400\r\n"); });
   const Outcome outcome = Ask(server);
-  CHECK(absl::IsUnavailable(outcome.response.status()));
+  CHECK(absl::IsResourceExhausted(outcome.response.status()));
   CHECK(outcome.waits.empty());
 }
 

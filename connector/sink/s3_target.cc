@@ -18,11 +18,19 @@ absl::Status FromArrow(std::string_view where, const arrow::Status& status) {
   if (status.ok()) return absl::OkStatus();
   const std::string message = Cat(where, ": ", status.message());
   const auto says = [&](const char* text) { return message.find(text) != std::string::npos; };
-  if (says("ACCESS_DENIED") || says("SIGNATURE_DOES_NOT_MATCH") || says("INVALID_ACCESS_KEY_ID")) {
-    return absl::PermissionDeniedError(message + " (check access_key and secret_key)");
+  // Servers other than AWS have names of their own for an unknown key.
+  if (says("ACCESS_DENIED") || says("SIGNATURE_DOES_NOT_MATCH") || says("INVALID_ACCESS_KEY_ID") ||
+      says("HTTP status 403") || says("HTTP status 401") || says("access key") || says("EXPIRED_TOKEN")) {
+    return absl::PermissionDeniedError(message + " (check `access_key` and `secret_key`)");
   }
-  if (says("NETWORK_CONNECTION") || says("NOT_INITIALIZED")) {
-    return absl::UnavailableError(message + " (check endpoint)");
+  if (says("NO_SUCH_BUCKET") || says("RESOURCE_NOT_FOUND"))
+    return absl::NotFoundError(message + " (make the bucket, or correct `to` and `endpoint`)");
+  if (says("NETWORK_CONNECTION") || says("NOT_INITIALIZED") || says("SLOW_DOWN") || says("SERVICE_UNAVAILABLE") ||
+      says("HTTP status 5")) {
+    return absl::UnavailableError(message + " (check `endpoint`)");
+  }
+  if (says("HTTP status 301") || says("AuthorizationHeaderMalformed") || says("PermanentRedirect")) {
+    return absl::FailedPreconditionError(message + " (check `region` and `endpoint`)");
   }
   return absl::InternalError(message);
 }
@@ -88,9 +96,10 @@ absl::StatusOr<std::unique_ptr<Target>> MakeS3Target(const std::string& bucket_a
   const std::string where = "s3://" + path;
   if (arrow::Status status = InitializeOnce(); !status.ok()) return FromArrow(where, status);
 
-  arrow::fs::S3Options options = config.access_key.empty()
-                                     ? arrow::fs::S3Options::Defaults()
-                                     : arrow::fs::S3Options::FromAccessKey(config.access_key, config.secret_key);
+  arrow::fs::S3Options options =
+      config.access_key.empty()
+          ? arrow::fs::S3Options::Defaults()
+          : arrow::fs::S3Options::FromAccessKey(config.access_key.Reveal(), config.secret_key.Reveal());
   options.region = config.region;
   options.connect_timeout = 5;
   options.request_timeout = 30;

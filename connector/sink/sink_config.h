@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "common/secret.h"
 
 namespace sluice::connector {
 
@@ -36,11 +37,12 @@ struct RollConfig {
 struct S3Config {
   std::string endpoint;  ///< "http://host:port"; empty: AWS
   std::string region = "us-east-1";
-  std::string access_key;
-  std::string secret_key;
+  Secret access_key;
+  Secret secret_key;
 };
 
 struct SinkConfig {
+  std::string at;  ///< "file:line:column: sinks[0].raw", for messages; empty when it comes from no file
   SinkKind kind = SinkKind::kRaw;
   std::string to;  ///< "file://PATH" or "s3://BUCKET/PREFIX"
   S3Config s3;

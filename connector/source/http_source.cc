@@ -6,12 +6,14 @@
 #include "common/status_macros.h"
 #include "common/text.h"
 #include "connector/http/url.h"
+#include "connector/messages.h"
 #include "connector/source/json_text.h"
 #include "connector/source/moment.h"
 
 namespace sluice::connector {
 namespace {
 
+constexpr size_t kExcerptBytes = 80;
 constexpr int kPageTries = 3;  // of an answer that came whole but is not what it should be
 
 /// The address of `rel="next"` in the values of Link headers (RFC 8288), as written; empty when there is none.
@@ -59,6 +61,32 @@ absl::StatusOr<std::string> SameOrigin(const HttpSourceConfig& config, const std
         Cat("the next page is at ", next.Origin(), ", but the source may only ask ", configured.Origin()));
   }
   return url;
+}
+
+absl::Status NoArray(const HttpSourceConfig& config, const JsonValue& document, const std::optional<JsonValue>& found) {
+  const std::string what =
+      found ? Cat("there is no array but ", Excerpt(found->raw, config.secrets, kExcerptBytes)) : "there is nothing";
+  return absl::InvalidArgumentError(Cat(what, " at `records: ", config.records.empty() ? "\"\"" : config.records,
+                                        "` in the answer, which begins with '",
+                                        Excerpt(document.raw, config.secrets, kExcerptBytes), "'"));
+}
+
+/// What to look at in the pipeline's file after an error of this kind.
+std::string_view HintFor(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnauthenticated:
+    case absl::StatusCode::kPermissionDenied:
+      return " (check `auth` and `headers`)";
+    case absl::StatusCode::kNotFound:
+      return " (check `url`)";
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+      return " (check that the host is up and `url` is right)";
+    case absl::StatusCode::kInvalidArgument:
+      return " (check `records`, `pagination` and `url`)";
+    default:
+      return "";
+  }
 }
 
 struct NextPage {
@@ -130,6 +158,7 @@ absl::StatusOr<http::Request> BuildPageRequest(const HttpSourceConfig& config, c
                                                const PageAsk& ask) {
   http::Request request{.post = config.method == HttpSourceConfig::Method::kPost, .url = {}, .headers = {}, .body = {}};
   for (const auto& [name, value] : config.headers) request.headers.emplace_back(name, value.Reveal());
+  request.secrets = config.secrets;
   if (request.post) request.body = config.body.Reveal();
 
   const bool follows_url = std::holds_alternative<NextUrlPagination>(config.pagination) ||
@@ -160,12 +189,13 @@ absl::StatusOr<http::Request> BuildPageRequest(const HttpSourceConfig& config, c
 
 absl::StatusOr<Page> ReadPage(const HttpSourceConfig& config, const std::optional<std::string>& key_pointer,
                               const PageAsk& ask, const http::Response& response) {
-  SLUICE_ASSIGN_OR_RETURN(const JsonDocument document, JsonDocument::Parse(response.body));
-  const std::optional<JsonValue> array = At(document.root(), config.records);
-  if (!array || array->kind != JsonValue::Kind::kArray) {
-    return absl::InvalidArgumentError(Cat(array ? "it is no array" : "there is nothing",
-                                          " at `records: ", config.records.empty() ? "\"\"" : config.records, "`"));
+  const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(response.body);
+  if (!document.ok()) {
+    return absl::DataLossError(Cat(Message(document.status()), "; it begins with '",
+                                   Excerpt(response.body, config.secrets, kExcerptBytes), "'"));
   }
+  const std::optional<JsonValue> array = At(document->root(), config.records);
+  if (!array || array->kind != JsonValue::Kind::kArray) return NoArray(config, document->root(), array);
   Page page;
   for (const JsonValue& element : Elements(*array)) {
     PageRecord record{.value = std::string(element.raw), .key = std::nullopt, .cursor = {}};
@@ -173,7 +203,7 @@ absl::StatusOr<Page> ReadPage(const HttpSourceConfig& config, const std::optiona
     if (config.incremental) record.cursor = CursorOf(element, config.incremental->field);
     page.records.push_back(std::move(record));
   }
-  SLUICE_ASSIGN_OR_RETURN(NextPage next, FindNext(config, ask, response, document.root(), page.records.size()));
+  SLUICE_ASSIGN_OR_RETURN(NextPage next, FindNext(config, ask, response, document->root(), page.records.size()));
   page.next = std::move(next.token);
   page.last = next.last;
   return page;
@@ -196,9 +226,19 @@ HttpSource::HttpSource(HttpSourceConfig config, SliceConfig slice, std::optional
 }
 
 absl::StatusOr<Page> HttpSource::Fetch(const PageAsk& ask) {
+  absl::StatusOr<Page> page = FetchOnce(ask);
+  if (page.ok() || absl::IsCancelled(page.status())) return page;
+  // The shape of the answer is what `records` is about.
+  const std::string& at = absl::IsInvalidArgument(page.status()) ? config_.records_at : config_.at;
+  const std::string text = Redacted(Cat(Message(page.status()), HintFor(page.status())), config_.secrets);
+  return absl::Status(page.status().code(), at.empty() ? text : Cat(at, ": ", text));
+}
+
+absl::StatusOr<Page> HttpSource::FetchOnce(const PageAsk& ask) {
   SLUICE_ASSIGN_OR_RETURN(const http::Request request, BuildPageRequest(config_, slice_, ask));
   const auto on_retry = [this](const absl::Status& why, absl::Duration wait) {
-    if (seams_.on_retry) seams_.on_retry(why, wait);
+    if (seams_.on_retry)
+      seams_.on_retry(absl::Status(why.code(), Redacted(std::string(Message(why)), config_.secrets)), wait);
   };
   for (int attempt = 1;; ++attempt) {
     SLUICE_ASSIGN_OR_RETURN(
@@ -207,10 +247,9 @@ absl::StatusOr<Page> HttpSource::Fetch(const PageAsk& ask) {
     absl::StatusOr<Page> page = ReadPage(config_, key_pointer_, ask, response);
     if (page.ok()) return page;
     SLUICE_ASSIGN_OR_RETURN(const http::Url url, http::ParseUrl(response.url));
-    const absl::Status why(page.status().code(),
-                           Cat(url.ForMessages(), ": the page cannot be used: ", Message(page.status())));
+    const absl::Status why = Located(Cat(url.ForMessages(), ": the page cannot be used"), page.status());
     // Some servers cut an answer short and still call it whole; a few more tries tell that from a wrong configuration.
-    if (attempt == kPageTries || !absl::IsInvalidArgument(why)) return why;
+    if (attempt == kPageTries || !(absl::IsInvalidArgument(why) || absl::IsDataLoss(why))) return why;
     const absl::Duration wait = http::Backoff(policy_, attempt - 1, *seams_.random);
     on_retry(why, wait);
     if (!seams_.stop->Sleep(wait)) return absl::CancelledError("stopped");

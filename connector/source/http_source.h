@@ -22,7 +22,8 @@ namespace sluice::connector {
 /// The request for a page; pure.
 absl::StatusOr<http::Request> BuildPageRequest(const HttpSourceConfig& config, const SliceConfig& slice,
                                                const PageAsk& ask);
-/// What an answer to `ask` holds; pure. INVALID_ARGUMENT for what is not JSON or has not the configured shape.
+/// What an answer to `ask` holds; pure. DATA_LOSS for what is not JSON, INVALID_ARGUMENT for what has not the
+/// configured shape.
 absl::StatusOr<Page> ReadPage(const HttpSourceConfig& config, const std::optional<std::string>& key_pointer,
                               const PageAsk& ask, const http::Response& response);
 
@@ -36,9 +37,11 @@ class HttpSource final : public PageSource {
   };
   HttpSource(HttpSourceConfig config, SliceConfig slice, std::optional<std::string> key_pointer, Seams seams);
 
+  /// Errors begin with the place in the pipeline's file, say what to look at, and show no secret.
   absl::StatusOr<Page> Fetch(const PageAsk& ask) override;
 
  private:
+  absl::StatusOr<Page> FetchOnce(const PageAsk& ask);
   const HttpSourceConfig config_;
   const SliceConfig slice_;
   const std::optional<std::string> key_pointer_;

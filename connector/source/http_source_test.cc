@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "common/text.h"
+#include "connector/messages.h"
 
 namespace sluice::connector {
 namespace {
@@ -114,6 +115,19 @@ TEST_CASE("A page that is not JSON, or has no array where it should, says so") {
   CHECK(Message(f.Read(R"({"items":[{"id":1})").status()).find("ends too early") != std::string_view::npos);
   CHECK(Message(f.Read(R"({"other":[]})").status()).find("nothing at `records: /items`") != std::string_view::npos);
   CHECK(Message(f.Read(R"({"items":{}})").status()).find("no array") != std::string_view::npos);
+}
+
+TEST_CASE("What an answer cannot be used for comes with its beginning, but without a secret in it, whole or half") {
+  Fixture f;
+  f.config.secrets = {Secret("tok-canary"), Secret("x")};
+  const auto say = [&](const std::string& body) { return std::string(Message(f.Read(body).status())); };
+  CHECK(say("<html>tok-canary</html>").find("it begins with '<html>***</html>'") != std::string::npos);
+  CHECK(say(R"({"items":"tok-canary"})").find("canary") == std::string::npos);
+  for (size_t before = 0; before < 120; ++before) {
+    const std::string text = say(std::string(before, 'y') + "tok-canary");
+    CHECK(text.find("tok-") == std::string::npos);
+  }
+  CHECK(Redacted("a?k=p%2Fq%20r&l=p/q r", {Secret("p/q r")}) == "a?k=***&l=***");
 }
 
 }  // namespace sluice::connector

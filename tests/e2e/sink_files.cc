@@ -34,7 +34,7 @@ absl::Status Write(Target* target, Format* format, const std::string& name, int6
 absl::Status Run(const std::vector<std::string>& arguments) {
   SinkConfig config;
   config.to = arguments.at(0);
-  if (arguments.size() == 4) config.s3 = {arguments[1], "us-east-1", arguments[2], arguments[3]};
+  if (arguments.size() == 4) config.s3 = {arguments[1], "us-east-1", Secret(arguments[2]), Secret(arguments[3])};
   runtime::PosixFileSystem files;
   auto target = MakeTarget(config, &files);
   if (!target.ok()) return target.status();
