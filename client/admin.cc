@@ -131,8 +131,10 @@ class AdminImpl : public Admin {
           if (!changes.empty()) core_->ForgetTopic(changes);
           core_->CallAny(method, std::move(bytes), core_->options().timeout, std::move(done));
         });
-    if (!answer.ok()) return answer.status();
-    return ParseAs<Response>(*answer);
+    if (answer.ok()) return ParseAs<Response>(*answer);
+    if (changes.empty() || !WasAsked(answer.status())) return answer.status();
+    return absl::Status(answer.status().code(),
+                        Cat(answer.status().message(), "; it is unknown whether the change of ", changes, " was made"));
   }
 
   absl::StatusOr<std::string> Leader(const std::string& topic, PartitionId partition, absl::Duration timeout) {

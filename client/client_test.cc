@@ -86,6 +86,24 @@ TEST_CASE_METHOD(ClientFixture, "A call to a cluster that cannot be reached name
   CHECK_THAT(std::string(status.message()), Catch::Contains(FakeBroker::kAddress));
 }
 
+TEST_CASE("A change without an answer says that nobody knows whether it was made; a question does not") {
+  ThreadExecutor executor;
+  FakeBroker broker{executor};
+  ClientOptions options;
+  options.timeout = absl::Milliseconds(100);
+  auto client = Create(options, {&executor, &executor, &broker}).value();
+  auto admin = client->NewAdmin();
+  const auto unknown = Catch::Contains("unknown whether");
+  RunOn(executor, [&] { broker.silent = true; });
+  const absl::Status created = admin->CreateTopic({"made", 1, 0, {}}).status();
+  CHECK(absl::IsDeadlineExceeded(created));
+  CHECK_THAT(std::string(created.message()), unknown);
+  CHECK_THAT(std::string(admin->DeleteTopic("made").message()), unknown);
+  CHECK_THAT(std::string(admin->ListTopics().status().message()), !unknown);
+  RunOn(executor, [&] { broker.reachable = false; });
+  CHECK_THAT(std::string(admin->DeleteTopic("made").message()), !unknown);
+}
+
 TEST_CASE("A client that is gone opens no channel, whatever was still looking for a broker") {
   ThreadExecutor executor;
   FakeBroker broker{executor};

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_join.h"
 #include "client/error.h"
 #include "client/wire.h"
@@ -11,6 +12,8 @@
 namespace sluice::client {
 
 namespace {
+
+constexpr char kAskedUrl[] = "sluice/asked";
 
 // After the end: answers everything with CANCELLED.
 class ClosedChannel : public Channel {
@@ -104,6 +107,11 @@ void Core::Ask(const std::shared_ptr<Attempt>& attempt, const std::string& addre
         return Ask(attempt, detail->leader);
       }
     }
+    if (!answer.ok() && !GetErrorDetail(answer.status()).has_value()) {
+      absl::Status asked = answer.status();
+      asked.SetPayload(kAskedUrl, absl::Cord("yes"));
+      answer = std::move(asked);
+    }
     attempt->done(std::move(answer));
   });
 }
@@ -147,6 +155,10 @@ void Core::FindTopic(const std::string& topic, absl::Duration timeout, RoutesDon
 
 void Core::ForgetTopic(const std::string& topic) {
   routes_.erase(topic);
+}
+
+bool WasAsked(const absl::Status& status) {
+  return status.GetPayload(kAskedUrl).has_value();
 }
 
 absl::StatusOr<std::string> LeaderOf(const TopicRoutes& routes, std::string_view topic, int32_t partition) {

@@ -35,7 +35,7 @@ class Core {
 
   /// To any broker: the first that can be connected to, in the order configured, beginning with the last that could.
   /// The call is made at one broker only; one that is not the right one and says which is (NOT_LEADER) is followed
-  /// once.
+  /// once. A failure after the request may have reached a broker, which did not say what became of it, has WasAsked.
   void CallAny(std::string_view method, Bytes request, absl::Duration timeout, Done done);
   /// To one broker.
   void CallAt(const std::string& address, std::string_view method, Bytes request, absl::Duration timeout, Done done);
@@ -59,6 +59,9 @@ class Core {
   std::map<std::string, std::shared_ptr<const TopicRoutes>> routes_;
   std::map<std::string, std::vector<RoutesDone>> asking_;
 };
+
+/// Whether a failed CallAny may have had an effect.
+bool WasAsked(const absl::Status& status);
 
 /// NOT_AVAILABLE for a partition without a leader, NOT_FOUND for one that the topic does not have; else the address.
 absl::StatusOr<std::string> LeaderOf(const TopicRoutes& routes, std::string_view topic, int32_t partition);

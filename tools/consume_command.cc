@@ -127,6 +127,7 @@ int Consume(const Context& context, const Arguments& arguments) {
   if (!client.ok()) return Fail("--brokers", client.status());
   auto ranges = FindRanges(*(*client)->NewAdmin(), arguments, *start);
   if (!ranges.ok()) return Fail(Cat("topic ", arguments.topic), ranges.status());
+  EndGently();
   client::ConsumerOptions options;
   options.broker_timeout = context.timeout;
   auto consumer = (*client)->NewConsumer(options);

@@ -11,10 +11,11 @@
 namespace sluice::tools {
 namespace {
 
+std::atomic<bool> gently{false};
 std::atomic<bool> interrupted{false};
 
 extern "C" void OnSignal(int) {
-  if (interrupted.exchange(true)) _exit(kInterrupted);
+  if (!gently.load() || interrupted.exchange(true)) _exit(kInterrupted);
 }
 
 }  // namespace
@@ -65,6 +66,10 @@ int Finish() {
 
 bool Interrupted() {
   return interrupted.load(std::memory_order_relaxed);
+}
+
+void EndGently() {
+  gently = true;
 }
 
 void InstallSignalHandlers() {

@@ -50,9 +50,12 @@ bool Print(std::string_view text);
 /// Standard output at the end of a command: a failure to write it is a failure of the command.
 int Finish();
 
-/// Set by SIGINT or SIGTERM; a second signal ends the process.
+/// Whether SIGINT or SIGTERM came since EndGently; a second signal ends the process.
 bool Interrupted();
+/// Before any thread starts: SIGINT and SIGTERM end the process at once, with kInterrupted.
 void InstallSignalHandlers();
+/// From here on the command ends by itself once it is Interrupted: called before the part that has something to finish.
+void EndGently();
 
 // Each adds its nouns and verbs to the command line.
 void AddTopicCommands(CLI::App& app, Context& context);

@@ -189,6 +189,7 @@ int Produce(const Context& context, const Arguments& arguments) {
                 absl::NotFoundError(Cat("no partition ", arguments.partition, ": it has ", described->topic.partitions,
                                         ", numbered from 0")));
   }
+  EndGently();
   client::ProducerOptions options;
   options.codec = *record::ParseCodec(arguments.codec);
   options.delivery_timeout = context.timeout;

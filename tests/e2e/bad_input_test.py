@@ -4,6 +4,8 @@
 import glob
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -49,6 +51,17 @@ class Configuration(WithFolder):
     def test_a_wrong_type_is_named_with_file_and_line(self):
         self.assert_says(self.check("storage:\n  segment_bytes: many\n"), 2, "node.yaml:2", "segment_bytes")
 
+    def test_every_error_is_told_at_once_and_none_by_the_override_is_lost(self):
+        path = self.write("node.yaml", "node: { id: none }\nlimits:\n  streams: -1\n  strems: 5\nlog: { level: loud }\n")
+        done = run(harness.program("sluiced"), "--config", path, "--set", "listen.grpc=nowhere", "--set", "storage.segment_bytes=7",
+                   folder=self.folder, timeout=20)
+        self.assert_says(done, 2, "node.yaml:1", "node.id", "node.yaml:3", "limits.streams", "node.yaml:4", "limits.strems", "log.level",
+                         "listen.grpc", "storage.segment_bytes")
+        self.assertEqual(["node.yaml"], os.listdir(self.folder), "a refused configuration leaves nothing behind")
+
+    def test_a_file_that_is_not_there_is_named(self):
+        self.assert_says(run(harness.program("sluiced"), "--config", "/nowhere.yaml"), 2, "/nowhere.yaml")
+
     def test_broken_yaml_is_named_with_file(self):
         self.assert_says(self.check("node: [\n"), 2, "node.yaml")
 
@@ -69,9 +82,9 @@ class TheNode(WithFolder):
             text = file.read()
         for port in (broker.grpc, broker.peer, broker.http):
             text = text.replace(str(port), str(harness.free_port()))
-        second = run(harness.program("sluiced"), "--config", self.write("second.yaml", text), timeout=20)
-        self.assertNotEqual(0, second.returncode)
-        self.assertIn(os.path.join(self.folder, "data"), second.stdout + second.stderr)
+        second = run(harness.program("sluiced"), "--config", self.write("second.yaml", text), timeout=60)
+        self.assert_says(second, 1, os.path.join(self.folder, "data"), str(broker.process.process.pid))
+        broker.sluice("topic", "create", "still-here")
 
     def test_errors_of_clients_have_their_exit_codes(self):
         broker = self.start()
@@ -83,8 +96,10 @@ class TheNode(WithFolder):
         self.assertNotEqual(0, broker.sluice("topic", "create", "quakes", check=False).returncode)
         self.assertNotEqual(0, broker.sluice("topic", "create", "__mine", check=False).returncode)
         beyond = broker.sluice("consume", "quakes", "--from", "1000000", "--follow", "--max", "1", check=False)
-        self.assertNotEqual(0, beyond.returncode, beyond.stdout)
-        self.assertEqual(["a", "b"], [record["value"] for record in broker.consume("quakes")])
+        self.assert_says(beyond, 1, "quakes/0", "1000000", "out of range", "3")
+        broker.sluice("records", "delete", "quakes", "--partition", "0", "--before", "2")
+        self.assert_says(broker.sluice("consume", "quakes", "--from", "1", check=False), 1, "quakes/0", "out of range", "2")
+        self.assertEqual(["b"], [record["value"] for record in broker.consume("quakes")])
 
     def test_a_record_of_ten_megabytes_is_refused_and_the_broker_goes_on(self):
         broker = self.start()
@@ -99,6 +114,40 @@ class TheNode(WithFolder):
         done = run(harness.program("sluice"), "--brokers", f"127.0.0.1:{harness.free_port()}", "--timeout", "2s", "topic", "list")
         self.assertEqual(3, done.returncode, done.stderr)
         self.assertLess(time.monotonic() - started, 10)
+
+    def test_a_broker_that_takes_connections_and_never_answers_is_reported_within_the_time_limit(self):
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            address = f"127.0.0.1:{mute.getsockname()[1]}"
+            for command in (["topic", "list"], ["produce", "t"], ["consume", "t"], ["offsets", "t"], ["cluster", "status"],
+                            ["topic", "delete", "t"]):
+                started = time.monotonic()
+                done = run(harness.program("sluice"), "--brokers", address, "--timeout", "1s", *command, input="x\n")
+                self.assert_says(done, 3, address)
+                self.assertLess(time.monotonic() - started, 15, command)
+
+    def test_a_broker_that_stops_answering_in_the_middle_is_reported_within_the_time_limit(self):
+        broker = self.start()
+        broker.sluice("topic", "create", "t")
+        broker.sluice("produce", "t", input="x\n")
+        broker.process.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(broker.process.process.send_signal, signal.SIGCONT)
+        for command in (["topic", "list"], ["produce", "t"], ["consume", "t", "--from", "earliest"], ["topic", "delete", "t"]):
+            started = time.monotonic()
+            done = run(harness.program("sluice"), "--brokers", broker.address, "--timeout", "1s", *command, input="x\n")
+            self.assert_says(done, 3)
+            self.assertLess(time.monotonic() - started, 15, command)
+
+    def test_ctrl_c_ends_a_command_that_waits_for_a_broker(self):
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            address = f"127.0.0.1:{mute.getsockname()[1]}"
+            for command in (["topic", "list"], ["produce", "t"], ["consume", "t"]):
+                waiting = subprocess.Popen([harness.program("sluice"), "--brokers", address, "--timeout", "60s", *command],
+                                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                with mute.accept()[0]:
+                    time.sleep(0.2)
+                    waiting.send_signal(signal.SIGINT)
+                    out, err = waiting.communicate(timeout=20)
+                self.assertEqual((130, b"", b""), (waiting.returncode, out, err), command)
 
     def test_it_says_that_it_is_well_and_what_it_does(self):
         broker = self.start()
@@ -142,6 +191,24 @@ class Pipelines(WithFolder):
     def test_an_unknown_key_is_named_with_file_and_line(self):
         text = self.PIPELINE.format(url="http://127.0.0.1:1/quakes").replace("    records:", "    recrods:")
         self.assert_says(self.lint(text), 2, "p.yaml:5", "recrods")
+
+    def test_a_wrong_type_and_a_missing_key_are_named_with_file_and_line(self):
+        right = self.PIPELINE.format(url="http://127.0.0.1:1/quakes")
+        self.assert_says(self.lint(right.replace("schedule: once", "timeout: soon")), 2, "p.yaml:6", "timeout")
+        self.assert_says(self.lint(right.replace('{ to: "file://./raw" }', '{ to: "file://./raw", roll: { records: many } }')), 2, "p.yaml:9",
+                         "records")
+        self.assert_says(self.lint(right.replace("{ name: quakes }", "[quakes]")), 2, "p.yaml:7", "topic")
+        self.assert_says(self.lint(right.replace("topic: { name: quakes }\n", "")), 2, "p.yaml", "topic")
+        self.assert_says(self.lint("pipeline: [\n"), 2, "p.yaml")
+        self.assert_says(run(harness.program("sluice-connect"), "lint", "/nowhere.yaml"), 2, "/nowhere.yaml")
+
+    def test_a_run_of_a_wrong_file_or_without_a_broker_says_so(self):
+        path = self.write("p.yaml", self.PIPELINE.format(url="http://127.0.0.1:1/quakes"))
+        nobody = f"127.0.0.1:{harness.free_port()}"
+        done = run(harness.program("sluice-connect"), "run", path, "--once", folder=self.folder, environment={"SLUICE_BROKERS": nobody})
+        self.assert_says(done, 3, nobody)
+        wrong = self.write("wrong.yaml", "pipeline: p\ncolour: green\n")
+        self.assert_says(run(harness.program("sluice-connect"), "run", wrong, "--once", folder=self.folder), 2, "wrong.yaml:2", "colour")
 
     def test_a_secret_that_is_not_there_is_named(self):
         text = self.PIPELINE.format(url="http://127.0.0.1:1/quakes").replace(
