@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "storage/disk_reserve.h"
+
 namespace sluice::storage {
 
 Checkpointer::Checkpointer(LogStore& store) : store_(store), home_(*store.executors_.home) {
@@ -37,11 +39,13 @@ void Checkpointer::WatchSpace() {
   if (std::exchange(space_asked_, true)) return;
   // The store outlives what it has under way: Stop waits for nothing here, so the pieces are held, not the store.
   store_.executors_.cold_reads->Post([self = shared_from_this(), fs = &store_.fs_, shared = store_.shared_,
-                                      dir = store_.options_.data_dir, low = store_.options_.disk_low_watermark_bytes,
+                                      reserve = store_.reserve_, dir = store_.options_.data_dir,
+                                      low = store_.options_.disk_low_watermark_bytes,
                                       high = store_.options_.disk_high_watermark_bytes]() mutable {
     const auto free_bytes = fs->FreeBytes(dir);
     if (free_bytes.ok() && *free_bytes < low) shared->disk_full = true;
     if (free_bytes.ok() && *free_bytes >= std::max(low, high)) shared->disk_full = false;
+    if (free_bytes.ok()) reserve->Keep(*free_bytes - std::max(low, high));
     Executor& home = self->home_;
     home.Post([self = std::move(self)] { self->space_asked_ = false; });
   });

@@ -1,6 +1,7 @@
 #include "storage/journal.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <set>
@@ -23,6 +24,8 @@ constexpr size_t kOpeningFrameBytes = size_t{1} << 20;
 // group saves processor time; where they trickle, waiting would only cost latency.
 constexpr int64_t kLoadedShare = 16;
 constexpr absl::Duration kFullDiskRetry = absl::Milliseconds(500);
+// Between the steps of making a file ahead, while nobody waits for it.
+constexpr absl::Duration kPreparePause = absl::Milliseconds(5);
 
 class JournalImpl final : public Journal, public std::enable_shared_from_this<JournalImpl> {
  public:
@@ -33,6 +36,9 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   absl::Status PrepareDir() { return files_.PrepareDir(); }
   absl::Status Begin(FileSystem& fs, const ReplayedJournal& replayed);
   absl::Status Ready(uint64_t superseded_from);
+  void PrepareSoon() {
+    io_.Post([self = shared_from_this()] { self->Prepare(); });
+  }
 
   void Submit(Entry entry) override;
   absl::Status Admit() const override;
@@ -63,6 +69,11 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   void Fail(const absl::Status& status);
   void StallOnFullDisk(const absl::Status& status);
   void Rest();
+  void FinishStop();
+  void Prepare();
+  void PrepareStep(std::shared_ptr<JournalFileMaker> maker);
+  void PrepareLater();
+  void OnPrepared(const absl::Status& status);
 
   const Options options_;
   BlockingExecutor& io_;
@@ -80,6 +91,12 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   int64_t group_bytes_last_ = 0;
   bool follows_a_group_ = false;  // this round comes right after a sync
   bool held_back_ = false;        // this round has waited already
+  bool preparing_ = false;        // the next file is being made
+  bool awaits_file_ = false;      // a round goes on once it is
+  bool ends_ = false;             // nothing is left to do but what FinishStop waits for
+
+  std::atomic<bool> prepare_fast_{false};      // read where the file is made
+  std::atomic<bool> prepare_given_up_{false};  // the same
 
   mutable std::mutex pins_mutex_;
   JournalPins pins_;            // guarded by pins_mutex_; changed on the io executor only
@@ -276,6 +293,11 @@ void JournalImpl::Round() {
   if (pending_.empty()) return Rest();
   const auto bytes = static_cast<int64_t>(journal_format::kFrameHeaderBytes + NextGroupBytes());
   if (files_.IsFull(RoundUpToBlock(bytes))) {
+    if (options_.prepare_io != nullptr && !files_.HasNext(pins_)) {
+      awaits_file_ = true;
+      prepare_fast_ = true;
+      return Prepare();
+    }
     absl::Status status = Rotate();
     if (absl::IsResourceExhausted(status)) return StallOnFullDisk(status);
     if (!status.ok()) return Fail(status);
@@ -366,6 +388,7 @@ absl::Status JournalImpl::Rotate() {
     stats_.files_recycled = files_.recycled();
   }
   if (pressure_ && used > options_.total_bytes_max / 2) pressure_();
+  Prepare();
   return absl::OkStatus();
 }
 
@@ -437,7 +460,6 @@ void JournalImpl::Finish(std::vector<InFlight> group) {
 
 // Nothing to do: sleeps until the next Submit, or ends.
 void JournalImpl::Rest() {
-  absl::AnyInvocable<void()> stopped;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!queue_.empty()) {  // came in since TakeQueued
@@ -446,21 +468,96 @@ void JournalImpl::Rest() {
     }
     round_due_ = false;
     if (!stopping_ || !stopped_) return;
-    stopped = std::move(stopped_);
-    stopped_ = nullptr;
   }
-  files_.Close();
-  stopped();
+  FinishStop();
 }
 
-void JournalImpl::StallOnFullDisk(const absl::Status& status) {
+void JournalImpl::FinishStop() {
+  ends_ = true;
+  prepare_given_up_ = true;
+  if (preparing_) return;  // OnPrepared comes back here
   absl::AnyInvocable<void()> stopped;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    stalled_ = status;
-    if (stopping_) stopped = std::exchange(stopped_, nullptr);
+    stopped = std::exchange(stopped_, nullptr);
   }
-  if (stopped || options_.timers == nullptr) {
+  files_.Close();
+  if (stopped) stopped();
+}
+
+// The next file -----------------------------------------------------------------------------------------------------
+
+// Makes the next file ahead, unless there is one, so that a rotation is a rename.
+void JournalImpl::Prepare() {
+  if (preparing_ || ends_ || options_.prepare_io == nullptr || files_.HasNext(pins_)) return;
+  preparing_ = true;
+  PrepareStep(files_.MakeSpare());
+}
+
+// Each step is a task of its own, so that others on that executor have their turn.
+void JournalImpl::PrepareStep(std::shared_ptr<JournalFileMaker> maker) {
+  options_.prepare_io->Post([self = shared_from_this(), maker = std::move(maker)]() mutable {
+    absl::StatusOr<bool> more = absl::CancelledError("the journal stops");
+    if (self->prepare_given_up_) {
+      maker->Abandon();
+    } else {
+      more = maker->Step();
+    }
+    JournalImpl& journal = *self;
+    if (!more.ok() || !*more) {
+      journal.io_.Post([self = std::move(self), status = more.status()] { self->OnPrepared(status); });
+    } else if (journal.prepare_fast_ || journal.options_.timers == nullptr) {
+      journal.PrepareStep(std::move(maker));
+    } else {
+      journal.options_.timers->PostAfter(
+          kPreparePause, [self = std::move(self), maker = std::move(maker)]() mutable { self->PrepareStep(maker); });
+    }
+  });
+}
+
+void JournalImpl::PrepareLater() {
+  if (options_.timers == nullptr) return;  // the rotation tries again
+  options_.timers->PostAfter(kFullDiskRetry, [weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    JournalImpl& journal = *self;
+    journal.io_.Post([self] {
+      if (self->ends_ || self->preparing_) return;
+      if (!self->files_.HasNext(self->pins_)) return self->Prepare();
+      const std::lock_guard<std::mutex> lock(self->mutex_);
+      self->stalled_ = absl::OkStatus();
+    });
+  });
+}
+
+void JournalImpl::OnPrepared(const absl::Status& status) {
+  preparing_ = false;
+  prepare_fast_ = false;
+  if (status.ok()) files_.AddSpare();
+  if (ends_) return FinishStop();
+  {
+    // Without a next file appends are refused while there is still room in this one, for the checkpoints and log starts
+    // that let files be used again.
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stalled_ = absl::IsResourceExhausted(status) ? status : absl::OkStatus();
+  }
+  if (!std::exchange(awaits_file_, false)) {
+    if (absl::IsResourceExhausted(status)) PrepareLater();
+    return;
+  }
+  if (absl::IsResourceExhausted(status)) return StallOnFullDisk(status);
+  if (!status.ok()) return Fail(status);
+  Round();
+}
+
+void JournalImpl::StallOnFullDisk(const absl::Status& status) {
+  bool stopping = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stalled_ = status;
+    stopping = stopping_;
+  }
+  if (stopping || options_.timers == nullptr) {
     // Without a timer nobody could ever try again; and a stop does not wait for an operator to make room.
     return Fail(status);
   }
@@ -471,7 +568,7 @@ void JournalImpl::StallOnFullDisk(const absl::Status& status) {
 
 void JournalImpl::Fail(const absl::Status& status) {
   std::vector<Entry> queued;
-  absl::AnyInvocable<void()> stopped;
+  bool stopping = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     failed_ = status;
@@ -480,7 +577,7 @@ void JournalImpl::Fail(const absl::Status& status) {
     queued_bytes_ = 0;
     stats_.queued_entries = 0;
     round_due_ = false;
-    if (stopping_) stopped = std::exchange(stopped_, nullptr);
+    stopping = stopping_;
   }
   for (InFlight& one : in_flight_) one.status = status;
   Finish(std::exchange(in_flight_, {}));
@@ -492,7 +589,7 @@ void JournalImpl::Fail(const absl::Status& status) {
     if (entry.done) entry.done(status);
   }
   if (options_.on_fatal) options_.on_fatal(status);
-  if (stopped) stopped();
+  if (stopping) FinishStop();
 }
 
 }  // namespace
@@ -513,6 +610,7 @@ absl::StatusOr<Journal::Opened> Journal::Open(FileSystem& fs, Options options, B
   SLUICE_RETURN_IF_ERROR(
       ReadSurvivors(fs, replayed, all, [&](const AppendRecord& append) { return visitor.OnAppend(append); }));
   SLUICE_RETURN_IF_ERROR(journal->Ready(replayed.supersede_from));
+  journal->PrepareSoon();
   return Opened{std::move(journal), replayed.state, replayed.tail};
 }
 

@@ -43,6 +43,7 @@ struct JournalOptions {
   Uuid disk;                                          // a journal that opens with another one is refused
   Random* random = nullptr;                           // for file ids; used during Open and on the io executor only
   Executor* timers = nullptr;                  // for the wait under load and for retries on a full disk; null: no wait
+  BlockingExecutor* prepare_io = nullptr;      // where the next file is made ahead; null: when it is needed, on `io`
   std::function<void(absl::Status)> on_fatal;  // must not return to normal work: main stops the process
 };
 

@@ -11,8 +11,7 @@ namespace sluice::storage {
 
 namespace {
 
-constexpr char kUnfinished[] = ".tmp";
-constexpr int64_t kPrewriteBytes = int64_t{1} << 20;
+constexpr char kSpare[] = "spare";
 // Recyclable files kept for later: each saves writing a whole file of zeros at a rotation.
 constexpr size_t kSparesMax = 4;
 
@@ -29,9 +28,16 @@ absl::Status JournalFiles::PrepareDir() {
   SLUICE_RETURN_IF_ERROR(fs_.SyncDir(ParentOf(options_.dir)));
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(options_.dir));
   for (const std::string& name : names) {
-    if (absl::EndsWith(name, kUnfinished)) SLUICE_RETURN_IF_ERROR(fs_.Remove(absl::StrCat(options_.dir, "/", name)));
+    if (absl::EndsWith(name, kUnfinishedEnding)) {
+      SLUICE_RETURN_IF_ERROR(fs_.Remove(absl::StrCat(options_.dir, "/", name)));
+    }
   }
+  SLUICE_ASSIGN_OR_RETURN(has_spare_, fs_.Exists(SparePath()));
   return absl::OkStatus();
+}
+
+std::string JournalFiles::SparePath() const {
+  return absl::StrCat(options_.dir, "/", kSpare);
 }
 
 void JournalFiles::Adopt(const ReplayedJournal& replayed) {
@@ -59,27 +65,16 @@ std::vector<size_t> JournalFiles::Recyclable(const JournalPins& pins) const {
 }
 
 absl::Status JournalFiles::Create(const std::string& path) {
-  const std::string unfinished = path + kUnfinished;
-  SLUICE_ASSIGN_OR_RETURN(const bool left_over, fs_.Exists(unfinished));
-  if (left_over) SLUICE_RETURN_IF_ERROR(fs_.Remove(unfinished));
-  const auto fill = [&]() -> absl::Status {
-    SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
-                            fs_.Open(unfinished, {.mode = OpenOptions::Mode::kCreateNew, .direct = true}));
-    SLUICE_RETURN_IF_ERROR(file->Allocate(options_.file_bytes));
-    AlignedBuffer zeros(static_cast<size_t>(std::min(kPrewriteBytes, options_.file_bytes)));
-    std::fill_n(zeros.data(), zeros.capacity(), '\0');
-    for (int64_t at = 0; at < options_.file_bytes; at += kPrewriteBytes) {
-      const int64_t count = std::min(kPrewriteBytes, options_.file_bytes - at);
-      SLUICE_RETURN_IF_ERROR(file->WriteAt(at, {zeros.data(), static_cast<size_t>(count)}));
-    }
-    return file->Sync();
-  };
-  if (absl::Status status = fill(); !status.ok()) {
-    fs_.Remove(unfinished).IgnoreError();  // gives the space back; what went wrong is the error to report
-    return status;
+  JournalFileMaker maker(fs_, options_.dir, path, options_.file_bytes);
+  for (bool more = true; more;) {
+    SLUICE_ASSIGN_OR_RETURN(more, maker.Step());
   }
   ++created_;
-  return fs_.Rename(unfinished, path);
+  return absl::OkStatus();
+}
+
+std::unique_ptr<JournalFileMaker> JournalFiles::MakeSpare() const {
+  return std::make_unique<JournalFileMaker>(fs_, options_.dir, SparePath(), options_.file_bytes);
 }
 
 absl::Status JournalFiles::StartFile(const JournalPins& pins) {
@@ -93,6 +88,10 @@ absl::Status JournalFiles::StartFile(const JournalPins& pins) {
     next.bytes = std::max(next.bytes, older_[spare].bytes);
     older_.erase(older_.begin() + static_cast<std::ptrdiff_t>(spare));
     ++recycled_;
+  } else if (has_spare_) {
+    SLUICE_RETURN_IF_ERROR(fs_.Rename(SparePath(), path));
+    has_spare_ = false;
+    ++created_;
   } else {
     SLUICE_RETURN_IF_ERROR(Create(path));
   }

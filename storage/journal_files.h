@@ -1,5 +1,7 @@
 // The journal's files: made ahead of use, written frame by frame, recycled.
 //
+// One that is made ahead is called "spare" until it is started; there is at most one.
+//
 // Used on the journal's io executor, and by Open before that runs; calls block.
 #pragma once
 
@@ -14,6 +16,7 @@
 #include "common/executor.h"
 #include "common/file_system.h"
 #include "storage/journal_codec.h"
+#include "storage/journal_file_maker.h"
 #include "storage/journal_pins.h"
 #include "storage/journal_replay.h"
 
@@ -30,7 +33,12 @@ class JournalFiles {
   /// The current file's opening, now synced, replaces all older files numbered `from` or higher.
   void Supersede(uint64_t from);
 
-  /// Makes the next file current: one that can be recycled, else a new one, prewritten with zeros; named durably. Its
+  /// Whether the next file is there already, so that StartFile takes no time and no space.
+  bool HasNext(const JournalPins& pins) const { return has_spare_ || !Recyclable(pins).empty(); }
+  /// To make the spare file with, on any thread; AddSpare once it is done. Only when there is none.
+  std::unique_ptr<JournalFileMaker> MakeSpare() const;
+  void AddSpare() { has_spare_ = true; }
+  /// Makes the next file current: one that can be recycled, else the spare one, else one made now; named durably. Its
   /// opening must be written and synced before anything else. ResourceExhausted when the disk is full: nothing changed.
   absl::Status StartFile(const JournalPins& pins);
   /// Writes a finished frame behind the last one.
@@ -61,6 +69,7 @@ class JournalFiles {
   /// Indices into older_, in order.
   std::vector<size_t> Recyclable(const JournalPins& pins) const;
   absl::Status Create(const std::string& path);
+  std::string SparePath() const;
 
   FileSystem& fs_;
   const JournalOptions& options_;
@@ -70,6 +79,7 @@ class JournalFiles {
   Uuid file_id_;
   int64_t offset_ = 0;       // where the next frame goes
   int64_t opening_end_ = 0;  // where the opening of the current file ends
+  bool has_spare_ = false;   // a file made ahead, not named as one that counts yet
   uint64_t held_ = 0;        // file that must stay until it is superseded; 0: none
   uint64_t last_sequence_ = 0;
   uint64_t last_frame_ = 0;

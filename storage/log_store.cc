@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/status_macros.h"
 #include "storage/checkpointer.h"
+#include "storage/disk_reserve.h"
 #include "storage/log_store_recovery.h"
 
 namespace sluice::storage {
@@ -56,9 +57,12 @@ absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& 
                                                          LogStoreOptions options) {
   const std::string topics = absl::StrCat(options.data_dir, "/topics");
   options.journal.dir = absl::StrCat(options.data_dir, "/journal");
+  options.journal.prepare_io = executors.segment_io;
   SLUICE_RETURN_IF_ERROR(CreateDirsDurably(fs, topics));
   std::shared_ptr<LogStore> store(new LogStore(fs, clock, executors, std::move(options)));
   SLUICE_ASSIGN_OR_RETURN(store->lock_, fs.LockFile(absl::StrCat(store->options_.data_dir, "/LOCK")));
+  store->reserve_ = std::make_shared<DiskReserve>(fs, store->options_.data_dir, store->options_.reserve_bytes);
+  SLUICE_RETURN_IF_ERROR(store->reserve_->GiveUpIfFull());
   Recovery recovery(fs, topics);
   SLUICE_ASSIGN_OR_RETURN(Journal::Opened opened,
                           Journal::Open(fs, store->options_.journal, *executors.journal_io, clock, recovery));
@@ -172,59 +176,6 @@ absl::StatusOr<std::shared_ptr<Log>> LogStore::Attach(ReplicaId replica, Executo
                                                    .shared = shared_},
                                     home, replica, DirOf(replica), std::exchange(entry.state, {}), options);
   return entry.log;
-}
-
-// ---- Removal
-
-void LogStore::Drop(ReplicaId replica, Done done) {
-  std::shared_ptr<Log> log;
-  {
-    std::lock_guard lock(mutex_);
-    auto at = replicas_.find(replica);
-    if (at == replicas_.end()) return Answer(std::move(done), absl::OkStatus());
-    if (std::exchange(at->second.dropping, true)) {
-      return Answer(std::move(done), absl::UnavailableError(absl::StrCat(replica.ToString(), " is being dropped")));
-    }
-    log = at->second.log;
-  }
-  auto next = [self = shared_from_this(), replica, done = std::move(done)]() mutable {
-    self->DropStopped(replica, std::move(done));
-  };
-  if (log == nullptr) return next();
-  log->home().Post([log, next = std::move(next)]() mutable {
-    log->Stop([next = std::move(next)](absl::Status) mutable { next(); });
-  });
-}
-
-void LogStore::DropStopped(ReplicaId replica, Done done) {
-  // The marker makes what a crash leaves behind explain itself; nothing else of the replica is touched yet.
-  executors_.segment_io->Post([self = shared_from_this(), replica, dir = DirOf(replica),
-                               done = std::move(done)]() mutable {
-    absl::Status marked = [&]() -> absl::Status {
-      SLUICE_ASSIGN_OR_RETURN(const bool there, self->fs_.Exists(dir));
-      if (!there) return absl::OkStatus();
-      auto marker = self->fs_.Open(absl::StrCat(dir, "/", kDroppingMarker), {.mode = OpenOptions::Mode::kCreateNew});
-      if (!marker.ok() && !absl::IsAlreadyExists(marker.status())) return marker.status();
-      return self->fs_.SyncDir(dir);
-    }();
-    if (!marked.ok()) return self->Answer(std::move(done), std::move(marked));
-    LogStore& store = *self;
-    store.Submit(DropRecord{replica}, [self = std::move(self), replica, dir,
-                                       done = std::move(done)](absl::Status status) mutable {
-      if (!status.ok()) return done(std::move(status));
-      LogStore& here = *self;
-      here.executors_.segment_io->Post([self = std::move(self), replica, dir, done = std::move(done)]() mutable {
-        // What cannot be removed now is removed when the store is opened the next time: the marker tells.
-        absl::Status removed = RemoveReplicaFolder(self->fs_, dir);
-        {
-          std::lock_guard lock(self->mutex_);
-          self->replicas_.erase(replica);
-        }
-        LogStore& last = *self;
-        last.Answer(std::move(done), std::move(removed));
-      });
-    });
-  });
 }
 
 // ---- Upkeep

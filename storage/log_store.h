@@ -31,13 +31,15 @@
 namespace sluice::storage {
 
 class Checkpointer;
+class DiskReserve;
 
 struct LogStoreOptions {
   std::string data_dir;                      ///< Absolute or relative, without a slash at its end. Made when missing.
-  JournalOptions journal;                    ///< `dir` is set here to "<data_dir>/journal".
+  JournalOptions journal;                    ///< `dir` is set here to "<data_dir>/journal", prepare_io to segment_io.
   int64_t cache_bytes = int64_t{256} << 20;  ///< Batches in memory, of all logs.
   int64_t disk_low_watermark_bytes = int64_t{1} << 30;     ///< Below this much free space appends are refused …
   int64_t disk_high_watermark_bytes = int64_t{2} << 30;    ///< … until there is this much again.
+  int64_t reserve_bytes = int64_t{64} << 20;               ///< Kept aside for starting on a full disk; 0: none.
   absl::Duration tick = absl::Seconds(1);                  ///< How often space and memory are looked at.
   absl::Duration checkpoint_interval = absl::Seconds(60);  ///< Longest that written data waits for its sync.
 };
@@ -46,7 +48,7 @@ struct LogStoreOptions {
 struct LogStoreExecutors {
   Executor* home = nullptr;                ///< Callbacks and timers of the store.
   BlockingExecutor* journal_io = nullptr;  ///< One thread, for the journal alone.
-  BlockingExecutor* segment_io = nullptr;  ///< Segment writes and syncs.
+  BlockingExecutor* segment_io = nullptr;  ///< Segment writes and syncs; the journal's next file.
   BlockingExecutor* cold_reads = nullptr;
 };
 
@@ -82,7 +84,8 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   absl::StatusOr<std::shared_ptr<Log>> Attach(ReplicaId replica, Executor& home, LogOptions options);
   /// The attached log, or null.
   std::shared_ptr<Log> Find(ReplicaId replica) const;
-  /// Stops its log, forgets the replica, then removes its files. OK when there is none.
+  /// Stops its log, forgets the replica, then removes its files. OK when there is none. After an error the replica is
+  /// no longer served, and Drop may be called again; where the disk had no room, its records are gone already.
   void Drop(ReplicaId replica, Done done);
 
   /// Checkpoints every attached log, one after the other.
@@ -99,14 +102,19 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
     ReplicaState state;  // until it is attached
     Uuid incarnation;    // from then on
     std::shared_ptr<Log> log;
-    bool dropping = false;
+    bool dropping = false;      // is no longer served
+    bool drop_running = false;  // Drop is under way
   };
 
   LogStore(FileSystem& fs, Clock& clock, LogStoreExecutors executors, LogStoreOptions options);
   std::string DirOf(const ReplicaId& replica) const;
   void Answer(Done done, absl::Status status);
   void Submit(JournalRecord record, Done durable);
-  void DropStopped(ReplicaId replica, Done done);
+  void DropStopped(ReplicaId replica, Offset log_end, Done done);
+  void EmptyThenMark(ReplicaId replica, Offset log_end, absl::Status first_error, Done done);
+  void DropMarked(ReplicaId replica, Done done);
+  void EndDrop(ReplicaId replica, Done done, absl::Status status);
+  absl::Status MarkDropping(const std::string& dir);
   /// Of attached logs that are not being dropped, in order.
   std::vector<std::shared_ptr<Log>> Logs() const;
 
@@ -117,6 +125,7 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   std::unique_ptr<FileLock> lock_;
   std::shared_ptr<Journal> journal_;
   std::shared_ptr<LogShared> shared_;
+  std::shared_ptr<DiskReserve> reserve_;
   RecoveryReport recovery_;
 
   mutable std::mutex mutex_;  // guards the map and what it holds

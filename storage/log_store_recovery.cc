@@ -29,15 +29,19 @@ std::optional<PartitionId> ParsePartition(const std::string& name) {
 
 }  // namespace
 
-absl::Status RemoveReplicaFolder(FileSystem& fs, const std::string& dir) {
-  auto names = fs.List(dir);
-  if (absl::IsNotFound(names.status())) return absl::OkStatus();
-  if (!names.ok()) return names.status();
-  for (const std::string& name : *names) {
+absl::Status RemoveReplicaFiles(FileSystem& fs, const std::string& dir) {
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(dir));
+  for (const std::string& name : names) {
     if (name != kDroppingMarker) SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs, absl::StrCat(dir, "/", name)));
   }
+  return fs.SyncDir(dir);
+}
+
+absl::Status RemoveReplicaFolder(FileSystem& fs, const std::string& dir) {
+  SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(dir));
+  if (!there) return absl::OkStatus();
   // The marker goes only once the rest surely has.
-  SLUICE_RETURN_IF_ERROR(fs.SyncDir(dir));
+  SLUICE_RETURN_IF_ERROR(RemoveReplicaFiles(fs, dir));
   SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs, absl::StrCat(dir, "/", kDroppingMarker)));
   SLUICE_RETURN_IF_ERROR(fs.RemoveDir(dir));
   // The topic's folder goes with its last replica; it is refused while it has another.

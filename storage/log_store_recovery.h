@@ -21,6 +21,8 @@ namespace sluice::storage {
 /// removed leaves a folder that explains itself.
 inline constexpr char kDroppingMarker[] = "DROPPING";
 
+/// Removes all files of a replica but the marker, durably.
+absl::Status RemoveReplicaFiles(FileSystem& fs, const std::string& dir);
 /// Removes a replica's folder with all that is in it, the marker last.
 absl::Status RemoveReplicaFolder(FileSystem& fs, const std::string& dir);
 

@@ -98,6 +98,8 @@ class JournalRig {
   /// OK, or why the journal does not open. `files` bytes each.
   absl::Status Open(int64_t file_bytes = 32768, int64_t total_bytes_max = 1 << 20) {
     io = std::make_unique<SimBlockingExecutor>(scheduler);
+    prepare = std::make_unique<SimBlockingExecutor>(scheduler);
+    prepare->SetLatency(prepare_latency, prepare_latency);
     shard = std::make_unique<SimExecutor>(scheduler);
     visitor = {};
     fatal = absl::OkStatus();
@@ -108,6 +110,7 @@ class JournalRig {
     options.disk = Disk();
     options.random = &random;
     options.timers = shard.get();
+    if (prepares) options.prepare_io = prepare.get();
     options.on_fatal = [this](absl::Status status) {
       fatal = std::move(status);
       ++fatal_calls;
@@ -148,6 +151,7 @@ class JournalRig {
     scheduler.Clear();
     journal = nullptr;
     io = nullptr;
+    prepare = nullptr;
     shard = nullptr;
   }
 
@@ -159,6 +163,9 @@ class JournalRig {
   SimClock clock;
   SimRandom random;
   std::unique_ptr<SimBlockingExecutor> io;
+  std::unique_ptr<SimBlockingExecutor> prepare;
+  bool prepares = false;  // files are made ahead, on `prepare`
+  absl::Duration prepare_latency = absl::Microseconds(100);
   std::unique_ptr<SimExecutor> shard;
   CollectingVisitor visitor;
   std::shared_ptr<storage::Journal> journal;

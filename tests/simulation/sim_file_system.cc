@@ -222,6 +222,11 @@ absl::StatusOr<std::unique_ptr<File>> SimFileSystem::Open(const std::string& pat
   }
   if (at != names_.end()) return absl::AlreadyExistsError(absl::StrCat(path, ": open: exists (errno 17)"));
   if (names_.count(ParentOf(path)) == 0) return Missing(path);
+  if (failing_creates_ > 0 && absl::EndsWith(path, failing_creates_of_)) {
+    --failing_creates_;
+    ++counts_.full;
+    return absl::ResourceExhaustedError(absl::StrCat(path, ": open: no space left on device (errno 28)"));
+  }
   bool happens = true;
   const bool alive = Operate(&happens);
   auto node = std::make_shared<Node>();
@@ -361,6 +366,12 @@ void SimFileSystem::FailSyncsOf(const std::string& ending, uint64_t count, bool 
   failing_syncs_of_ = ending;
   failing_syncs_ = count;
   failing_syncs_drop_ = drops;
+}
+
+void SimFileSystem::FailCreatesOf(const std::string& ending, uint64_t count) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  failing_creates_of_ = ending;
+  failing_creates_ = count;
 }
 
 void SimFileSystem::FlipBitOfRead(uint64_t nth) {

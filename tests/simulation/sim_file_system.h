@@ -64,6 +64,8 @@ class SimFileSystem final : public FileSystem {
   /// The next `count` syncs of files whose path ends with `ending` fail with EIO. With `drops`, what such a sync loses
   /// is gone at once also for readers, as with kernels that drop the pages.
   void FailSyncsOf(const std::string& ending, uint64_t count, bool drops = false);
+  /// The next `count` files to be made whose path ends with `ending` find no room.
+  void FailCreatesOf(const std::string& ending, uint64_t count);
   /// One bit of what the `nth` read from now on returns is wrong; the file itself is not changed.
   void FlipBitOfRead(uint64_t nth);
   /// Writes beyond this many bytes in all files fail; negative: no bound.
@@ -131,6 +133,8 @@ class SimFileSystem final : public FileSystem {
   std::string failing_syncs_of_;
   uint64_t failing_syncs_ = 0;
   bool failing_syncs_drop_ = false;
+  std::string failing_creates_of_;
+  uint64_t failing_creates_ = 0;
   std::set<uint64_t> flips_;
   SimFaultCounts counts_;
 };
