@@ -49,6 +49,8 @@ constexpr int64_t kFilesOther = 1024;
 constexpr absl::Duration kDrainMax = absl::Seconds(10);
 // Journal files: enough of them that recycling goes on, large enough that a rotation is rare.
 constexpr int64_t kJournalFileBytesMax = int64_t{32} << 20;
+// Room kept aside so that a node starts on a full disk: twice a journal file.
+constexpr int64_t kReserveBytes = int64_t{64} << 20;
 
 ProcessStats ReadProcess(absl::Time started) {
   ProcessStats stats;
@@ -147,6 +149,7 @@ absl::Status Node::OpenStorage() {
   options.cache_bytes = config_.cache_bytes;
   options.disk_low_watermark_bytes = config_.disk_low_watermark;
   options.disk_high_watermark_bytes = config_.disk_high_watermark;
+  options.reserve_bytes = kReserveBytes;
   options.journal.total_bytes_max = config_.journal_bytes;
   options.journal.file_bytes = std::min(kJournalFileBytesMax, (config_.journal_bytes / 8) & ~(kBlockBytes - 1));
   options.journal.disk = folder_.disk_id;

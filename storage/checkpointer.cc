@@ -8,7 +8,7 @@
 namespace sluice::storage {
 
 Checkpointer::Checkpointer(LogStore& store) : store_(store), home_(*store.executors_.home) {
-  last_full_ = store_.clock_.Monotonic();
+  last_round_ = store_.clock_.Monotonic();
 }
 
 void Checkpointer::Start() {
@@ -26,13 +26,25 @@ void Checkpointer::Tick() {
   if (stopped_) return;
   WatchSpace();
   WatchMemory();
-  const absl::Duration now = store_.clock_.Monotonic();
-  if (work_.empty() && now - last_full_ >= store_.options_.checkpoint_interval) {
-    last_full_ = now;
-    CheckpointAll(nullptr);
-  }
+  GoRound();
   if (pressed_ && work_.empty()) FreeOldestFile();
   Arm();
+}
+
+void Checkpointer::GoRound() {
+  const absl::Duration now = store_.clock_.Monotonic();
+  const absl::Duration interval = store_.options_.checkpoint_interval;
+  if (round_.empty() && now - last_round_ >= interval) {
+    last_round_ = now;
+    for (const auto& log : store_.Logs()) round_.push_back(log->replica());
+    const auto ticks = std::max<int64_t>(1, interval / store_.options_.tick);
+    round_share_ = (round_.size() + static_cast<size_t>(ticks) - 1) / static_cast<size_t>(ticks);
+  }
+  for (size_t i = 0; i < round_share_ && !round_.empty(); ++i) {
+    if (auto log = store_.Find(round_.front())) work_.push_back({std::move(log), nullptr, Kind::kCheckpointIfMuch});
+    round_.pop_front();
+  }
+  RunNext();
 }
 
 void Checkpointer::WatchSpace() {
@@ -78,14 +90,14 @@ void Checkpointer::FreeOldestFile() {
   if (pins == pins_tried_) return pins_tried_.clear();  // the next tick tries again
   pins_tried_ = pins;
   for (const ReplicaId& replica : pins) {
-    if (auto log = store_.Find(replica)) work_.push_back({std::move(log), nullptr});
+    if (auto log = store_.Find(replica)) work_.push_back({std::move(log), nullptr, Kind::kFreeJournal});
   }
   RunNext();
 }
 
 void Checkpointer::CheckpointAll(Log::Done done) {
-  for (std::shared_ptr<Log>& log : store_.Logs()) work_.push_back({std::move(log), nullptr});
-  work_.push_back({nullptr, std::move(done)});
+  for (std::shared_ptr<Log>& log : store_.Logs()) work_.push_back({std::move(log), nullptr, Kind::kCheckpoint});
+  work_.push_back({nullptr, std::move(done), Kind::kCheckpoint});
   RunNext();
 }
 
@@ -99,7 +111,9 @@ void Checkpointer::RunNext() {
   }
   if (work_.empty()) return;
   const std::shared_ptr<Log> log = std::move(work_.front().log);
+  const Kind kind = work_.front().kind;
   work_.pop_front();
+  const bool last = work_.empty();
   running_ = true;
   auto finished = [self = shared_from_this()](absl::Status status) {
     self->home_.Post([self, status = std::move(status)] {
@@ -111,8 +125,14 @@ void Checkpointer::RunNext() {
       self->RunNext();
     });
   };
-  log->home().Post([log, finished = std::move(finished)]() mutable {
-    if (!log->dirty()) return finished(absl::OkStatus());
+  log->home().Post([log, kind, last, finished = std::move(finished)]() mutable {
+    // The journal answers in order: to wait for the last one is to wait for all, with one sync.
+    if (kind == Kind::kFreeJournal && log->CarryForward(last ? Log::Done(finished) : nullptr)) {
+      if (!last) finished(absl::OkStatus());
+      return;
+    }
+    const int64_t little = kind == Kind::kCheckpointIfMuch ? log->options().carry_bytes : 0;
+    if (log->uncheckpointed_bytes() <= little) return finished(absl::OkStatus());
     log->Checkpoint(std::move(finished));
   });
 }

@@ -1,6 +1,7 @@
-// The checkpointer: keeps the journal short and memory bounded. On a timer it looks at free space and memory; when the
-// journal presses, it checkpoints the replicas that hold its oldest file, one at a time, so that syncs do not stall the
-// journal's own; at a long interval, every log with unsynced data.
+// The checkpointer: keeps the journal short and memory bounded. On a timer it looks at free space and memory. When the
+// journal presses, the replicas that hold its oldest file let go of it: by journaling a little that they have anew, or
+// by a checkpoint. Over each long interval every log has its turn; those with little are left alone, so that many quiet
+// partitions cost no sync each. Checkpoints run one at a time, so that syncs do not stall the journal's own.
 //
 // Threads: all of it on the store's home executor, except that Press may be called from any.
 #pragma once
@@ -31,12 +32,19 @@ class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
   void Stop(absl::AnyInvocable<void()> done);
 
  private:
+  enum class Kind {
+    kCheckpoint,
+    kCheckpointIfMuch,  // unless it has little
+    kFreeJournal,       // whichever way costs less
+  };
   struct Work {
     std::shared_ptr<Log> log;  // null: only answers `done`
     Log::Done done;            // may be null
+    Kind kind = Kind::kCheckpoint;
   };
   void Arm();
   void Tick();
+  void GoRound();
   void WatchSpace();
   void WatchMemory();
   void RunNext();
@@ -45,7 +53,9 @@ class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
   LogStore& store_;
   Executor& home_;
   Executor::TimerId timer_ = 0;
-  absl::Duration last_full_;
+  absl::Duration last_round_;
+  std::deque<ReplicaId> round_;  ///< Whose turn in this interval is still to come.
+  size_t round_share_ = 0;       ///< How many have it at each tick.
   bool pressed_ = false;
   std::vector<ReplicaId> pins_tried_;  ///< By the last round; the same again would only spin.
   bool space_asked_ = false;

@@ -157,6 +157,16 @@ std::pair<Log::SegmentPtr, int64_t> Log::PlaceFor(const record::Batch& batch) {
   return {active_, 0};
 }
 
+AppendRecord Log::RecordOf(const record::Batch& batch, SegmentId segment, int64_t position) const {
+  return {.replica = replica_,
+          .segment = segment,
+          .position = position,
+          .bytes = batch.bytes(),
+          .crc32c = batch.whole_crc32c(),
+          .next_offset = batch.next_offset(),
+          .max_timestamp_ms = TimestampOf(batch)};
+}
+
 void Log::Append(std::vector<record::Batch> batches, Done done, Urgency urgency) {
   if (holding_) {
     held_.push_back([this, batches = std::move(batches), done = std::move(done), urgency]() mutable {
@@ -181,15 +191,8 @@ void Log::Append(std::vector<record::Batch> batches, Done done, Urgency urgency)
       tail.crc_before = before->crc32c;
       tail.max_timestamp_before = before->max_timestamp_ms;
     }
-    AppendRecord record{.replica = replica_,
-                        .segment = segment->id,
-                        .position = position,
-                        .bytes = batch.bytes(),
-                        .crc32c = batch.whole_crc32c(),
-                        .next_offset = batch.next_offset(),
-                        .max_timestamp_ms = TimestampOf(batch)};
     segment->index->Add(batch.base_offset(), position, static_cast<int64_t>(batch.size_bytes()), TimestampOf(batch));
-    entry.records.emplace_back(std::move(record));
+    entry.records.emplace_back(RecordOf(batch, segment->id, position));
     Apply(entry.records.back());
     tail_.push_back(std::move(tail));
   }

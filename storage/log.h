@@ -63,6 +63,9 @@ struct LogOptions {
   absl::Duration segment_age = absl::Hours(168);  ///< One older than this at an append is closed (segment.ms).
   int64_t index_interval_bytes = SparseIndex::kDefaultIntervalBytes;
   int64_t write_bytes = 256 << 10;  ///< Segment writes wait until they have this much.
+  int64_t sync_bytes =
+      8 << 20;  ///< Written and not synced: beyond it a checkpoint begins, so that none has much to do.
+  int64_t carry_bytes = 64 << 10;  ///< Up to this much is rather journaled again than written and synced.
 };
 
 /// When an epoch's first batch begins.
@@ -131,8 +134,11 @@ class Log : public std::enable_shared_from_this<Log> {
 
   /// Writes and syncs what is durable in the journal, then lets the journal forget it.
   void Checkpoint(Done done);
-  /// Whether Checkpoint would do anything.
-  bool dirty() const;
+  /// Lets the journal's older files go without a sync: submits again, unchanged, all that only the journal holds. False
+  /// when that is more than carry_bytes or not in memory any more; then only a checkpoint helps. `done` may be null.
+  bool CarryForward(Done done);
+  /// What the journal holds of it until a checkpoint.
+  int64_t uncheckpointed_bytes() const;
   /// Starts segment writes however little there is.
   void FlushSoon();
   /// Lets go of batches that stand in their files.
@@ -196,6 +202,7 @@ class Log : public std::enable_shared_from_this<Log> {
   const ReplicaState& state() const { return *registry_.Find(replica_); }
   absl::Status CheckOpen() const;
   void Answer(Done done, absl::Status status);
+  AppendRecord RecordOf(const record::Batch& batch, SegmentId segment, int64_t position) const;
   /// Takes `record` into the registry's mirror, which must accept it.
   void Apply(const JournalRecord& record);
   void Submit(JournalRecord record, Done durable);
@@ -276,7 +283,8 @@ class Log : public std::enable_shared_from_this<Log> {
   std::deque<SegmentPtr> removals_;
   bool task_running_ = false;
   bool flush_asked_ = false;
-  absl::Status write_error_;  ///< Why the last segment write failed; writes are tried again.
+  int64_t written_unsynced_ = 0;  ///< Since a checkpoint last began to sync.
+  absl::Status write_error_;      ///< Why the last segment write failed; writes are tried again.
   absl::Duration retry_at_;
   bool retry_timer_ = false;
   bool dirs_synced_ = false;  ///< Of the replica's folder and those above it.

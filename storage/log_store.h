@@ -41,7 +41,7 @@ struct LogStoreOptions {
   int64_t disk_high_watermark_bytes = int64_t{2} << 30;    ///< … until there is this much again.
   int64_t reserve_bytes = int64_t{64} << 20;               ///< Kept aside for starting on a full disk; 0: none.
   absl::Duration tick = absl::Seconds(1);                  ///< How often space and memory are looked at.
-  absl::Duration checkpoint_interval = absl::Seconds(60);  ///< Longest that written data waits for its sync.
+  absl::Duration checkpoint_interval = absl::Seconds(60);  ///< How often a log with much to sync is.
 };
 
 /// What a store runs on; all of it outlives the store.

@@ -24,7 +24,6 @@ class StorageNode {
     options.cache_bytes = 4 << 20;
     options.disk_low_watermark_bytes = 0;
     options.disk_high_watermark_bytes = 0;
-    options.reserve_bytes = 0;
     options.checkpoint_interval = absl::Hours(1);
     log_options.segment_bytes = 8 << 10;
     log_options.index_interval_bytes = 1 << 10;

@@ -109,6 +109,7 @@ class SimFile final : public File {
     if (happens) {
       for (const auto& change : node_->changes) SimFileSystem::ApplyChange(node_->durable, change);
       node_->changes.clear();
+      ++fs_.syncs_[path_];
     }
     return alive ? absl::OkStatus() : PowerIsOff();
   }
@@ -366,6 +367,15 @@ void SimFileSystem::FailSyncsOf(const std::string& ending, uint64_t count, bool 
   failing_syncs_of_ = ending;
   failing_syncs_ = count;
   failing_syncs_drop_ = drops;
+}
+
+uint64_t SimFileSystem::SyncsOf(const std::string& ending) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  uint64_t count = 0;
+  for (const auto& [path, syncs] : syncs_) {
+    if (absl::EndsWith(path, ending)) count += syncs;
+  }
+  return count;
 }
 
 void SimFileSystem::FailCreatesOf(const std::string& ending, uint64_t count) {

@@ -83,6 +83,8 @@ class SimFileSystem final : public FileSystem {
   std::string Contents(const std::string& path) const;
   /// Replaces a file's contents, durably; makes the file where there is none.
   void SetContents(const std::string& path, std::string contents);
+  /// Successful syncs of files whose path ends with `ending`.
+  uint64_t SyncsOf(const std::string& ending) const;
   /// Bytes of all files that can be seen.
   int64_t UsedBytes() const;
 
@@ -133,6 +135,7 @@ class SimFileSystem final : public FileSystem {
   std::string failing_syncs_of_;
   uint64_t failing_syncs_ = 0;
   bool failing_syncs_drop_ = false;
+  std::map<std::string, uint64_t> syncs_;  // by path
   std::string failing_creates_of_;
   uint64_t failing_creates_ = 0;
   std::set<uint64_t> flips_;
