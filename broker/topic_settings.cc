@@ -114,6 +114,10 @@ bool IsInternalTopic(std::string_view name) {
   return name.starts_with("__");
 }
 
+bool IsProgramTopic(std::string_view name) {
+  return name == "__connect_state" || name == "__connect_runs";
+}
+
 absl::Status CheckTopicName(std::string_view name, bool internal) {
   const auto allowed = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||

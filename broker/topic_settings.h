@@ -35,6 +35,9 @@ absl::StatusOr<TopicSettings> ParseTopicSettings(const TopicConfig& config, cons
 /// demanded when `internal`.
 absl::Status CheckTopicName(std::string_view name, bool internal);
 bool IsInternalTopic(std::string_view name);
+/// Of the internal topics, those that Sluice's other programs make by the public API: the connector's state and runs.
+/// Nobody else has business with the rest, which the broker makes itself.
+bool IsProgramTopic(std::string_view name);
 
 inline constexpr int32_t kPartitionsMax = 10'000;  ///< Of one topic.
 

@@ -252,6 +252,33 @@ TEST_CASE("Errors of whole calls carry their detail in the trailing metadata") {
   CHECK(detail.message().find("nope") != std::string::npos);
 }
 
+TEST_CASE("Of the reserved names, clients can make only those of Sluice's own programs") {
+  TestNode node;
+  const auto create = [&](const std::string& name, bool internal, v1::ErrorDetail* detail = nullptr) {
+    grpc::ClientContext context;
+    v1::CreateTopicRequest request;
+    v1::CreateTopicResponse response;
+    request.set_name(name);
+    request.set_internal(internal);
+    const grpc::Status status = node.topics->Create(&context, request, &response);
+    if (!status.ok() && detail != nullptr) *detail = DetailOf(context);
+    return status.error_code();
+  };
+  for (const char* name : {"__mine", "__groups", "__audit", "__", "__connect_state2", "__connect"}) {
+    v1::ErrorDetail detail;
+    CHECK(create(name, true, &detail) == grpc::StatusCode::INVALID_ARGUMENT);
+    CHECK(detail.reason() == v1::ErrorDetail::INVALID_ARGUMENT);
+    CHECK(detail.topic() == name);
+    CHECK(create(name, false) == grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  CHECK(create("__connect_state", false) == grpc::StatusCode::INVALID_ARGUMENT);  // has to be meant
+  CHECK(create("__connect_state", true) == grpc::StatusCode::OK);
+  CHECK(create("__connect_runs", true) == grpc::StatusCode::OK);
+  CHECK(create("orders", true) == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(create("orders.dlq", false) == grpc::StatusCode::OK);
+  CHECK(!node.Append(ItemOf("__connect_state", BatchOf(1, 1))).has_error());
+}
+
 TEST_CASE("An offset out of range is an error of its item that tells the range") {
   TestNode node;
   node.CreateTopic("t");

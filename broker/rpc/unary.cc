@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "broker/rpc/handlers.h"
+#include "broker/topic_settings.h"
+#include "common/text.h"
 #include "sluice/v1/cluster.pb.h"
 #include "sluice/v1/topics.pb.h"
 
@@ -62,6 +64,15 @@ Callback<Result<TopicInfo>> AnswerTopic(std::shared_ptr<Call> call) {
 }
 
 void CreateTopic(Services& services, v1::CreateTopicRequest request, std::shared_ptr<Call> call) {
+  // There is no authentication yet that would tell Sluice's programs from others; their names do.
+  if (request.internal() && IsInternalTopic(request.name()) && !IsProgramTopic(request.name())) {
+    const std::string shown = request.name().substr(0, 249);
+    Error error = MakeError(Reason::kInvalidArgument,
+                            Cat("topic name \"", shown, "\": names that begin with \"__\" are the broker's own; with ",
+                                "`internal` clients can make only __connect_state and __connect_runs"));
+    error.topic = shown;
+    return call->Fail(error);
+  }
   CreateTopicSpec spec;
   spec.name = request.name();
   spec.partitions = request.partitions();
