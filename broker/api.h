@@ -112,7 +112,8 @@ struct ProduceItem {
   std::optional<Offset> expected_base_offset = std::nullopt;
   /// The epoch the client knows; 0 does not check.
   LeaderEpoch leader_epoch = LeaderEpoch(0);
-  /// Clears this session's refusal of the partition before the item is looked at.
+  /// Before the item is looked at, clears this session's refusal of the partition, by any item passed before this one,
+  /// whether that was answered yet or not.
   bool reset = false;
 };
 

@@ -164,6 +164,23 @@ TEST_CASE("after a failed item of a partition its stream refuses that partition 
   CHECK(node.Values("t") == Strings{"a", "d", "e"});
 }
 
+TEST_CASE("a reset sent before the refusal was answered is not undone by that answer") {
+  SimNode node;
+  node.Start();
+  REQUIRE(node.Create("t").ok());
+  Pipeline stream{node};
+  stream.Send("t", "wrong", Offset(999));  // refused by the log, which answers later than b is taken
+  stream.Send("t", "b", std::nullopt, true);
+  CHECK(stream.Reasons() == std::vector<Reason>{Reason::kExpectedOffsetMismatch, Reason::kUnknown});
+  stream.Send("t", "c");
+  CHECK(stream.Reasons().back() == Reason::kUnknown);
+  // What fails behind the reset counts as ever.
+  stream.Send("t", "wrong too", Offset(999));
+  stream.Send("t", "d");
+  CHECK(stream.Reasons().back() == Reason::kSequenceBroken);
+  CHECK(node.Values("t") == Strings{"b", "c"});
+}
+
 TEST_CASE("a stream whose item met no topic does not write the next one when the topic has come") {
   SimNode node;
   node.Start();

@@ -65,7 +65,10 @@ std::optional<Error> Partition::Admit(const PartitionAppend& append) const {
 }
 
 void Partition::Append(PartitionAppend append) {
-  if (append.reset && append.lane != nullptr) append.lane->broken = false;
+  if (append.reset && append.lane != nullptr) {
+    append.lane->broken = false;
+    ++append.lane->resets;
+  }
   if (auto error = Admit(append)) {
     if (append.lane != nullptr) append.lane->broken = true;
     ++stats_.produce_errors;
@@ -85,12 +88,13 @@ void Partition::Propose(PartitionAppend append) {
   const auto size = static_cast<int64_t>(append.batch->size_bytes());
   const int32_t records = append.batch->view().record_count();
   const Offset end_before = log().bounds().log_end;
-  auto on_done = [self = shared_from_this(), lane = append.lane, hold = std::move(append.hold),
+  const uint64_t resets = append.lane != nullptr ? append.lane->resets : 0;
+  auto on_done = [self = shared_from_this(), lane = append.lane, resets, hold = std::move(append.hold),
                   done = std::move(append.done), append_time_ms, size,
                   records](absl::StatusOr<replication::Committed> committed) mutable {
     hold = {};
     if (!committed.ok()) {
-      if (lane != nullptr) lane->broken = true;
+      if (lane != nullptr && lane->resets == resets) lane->broken = true;
       ++self->stats_.produce_errors;
       if (self->log_ == nullptr) {
         done(self->Fail(Reason::kOutcomeUnknown, "the partition stopped before the append was committed"));

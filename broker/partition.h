@@ -24,8 +24,14 @@
 namespace sluice::broker {
 
 /// One session's standing with one partition.
+///
+/// A reset clears the refusals of all items sent before it, those not answered yet among them: what fails later, and
+/// was sent before the last reset, breaks nothing any more. So the rule follows from the order sent, not from when the
+/// log happens to answer.
+/// Only the partition's shard touches it, once the lane was handed to it.
 struct SessionLane {
-  bool broken = false;  ///< Only the partition's shard touches it, once the lane was handed to it.
+  bool broken = false;
+  uint64_t resets = 0;
 };
 
 /// An append as the shard gets it.

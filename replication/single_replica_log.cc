@@ -143,14 +143,24 @@ void SingleReplicaLog::Read(ReadRequest request, Callback<absl::StatusOr<ReadRes
                                                "offset ", request.offset.value(), " is out of range: readable are ",
                                                log_start_.value(), " to ", high_watermark_.value())));
   }
-  auto tracked = Track<ReadResult>(std::move(done), Stopped());
+  ReadStored(request, Track<ReadResult>(std::move(done), Stopped()));
+}
+
+void SingleReplicaLog::ReadStored(ReadRequest request, Callback<absl::StatusOr<ReadResult>> done) {
   log_->Read(request.offset, high_watermark_, request.bytes_max,
-             [self = shared_from_this(), offset = request.offset,
-              tracked = std::move(tracked)](absl::StatusOr<std::vector<record::Batch>> batches) mutable {
-               if (!batches.ok()) return tracked(batches.status());
-               ReadResult result{.batches = *std::move(batches), .next_offset = offset, .bounds = self->bounds()};
+             [self = shared_from_this(), request,
+              done = std::move(done)](absl::StatusOr<std::vector<record::Batch>> batches) mutable {
+               if (absl::IsOutOfRange(batches.status()) && self->advancing_ > 0 && !self->stopped_) {
+                 // Below a log start that nobody may know of before it is durable; then it is the reason.
+                 self->behind_advance_.push_back(
+                     [self, request, done = std::move(done)]() mutable { self->Read(request, std::move(done)); });
+                 return;
+               }
+               if (!batches.ok()) return done(batches.status());
+               ReadResult result{
+                   .batches = *std::move(batches), .next_offset = request.offset, .bounds = self->bounds()};
                if (!result.batches.empty()) result.next_offset = result.batches.back().next_offset();
-               tracked(std::move(result));
+               done(std::move(result));
              });
 }
 
@@ -202,12 +212,16 @@ void SingleReplicaLog::AdvanceLogStart(Offset offset, Callback<absl::StatusOr<Of
     int left = 2;
     Callback<Result> done;
   };
+  ++advancing_;
   auto advance = std::make_shared<Advance>(Advance{.first_error = {}, .done = std::move(tracked)});
   const auto finish = [self = shared_from_this(), advance, offset](const absl::Status& status) {
     advance->first_error.Update(status);
     if (--advance->left > 0) return;
+    if (advance->first_error.ok()) self->log_start_ = std::max(self->log_start_, offset);
+    if (--self->advancing_ == 0) {
+      for (auto& read : std::exchange(self->behind_advance_, {})) read();
+    }
     if (!advance->first_error.ok()) return advance->done(advance->first_error);
-    self->log_start_ = std::max(self->log_start_, offset);
     advance->done(self->log_start_);
   };
   log_->Append(

@@ -59,6 +59,7 @@ class SingleReplicaLog final : public ReplicatedLog, public std::enable_shared_f
   /// Keeps `done` so that Stop can answer it; returns what gives it the true answer.
   template <class T>
   Callback<absl::StatusOr<T>> Track(Callback<absl::StatusOr<T>> done, absl::Status on_stop);
+  void ReadStored(ReadRequest request, Callback<absl::StatusOr<ReadResult>> done);
   void OnCommitted(Offset end, bool data);
   void WakeWaiters();
   void ScanForTimestamp(int64_t timestamp_ms, Offset from,
@@ -71,9 +72,11 @@ class SingleReplicaLog final : public ReplicatedLog, public std::enable_shared_f
   const NodeId node_;
   LeaderEpoch epoch_;
   Offset high_watermark_;
-  Offset log_start_;                ///< Of what is durable, as bounds() tells it.
-  std::optional<Offset> data_end_;  ///< Of the last committed data batch.
-  bool stopped_ = true;             ///< Until open.
+  Offset log_start_;   ///< Of what is durable, as bounds() tells it.
+  int advancing_ = 0;  ///< Log starts that are not durable yet; the storage refuses to read below them.
+  std::vector<absl::AnyInvocable<void()>> behind_advance_;  ///< Reads that met one.
+  std::optional<Offset> data_end_;                          ///< Of the last committed data batch.
+  bool stopped_ = true;                                     ///< Until open.
 
   WaitId next_wait_ = 1;
   std::map<std::pair<Offset, WaitId>, absl::AnyInvocable<void()>> waiters_;

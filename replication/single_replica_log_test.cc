@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "common/record/control.h"
+#include "common/text.h"
 #include "tests/sim/storage_node.h"
 
 namespace sluice::replication {
@@ -173,6 +174,27 @@ TEST_CASE("a log start is answered once it is durable, also behind a higher one 
     CHECK(p.log->bounds().log_start == *answered);
     p.Restart();
     CHECK(p.log->bounds().log_start >= *answered);
+  }
+}
+
+TEST_CASE("a read below a log start that is not committed yet is answered by the one that is, once it is") {
+  Partition p;
+  for (int i = 0; i < 4; ++i) REQUIRE(p.Propose(MakeBatch("x")).ok());
+  std::optional<absl::StatusOr<Offset>> advanced;
+  std::optional<absl::StatusOr<ReadResult>> read;
+  std::optional<LogBounds> bounds;
+  p.log->AdvanceLogStart(Offset(3), [&](absl::StatusOr<Offset> start) { advanced = std::move(start); });
+  REQUIRE(p.log->bounds().log_start == Offset(0));
+  p.log->Read({.offset = Offset(1)}, [&](absl::StatusOr<ReadResult> result) {
+    read = std::move(result);
+    bounds = p.log->bounds();
+  });
+  REQUIRE(p.node.RunUntil([&] { return advanced.has_value() && read.has_value(); }));
+  // Either what was asked for, or out of a range that says so.
+  if (!read->ok()) {
+    CHECK(absl::IsOutOfRange(read->status()));
+    CHECK(bounds->log_start == Offset(3));
+    CHECK(Message(read->status()).find("readable are 3") != std::string_view::npos);
   }
 }
 

@@ -87,6 +87,8 @@ void ConsumeHandler::OnMessage(grpc::ByteBuffer message) {
 
 // Whether a fetch under way no longer asks for the right partitions.
 bool ConsumeHandler::Apply(const v1::ConsumeRequest& request) {
+  // Unassigning is a change too: a fetch that is just being asked for tells by the generation that it is out of date.
+  if (request.unassign_size() > 0) ++generation_;
   for (const v1::TopicPartition& gone : request.unassign()) positions_.erase({gone.topic(), gone.partition()});
   for (const v1::FetchItem& item : request.assign()) {
     positions_[{item.topic(), item.partition()}] = Position{FromProto(item), ++generation_};

@@ -61,19 +61,13 @@ class ProduceHandler final : public Handler, public std::enable_shared_from_this
 
   void OnMessage(grpc::ByteBuffer message) override;
   void OnReadsDone() override {
-    std::lock_guard lock(mutex_);
-    if (!stream_ && received_ == 0) {
-      return call_->Fail(MakeError(Reason::kInvalidArgument, "the request has no message"));
-    }
+    std::unique_lock lock(mutex_);
+    const bool nothing = !stream_ && received_ == 0;
+    if (nothing && !ending_) failure_ = MakeError(Reason::kInvalidArgument, "the request has no message");
     ending_ = true;
-    FinishIfAnswered();
+    FinishIfAnswered(std::move(lock));
   }
-  void OnDrain() override {
-    std::lock_guard lock(mutex_);
-    if (!ending_) failure_ = MakeError(Reason::kNotAvailable, "the node is shutting down", true);
-    ending_ = true;
-    FinishIfAnswered();
-  }
+  void OnDrain() override { Refuse(MakeError(Reason::kNotAvailable, "the node is shutting down", true)); }
   void OnGone() override {
     std::lock_guard lock(mutex_);
     ending_ = true;
@@ -92,10 +86,13 @@ class ProduceHandler final : public Handler, public std::enable_shared_from_this
   void Submit(const std::shared_ptr<Request>& request, size_t index, ProduceEnvelopeItem item);
   Result<ProduceItem> Prepare(ProduceEnvelopeItem item);
   void Settle(const PartitionKey& key, const std::shared_ptr<Slot>& slot, ProduceOutcome outcome);
-  int64_t Answer(const Request& request);
+  /// Writes what is answered, unless another thread is at it, which then takes this in.
+  void WriteAnswers(std::unique_lock<std::mutex> lock);
+  void WriteAnswer(const Request& request);
   void Refuse(Error error);
   void ReadOrWait();
-  void FinishIfAnswered();
+  /// Ends the call where nothing more is to come. Leaves the lock.
+  void FinishIfAnswered(std::unique_lock<std::mutex> lock);
 
   Services& services_;
   const std::shared_ptr<Call> call_;
@@ -106,9 +103,11 @@ class ProduceHandler final : public Handler, public std::enable_shared_from_this
   Partitions partitions_;  // only those with items under way or broken
   size_t broken_ = 0;
   int received_ = 0;
-  int unanswered_ = 0;
-  bool paused_ = false;  // the next read waits for answers
-  bool ending_ = false;  // no more requests are read
+  int unanswered_ = 0;                              // not written yet
+  std::vector<std::shared_ptr<Request>> answered_;  // complete, in the order they leave
+  bool writing_ = false;                            // a thread is writing answers, without the lock
+  bool paused_ = false;                             // the next read waits for answers
+  bool ending_ = false;                             // no more requests are read
   bool gone_ = false;
   std::optional<Error> failure_;  // what the call ends with, once all is answered
 };
@@ -140,14 +139,15 @@ void ProduceHandler::OnMessage(grpc::ByteBuffer message) {
     request->items.push_back({item.topic, item.partition, std::nullopt});
   }
   services_.budget.Add(bytes);
-  int64_t answered_bytes = 0;
   {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     ++received_;
     ++unanswered_;
-    if (request->items.empty()) answered_bytes = Answer(*request);
+    if (request->items.empty()) {
+      answered_.push_back(request);
+      WriteAnswers(std::move(lock));
+    }
   }
-  if (answered_bytes > 0) services_.budget.Release(answered_bytes);
   for (size_t i = 0; i < request->items.size(); ++i) Submit(request, i, std::move(envelope->items[i]));
   if (stream_) ReadOrWait();
 }
@@ -214,50 +214,61 @@ void ProduceHandler::Submit(const std::shared_ptr<Request>& request, size_t inde
 }
 
 void ProduceHandler::Settle(const PartitionKey& key, const std::shared_ptr<Slot>& slot, ProduceOutcome outcome) {
-  bool resume = false;
-  int64_t answered_bytes = 0;
-  {
-    std::lock_guard lock(mutex_);
-    slot->outcome.emplace(std::move(outcome));
-    const auto found = partitions_.find(key);
-    Partition& partition = found->second;
-    while (!partition.slots.empty() && partition.slots.front()->outcome) {
-      const std::shared_ptr<Slot> first = std::move(partition.slots.front());
-      partition.slots.pop_front();
-      first->request->items[first->index].outcome = std::move(first->outcome);
-      if (--first->request->unanswered == 0) answered_bytes += Answer(*first->request);
-    }
-    if (partition.slots.empty() && !partition.broken) partitions_.erase(found);
-    resume = paused_ && unanswered_ < kUnansweredMax;
-    if (resume) paused_ = false;
+  std::unique_lock lock(mutex_);
+  slot->outcome.emplace(std::move(outcome));
+  const auto found = partitions_.find(key);
+  Partition& partition = found->second;
+  while (!partition.slots.empty() && partition.slots.front()->outcome) {
+    const std::shared_ptr<Slot> first = std::move(partition.slots.front());
+    partition.slots.pop_front();
+    first->request->items[first->index].outcome = std::move(first->outcome);
+    if (--first->request->unanswered == 0) answered_.push_back(first->request);
   }
-  if (answered_bytes > 0) services_.budget.Release(answered_bytes);
+  if (partition.slots.empty() && !partition.broken) partitions_.erase(found);
+  WriteAnswers(std::move(lock));
+}
+
+// One thread at a time, so that answers leave in the order they were complete; and without the lock, which the call's
+// thread and all shards want.
+void ProduceHandler::WriteAnswers(std::unique_lock<std::mutex> lock) {
+  if (writing_ || answered_.empty()) return;
+  writing_ = true;
+  while (!answered_.empty()) {
+    const auto answered = std::exchange(answered_, {});
+    lock.unlock();
+    int64_t bytes = 0;
+    for (const auto& request : answered) {
+      WriteAnswer(*request);
+      bytes += request->bytes;
+    }
+    services_.budget.Release(bytes);  // may wake this handler or another
+    lock.lock();
+    unanswered_ -= static_cast<int>(answered.size());
+  }
+  writing_ = false;
+  const bool resume = paused_ && unanswered_ < kUnansweredMax;
+  if (resume) paused_ = false;
+  FinishIfAnswered(std::move(lock));
   if (resume) ReadOrWait();
 }
 
-// Under the lock, so that answers leave in the order they were complete. Answers what the caller gives back to the
-// budget once it has let go of the lock: that may wake this handler or another.
-int64_t ProduceHandler::Answer(const Request& request) {
+void ProduceHandler::WriteAnswer(const Request& request) {
   absl::InlinedVector<ProduceAnswerItem, 4> items;
   for (const Request::Item& item : request.items) items.push_back({item.topic, item.partition, &*item.outcome});
   grpc::ByteBuffer answer = ToByteBuffer(EncodeProduceResponse(request.correlation_id, items));
-  --unanswered_;
   services_.produce_latency.Observe(services_.clock.Monotonic() - request.arrived);
-  if (!stream_) {
-    ending_ = true;
+  if (stream_) {
+    call_->Write(std::move(answer));
+  } else {
     call_->Reply(std::move(answer));
-    return request.bytes;
   }
-  call_->Write(std::move(answer));
-  FinishIfAnswered();
-  return request.bytes;
 }
 
 void ProduceHandler::Refuse(Error error) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (!ending_) failure_ = std::move(error);
   ending_ = true;
-  FinishIfAnswered();
+  FinishIfAnswered(std::move(lock));
 }
 
 void ProduceHandler::ReadOrWait() {
@@ -273,9 +284,11 @@ void ProduceHandler::ReadOrWait() {
   if (services_.budget.AdmitOrWait([self = shared_from_this()] { self->ReadOrWait(); })) call_->ReadNext();
 }
 
-void ProduceHandler::FinishIfAnswered() {
+void ProduceHandler::FinishIfAnswered(std::unique_lock<std::mutex> lock) {
   if (!ending_ || gone_ || unanswered_ > 0) return;
-  if (failure_) return call_->Fail(*failure_);
+  const std::optional<Error> failure = failure_;
+  lock.unlock();
+  if (failure) return call_->Fail(*failure);
   call_->Finish(grpc::Status::OK);
 }
 

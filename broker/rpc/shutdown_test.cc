@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "broker/rpc/server.h"
+#include "broker/rpc/stub_broker.h"
 #include "runtime/system.h"
 #include "sluice/v1/log.grpc.pb.h"
 
@@ -15,7 +16,7 @@ namespace sluice::broker::rpc {
 namespace {
 
 /// Answers each append a moment later, on threads that nobody stops for the server's sake.
-class BusyBroker final : public Broker {
+class BusyBroker final : public StubBroker {
  public:
   BusyBroker() {
     for (int i = 0; i < 3; ++i) {
@@ -39,10 +40,6 @@ class BusyBroker final : public Broker {
     return taken_;
   }
 
-  std::shared_ptr<ProduceSession> NewSession() override {
-    struct Session final : ProduceSession {};
-    return std::make_shared<Session>();
-  }
   void Produce(ProduceItem, const std::shared_ptr<ProduceSession>&, Callback<ProduceOutcome> done) override {
     {
       std::lock_guard lock(mutex_);
@@ -51,23 +48,6 @@ class BusyBroker final : public Broker {
     }
     more_.notify_one();
   }
-
-  bool IsServing() const override { return true; }
-  void Start(Callback<absl::Status> done) override { done(absl::OkStatus()); }
-  void Stop(Callback<Done> done) override { done({}); }
-  FetchHandle Fetch(FetchSpec, Callback<std::vector<FetchOutcome>>) override { return nullptr; }
-  void ListOffsets(std::vector<ListOffsetsItem>, Callback<std::vector<ListOffsetsOutcome>> done) override { done({}); }
-  void DeleteRecords(std::vector<DeleteRecordsItem>, Callback<std::vector<DeleteRecordsOutcome>> done) override {
-    done({});
-  }
-  void CreateTopic(CreateTopicSpec, Callback<Result<TopicInfo>> done) override { done(TopicInfo()); }
-  void ListTopics(bool, Callback<Result<std::vector<TopicInfo>>> done) override { done(std::vector<TopicInfo>()); }
-  void DescribeTopic(std::string, Callback<Result<TopicDescription>> done) override { done(TopicDescription()); }
-  void AlterTopic(AlterTopicSpec, Callback<Result<TopicInfo>> done) override { done(TopicInfo()); }
-  void AddPartitions(std::string, int32_t, Callback<Result<TopicInfo>> done) override { done(TopicInfo()); }
-  void DeleteTopic(std::string, Callback<Result<Done>> done) override { done(Done()); }
-  void DescribeCluster(Callback<Result<ClusterInfo>> done) override { done(ClusterInfo()); }
-  void Stats(Callback<BrokerStats> done) override { done(BrokerStats()); }
 
  private:
   void Run() {
@@ -78,7 +58,7 @@ class BusyBroker final : public Broker {
       auto done = std::move(waiting_.front());
       waiting_.pop_front();
       lock.unlock();
-      done(ProduceAck{.base_offset = Offset(0), .next_offset = Offset(1), .leader_epoch = LeaderEpoch(1)});
+      done(Ack());
       lock.lock();
     }
   }
