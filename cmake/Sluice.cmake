@@ -31,7 +31,7 @@ target_compile_options(sluice_options INTERFACE
 target_compile_definitions(sluice_options INTERFACE SLUICE_VERSION="${PROJECT_VERSION}")
 if(SLUICE_SANITIZE)
   # GCC's flow analysis loses its way in instrumented code (Abseil's InlinedVector); plain builds keep the warning.
-  target_compile_options(sluice_options INTERFACE -Wno-maybe-uninitialized)
+  target_compile_options(sluice_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_compile_options(sluice_options INTERFACE -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(sluice_options INTERFACE -fsanitize=${SLUICE_SANITIZE})
 endif()

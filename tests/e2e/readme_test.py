@@ -50,10 +50,14 @@ class Readme(unittest.TestCase):
         os.symlink(os.environ.get("SLUICE_BIN") or os.path.join(harness.ROOT, "bin"), os.path.join(folder, "bin"))
         os.symlink(os.environ.get("SLUICE_DEPS") or os.path.join(harness.ROOT, ".deps"), os.path.join(folder, ".deps"))
         os.symlink(os.path.join(harness.ROOT, "deploy"), os.path.join(folder, "deploy"))
-        # -m: jobs have numbers, as in a shell that a person types into. At the end it waits for what it told to end.
-        done = subprocess.run(["bash", "-emc", tour() + "wait\n"], cwd=folder, capture_output=True, text=True, timeout=300)
-        self.assertEqual(0, done.returncode, done.stdout + done.stderr)
-        out = done.stdout
+        # -m: jobs have numbers, as in a shell that a person types into. In the end it waits for what it told to end.
+        script = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + tour() + "wait\n"
+        with open(os.path.join(folder, "output"), "w+", encoding="utf-8") as output:
+            code = subprocess.run(["bash", "-emc", script], cwd=folder, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                  timeout=240).returncode
+            output.seek(0)
+            out = output.read()
+        self.assertEqual(0, code, out)
         self.assertIn('"key":"Hans","value":"first"', out)
         self.assertIn('"key":"Eva","value":"second"', out)
         days = re.findall(r"│ *(\d{4}-\d\d-\d\d) *│ *(\d+) *│ *([\d.]+) *│", out)

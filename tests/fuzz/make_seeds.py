@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz targets, tests/fuzz/<target>/: bytes that real encoders wrote, taken out of the data folder that is
+kept in tests/fixtures, and configuration out of deploy/examples and docs. Each is named by its checksum; the same input
+gives the same seeds."""
+
+import glob
+import hashlib
+import os
+import re
+import shutil
+import struct
+import tarfile
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+SEED_BYTES_MAX = 4096
+BLOCK = 4096
+
+
+def write(target, seeds, limit):
+    folder = os.path.join(HERE, target)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    # A spread over all, the small ones first: what is alike in length is often alike in kind.
+    seeds = sorted({seed for seed in seeds if 0 < len(seed) <= SEED_BYTES_MAX}, key=lambda seed: (len(seed), seed))
+    for seed in seeds[::max(1, len(seeds) // limit)][:limit]:
+        with open(os.path.join(folder, hashlib.sha1(seed).hexdigest()[:12]), "wb") as file:
+            file.write(seed)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def batches(segment):
+    while len(segment) >= 61:
+        size = 12 + struct.unpack_from(">i", segment, 8)[0]
+        if segment[16] != 2 or size > len(segment):  # the zeros of the last block
+            return
+        yield segment[:size]
+        segment = segment[size:]
+
+
+def frames(journal):
+    """The used bytes of each frame."""
+    at = 0
+    while at + BLOCK <= len(journal) and journal[at:at + 4] == b"SLJF":
+        length = struct.unpack_from("<I", journal, at + 48)[0]
+        yield journal[at:at + length]
+        at += -(-length // BLOCK) * BLOCK
+
+
+def hex_examples(name):
+    with open(os.path.join(ROOT, "docs", "formats.md"), encoding="utf-8") as file:
+        for block in re.findall(rf"```hex {name}\n(.*?)```", file.read(), re.DOTALL):
+            yield bytes.fromhex("".join(line.split("#")[0] for line in block.splitlines()))
+
+
+def configurations():
+    for path in glob.glob(os.path.join(ROOT, "deploy", "examples", "*.yaml")):
+        yield read(path)
+    for path in glob.glob(os.path.join(ROOT, "docs", "*.md")):
+        yield from re.findall(rb"```yaml\n(.*?)```", read(path), re.DOTALL)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(os.path.join(ROOT, "tests", "fixtures", "0.1.0", "data.tar.xz")) as tar:
+            tar.extractall(folder)
+        segments = [read(path) for path in glob.glob(f"{folder}/data/topics/*/*/*.log")]
+        indexes = [read(path) for path in glob.glob(f"{folder}/data/topics/*/*/*.index")]
+        journals = [read(path) for path in glob.glob(f"{folder}/data/journal/*.journal")]
+    single = [batch for segment in segments for batch in batches(segment)]
+    write("batch_fuzz", single + list(hex_examples("record-batch")) + list(hex_examples("control-batch")), 30)
+    # What batch headers say of the codec; the rest of the batch is one compressed run.
+    write("codec_fuzz", [bytes([batch[22] & 7]) + batch[61:] for batch in single], 30)
+    write("segment_fuzz", segments + indexes + list(hex_examples("segment-index")), 20)
+    write("journal_fuzz", [frame for journal in journals for frame in frames(journal)] + list(hex_examples("journal-frame")), 30)
+    write("config_fuzz", configurations(), 30)
+
+
+if __name__ == "__main__":
+    main()
