@@ -53,6 +53,9 @@ class ClientImpl : public Client {
   std::unique_ptr<Producer> NewProducer(ProducerOptions options) override { return MakeProducer(core_, options); }
   std::unique_ptr<Appender> NewAppender() override { return MakeAppender(core_); }
   std::unique_ptr<Consumer> NewConsumer(ConsumerOptions options) override { return MakeConsumer(core_, options); }
+  void Cancel() override {
+    core_->executor().Post([core = core_] { core->CloseChannels(); });
+  }
 
  private:
   // Both null when the seams came from outside.

@@ -44,6 +44,9 @@ class Client {
   virtual std::unique_ptr<Producer> NewProducer(ProducerOptions options = {}) = 0;
   virtual std::unique_ptr<Appender> NewAppender() = 0;
   virtual std::unique_ptr<Consumer> NewConsumer(ConsumerOptions options = {}) = 0;
+  /// Ends every call under way and each later one at once, for a program that has to stop now; a write under way has an
+  /// unknown outcome. Thread-safe.
+  virtual void Cancel() = 0;
 };
 
 /// Does not wait for a connection: that happens with the first call. INVALID_ARGUMENT for a bad broker address.

@@ -170,7 +170,7 @@ void ConsumerCore::Failed(Partition& partition, const absl::Status& status, absl
   const absl::Duration now = core_->clock().Monotonic();
   if (!partition.failing_since.has_value()) partition.failing_since = since;
   core_->ForgetTopic(partition.source.topic);
-  if (!MayTryAgain(status)) {
+  if (core_->closed() || !MayTryAgain(status)) {
     partition.error = Located(partition, status);
   } else if (now - *partition.failing_since >= options_.broker_timeout) {
     partition.error =

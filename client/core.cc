@@ -64,7 +64,7 @@ Channel& Core::ChannelTo(const std::string& address) {
 }
 
 void Core::CloseChannels() {
-  closed_ = std::make_unique<ClosedChannel>(executor());
+  if (closed_ == nullptr) closed_ = std::make_unique<ClosedChannel>(executor());
   channels_.clear();
 }
 

@@ -45,6 +45,7 @@ class Core {
   Channel& ChannelTo(const std::string& address);
   /// Cancels everything under way; whatever still asks gets CANCELLED.
   void CloseChannels();
+  bool closed() const { return closed_ != nullptr; }
 
  private:
   struct Attempt;

@@ -168,25 +168,37 @@ absl::StatusOr<std::unique_ptr<runtime::HttpListener>> Listen(const Flags& flags
   return std::unique_ptr<runtime::HttpListener>();
 }
 
-/// Stops on the first signal, cleanly; a second one does not wait for what is under way.
+/// Stops on the first signal, cleanly. What cannot be interrupted (an upload to S3) does not hold up the end, and
+/// neither does anything after a second signal: whatever is cut short then, the next start goes on from what is
+/// written, as after a crash.
 class SignalWatch {
  public:
   SignalWatch(runtime::TerminationSignals& signals, StopSignal& stop)
       : thread_([this, &signals, &stop] {
           signals.Wait();
-          if (ended_) return;
+          if (ended_.stopped()) return;
           stop.Stop();
+          late_ = std::thread([this] {
+            if (ended_.Sleep(kStopTime)) End();
+          });
           signals.Wait();
-          if (!ended_) _exit(kInterrupted);
+          if (!ended_.stopped()) End();
         }) {}
   ~SignalWatch() {
-    ended_ = true;
+    ended_.Stop();
     runtime::TerminationSignals::Raise();
     thread_.join();
+    if (late_.joinable()) late_.join();
   }
 
  private:
-  std::atomic<bool> ended_{false};
+  static constexpr absl::Duration kStopTime = absl::Milliseconds(1800);
+  [[noreturn]] static void End() {
+    std::cerr << "sluice-connect: stopped without waiting for what was under way\n";
+    _exit(kInterrupted);
+  }
+  StopSignal ended_;
+  std::thread late_;
   std::thread thread_;
 };
 

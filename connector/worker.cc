@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <thread>
 #include <utility>
 
@@ -20,9 +21,6 @@ namespace {
 constexpr absl::Duration kStep = absl::Milliseconds(200);
 /// A sink that ran for so long was sound, though it had nothing to commit.
 constexpr absl::Duration kSound = absl::Minutes(1);
-constexpr http::RetryPolicy kSinkBackoff{.backoff_first = absl::Milliseconds(200), .backoff_max = absl::Seconds(15)};
-constexpr http::RetryPolicy kPullBackoff{.backoff_first = absl::Seconds(5), .backoff_max = absl::Minutes(5)};
-
 /// What a configuration causes stays so however often it is tried.
 bool IsForGood(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status);
@@ -85,36 +83,83 @@ absl::Status Worker::EnsureTopic(const client::TopicSpec& spec, int32_t partitio
   return admin->AddPartitions(spec.name, partitions_min).status();
 }
 
-absl::Status Worker::Prepare() {
-  SLUICE_RETURN_IF_ERROR(EnsureTopic({.name = std::string(kStateTopic),
-                                      .partitions = 1,
-                                      .replicas = 0,
-                                      .config = {{"retention.ms", "-1"}, {"retention.bytes", "-1"}},
-                                      .internal = true},
-                                     1));
-  const std::unique_ptr<client::Admin> admin = seams_.client->NewAdmin();
-  for (const auto& pipeline : pipelines_) {
-    const TopicConfig& topic = pipeline->config.topic;
-    const auto slices = static_cast<int32_t>(pipeline->config.source.slices.size());
-    SLUICE_RETURN_IF_ERROR(EnsureTopic(
-        {.name = topic.name, .partitions = slices, .replicas = 0, .config = topic.config, .internal = false}, slices));
-    SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription made, admin->DescribeTopic(topic.name));
-    pipeline->partitions = made.topic.partitions;
-  }
+absl::Status Worker::PrepareTopic(Pipeline& pipeline) {
+  const TopicConfig& topic = pipeline.config.topic;
+  const auto slices = static_cast<int32_t>(pipeline.config.source.slices.size());
+  SLUICE_RETURN_IF_ERROR(EnsureTopic(
+      {.name = topic.name, .partitions = slices, .replicas = 0, .config = topic.config, .internal = false}, slices));
+  SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription made, seams_.client->NewAdmin()->DescribeTopic(topic.name));
+  pipeline.partitions = made.topic.partitions;
   return absl::OkStatus();
 }
 
-absl::Status Worker::Run() {
+absl::Status Worker::AwaitTopic(Pipeline& pipeline) {
+  runtime::SystemRandom random;
+  const absl::Duration until = seams_.clock->Monotonic() + options_.give_up_after;
+  for (int retry = 0;; ++retry) {
+    const absl::Status status = Located(
+        Cat("pipeline ", pipeline.config.name, " (", pipeline.config.file, "), topic ", pipeline.config.topic.name),
+        PrepareTopic(pipeline));
+    if (status.ok() || IsForGood(status)) return status;
+    if (seams_.stop->stopped()) return absl::CancelledError("stopped");
+    if (options_.once && (NeedsHelp(status) || seams_.clock->Monotonic() > until)) return status;
+    seams_.log->Warn("the topic is not there yet", {{"pipeline", pipeline.config.name}, {"why", Message(status)}});
+    if (!seams_.stop->Sleep(http::Backoff(options_.backoff, retry, random))) return absl::CancelledError("stopped");
+  }
+}
+
+/// Until the broker has answered once.
+absl::Status Worker::Connect() {
   const absl::Duration until = seams_.clock->Monotonic() + options_.connect_wait;
   for (;;) {
-    const absl::Status prepared = Prepare();
-    if (prepared.ok()) break;
+    const absl::Status status = EnsureTopic({.name = std::string(kStateTopic),
+                                             .partitions = 1,
+                                             .replicas = 0,
+                                             .config = {{"retention.ms", "-1"}, {"retention.bytes", "-1"}},
+                                             .internal = true},
+                                            1);
+    if (status.ok()) return status;
+    if (seams_.stop->stopped()) return absl::CancelledError("stopped");
     const bool passing =
-        absl::IsUnavailable(prepared) || absl::IsDeadlineExceeded(prepared) || client::IsOutcomeUnknown(prepared);
-    if (!passing || seams_.clock->Monotonic() > until) return prepared;
-    seams_.log->Warn("the broker is not reachable yet", {{"error", prepared}});
+        absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || client::IsOutcomeUnknown(status);
+    if (!passing || seams_.clock->Monotonic() > until) return status;
+    seams_.log->Warn("the broker is not reachable yet", {{"error", status}});
     if (!seams_.stop->Sleep(absl::Seconds(1))) return absl::CancelledError("stopped");
   }
+}
+
+absl::Status Worker::Run() {
+  // Blocking calls of the client have time limits of up to 30 s: more than whoever stops us wants to wait.
+  struct Watch {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool stopping = false;
+    bool ended = false;
+  };
+  const auto watch = std::make_shared<Watch>();
+  seams_.stop->OnStop([watch] {
+    const std::lock_guard lock(watch->mutex);
+    watch->stopping = true;
+    watch->changed.notify_all();
+  });
+  std::thread canceller([this, watch] {
+    std::unique_lock lock(watch->mutex);
+    watch->changed.wait(lock, [&] { return watch->stopping || watch->ended; });
+    const auto grace = absl::ToChronoNanoseconds(options_.stop_grace);
+    if (!watch->changed.wait_for(lock, grace, [&] { return watch->ended; })) seams_.client->Cancel();
+  });
+  const absl::Status end = RunAll();
+  {
+    const std::lock_guard lock(watch->mutex);
+    watch->ended = true;
+    watch->changed.notify_all();
+  }
+  canceller.join();
+  return end;
+}
+
+absl::Status Worker::RunAll() {
+  SLUICE_RETURN_IF_ERROR(Connect());
   state_random_ = std::make_unique<runtime::SystemRandom>();
   state_ = std::make_unique<TopicStateStore>(OpenPartitionLog(*seams_.client, std::string(kStateTopic), PartitionId(0)),
                                              *seams_.clock, *state_random_, *seams_.stop);
@@ -124,6 +169,8 @@ absl::Status Worker::Run() {
   for (size_t i = 0; i < pipelines_.size(); ++i) {
     threads.emplace_back([this, i, &ends] {
       ends[i] = RunPipeline(*pipelines_[i]);
+      // An error after the stop says no more than that things were cut short.
+      if (!ends[i].ok() && seams_.stop->stopped()) ends[i] = absl::CancelledError("stopped");
       if (ends[i].ok() || absl::IsCancelled(ends[i])) return;
       seams_.log->Error("the pipeline failed", {{"pipeline", pipelines_[i]->config.name}, {"error", ends[i]}});
     });
@@ -136,6 +183,7 @@ absl::Status Worker::Run() {
 }
 
 absl::Status Worker::RunPipeline(Pipeline& pipeline) {
+  SLUICE_RETURN_IF_ERROR(AwaitTopic(pipeline));
   std::vector<absl::Status> sources(pipeline.slices.size()), sinks(pipeline.sinks.size());
   std::vector<std::thread> source_threads, sink_threads;
   for (size_t i = 0; i < sources.size(); ++i) {
@@ -206,7 +254,7 @@ absl::Status Worker::PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller
     const absl::Status status = Located(
         Cat("pipeline ", pipeline.config.name, ", slice ", pipeline.config.source.slices[index].name), puller.Pull());
     if (status.ok() || absl::IsCancelled(status) || options_.once) return status;
-    const absl::Duration wait = absl::Seconds(1) + http::Backoff(kPullBackoff, retry, random);
+    const absl::Duration wait = http::Backoff(options_.long_backoff, retry, random);
     seams_.log->Error("the pull failed", {{"pipeline", pipeline.config.name},
                                           {"slice", pipeline.config.source.slices[index].name},
                                           {"error", status},
@@ -240,7 +288,7 @@ absl::Status Worker::RunSink(Pipeline& pipeline, size_t index) {
       log.Error("the sink failed", {{"why", Message(status)}});
       return Located(Cat("pipeline ", pipeline.config.name, ", sink ", config.name), status);
     }
-    const absl::Duration wait = http::Backoff(help ? kPullBackoff : kSinkBackoff, retry, random);
+    const absl::Duration wait = http::Backoff(help ? options_.long_backoff : options_.backoff, retry, random);
     log.Warn("the sink starts again", {{"why", Message(status)}, {"wait", absl::FormatDuration(wait)}});
     if (!seams_.stop->Sleep(wait)) return absl::CancelledError("stopped");
   }

@@ -1,11 +1,13 @@
 // A worker: runs pipelines in this process, each slice of a source and each sink on a thread of its own.
 //
 // Source and sinks of a pipeline know nothing of each other: the topic lies between them. A sink that fails is made
-// anew from what the state store says; a source goes on from the position in the topic. With `once` the sources pull
+// anew from what the state store says; a source goes on from the position in the topic. No pipeline waits for another,
+// and none ends because another failed. With `once` the sources pull
 // until the API has no more pages, then the sinks drain the topic to its end. Threads: Run blocks; Status may be asked
 // from any thread meanwhile.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -17,6 +19,7 @@
 #include "common/executor.h"
 #include "common/file_system.h"
 #include "common/log.h"
+#include "connector/http/retry.h"
 #include "connector/pipeline_config.h"
 #include "connector/sink/sink.h"
 #include "connector/source/slice_puller.h"
@@ -49,9 +52,15 @@ class Worker {
  public:
   struct Options {
     bool once = false;
-    /// How long a sink, or the first connection, may keep failing before `once` gives up.
+    /// How long the broker or a sink may keep failing before `once` gives up.
     absl::Duration give_up_after = absl::Minutes(2);
+    /// How long to wait for the first connection.
     absl::Duration connect_wait = absl::Seconds(30);
+    /// After a stop calls under way get so long to end by themselves; then they are cancelled.
+    absl::Duration stop_grace = absl::Seconds(1);
+    /// Pauses of what may pass by itself, and of what someone has to mend.
+    http::RetryPolicy backoff{.backoff_first = absl::Milliseconds(200), .backoff_max = absl::Seconds(15)};
+    http::RetryPolicy long_backoff{.backoff_first = absl::Seconds(5), .backoff_max = absl::Minutes(5)};
   };
   struct Seams {
     client::Client* client = nullptr;
@@ -64,16 +73,19 @@ class Worker {
   ~Worker();
 
   /// Until stopped, or with `once` until everything is drained. The first pipeline's error, when one failed; CANCELLED
-  /// after a stop.
+  /// soon after a stop: the client is cancelled then, so it serves nobody else any more.
   absl::Status Run();
   std::vector<PipelineStatus> Status() const;
-  /// Whether the topics are there and the threads run.
+  /// Whether the broker was reached and the pipelines run.
   bool ready() const;
 
  private:
   struct Pipeline;
-  absl::Status Prepare();
+  absl::Status Connect();
+  absl::Status RunAll();
   absl::Status EnsureTopic(const client::TopicSpec& spec, int32_t partitions_min);
+  absl::Status PrepareTopic(Pipeline& pipeline);
+  absl::Status AwaitTopic(Pipeline& pipeline);
   absl::Status RunPipeline(Pipeline& pipeline);
   absl::Status RunSlice(Pipeline& pipeline, size_t index);
   absl::Status PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller& puller);

@@ -62,6 +62,11 @@ class FakeStream : public Stream {
 class FakeChannel : public Channel {
  public:
   FakeChannel(FakeBroker* broker, std::string address) : broker_(broker), address_(std::move(address)) {}
+  ~FakeChannel() override {
+    for (const std::shared_ptr<Done>& waiting : unanswered_) {
+      broker_->executor_.Post([waiting] { Fail(*waiting, absl::CancelledError("the channel is closed")); });
+    }
+  }
   const std::string& address() const override { return address_; }
   void Connect(absl::Duration, absl::AnyInvocable<void(absl::Status)> done) override {
     broker_->executor_.Post([broker = broker_, address = address_, done = std::move(done)]() mutable {
@@ -71,9 +76,13 @@ class FakeChannel : public Channel {
   void Call(std::string_view method, Bytes request, absl::Duration timeout,
             absl::AnyInvocable<void(absl::StatusOr<Bytes>)> done) override {
     ++broker_->calls[std::string(method)];
+    if (broker_->on_call) broker_->on_call(std::string(method));
     if (broker_->silent) {
-      broker_->executor_.PostAfter(
-          timeout, [done = std::move(done)]() mutable { done(absl::DeadlineExceededError("no answer in time")); });
+      // The first of the two, the time limit or the end of the channel, answers.
+      auto waiting = std::make_shared<Done>(std::move(done));
+      unanswered_.push_back(waiting);
+      broker_->executor_.PostAfter(timeout,
+                                   [waiting] { Fail(*waiting, absl::DeadlineExceededError("no answer in time")); });
       return;
     }
     // A pause, so that a fetch at the end of a log does not spin.
@@ -90,8 +99,14 @@ class FakeChannel : public Channel {
   }
 
  private:
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Bytes>)>;
+  static void Fail(Done& done, const absl::Status& status) {
+    if (done) std::exchange(done, nullptr)(status);
+  }
+
   FakeBroker* const broker_;
   const std::string address_;
+  std::vector<std::shared_ptr<Done>> unanswered_;
 };
 
 namespace {
@@ -190,6 +205,9 @@ absl::StatusOr<Bytes> FakeBroker::Answer(std::string_view method, const Bytes& r
   }
   if (method == "/sluice.v1.Topics/Create") {
     const auto create = ParseAs<v1::CreateTopicRequest>(request).value();
+    if (refuse_topic) {
+      if (const std::optional<ErrorDetail> error = refuse_topic(create.name())) return MakeError(*error);
+    }
     CreateTopic(create.name(), std::max(1, create.partitions()));
     v1::CreateTopicResponse response;
     response.mutable_topic()->set_name(create.name());
@@ -287,8 +305,14 @@ std::string FakeBroker::ListOffsets(const Bytes& request) {
       continue;
     }
     result.set_log_end_offset(found->second.end().value());
-    result.set_offset(item.kind() == v1::ListOffsetsItem::EARLIEST ? found->second.start.value()
-                                                                   : found->second.end().value());
+    Offset offset = item.kind() == v1::ListOffsetsItem::EARLIEST ? found->second.start : found->second.end();
+    if (item.kind() == v1::ListOffsetsItem::LATEST_DATA) {
+      offset = found->second.start;
+      for (const record::Batch& batch : found->second.batches) {
+        if (!batch.is_control()) offset = batch.next_offset();
+      }
+    }
+    result.set_offset(offset.value());
   }
   return response.SerializeAsString();
 }

@@ -50,6 +50,10 @@ class FakeBroker : public ChannelFactory {
   bool hold_answers = false;  // of produce streams: written, but the answer waits
   /// Asked before each item is written; what it returns is the item's error.
   std::function<std::optional<ErrorDetail>(const TopicPartition&)> refuse;
+  /// Asked before a topic is made; what it returns is the call's error.
+  std::function<std::optional<ErrorDetail>(const std::string& topic)> refuse_topic;
+  /// Told of each unary call before it is looked at.
+  std::function<void(const std::string& method)> on_call;
   /// Asked for each fetch item; may change the bytes that go out.
   std::function<void(std::string* batches)> tamper;
 

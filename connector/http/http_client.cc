@@ -10,6 +10,7 @@
 #include <boost/beast/http.hpp>
 #include <boost/beast/ssl.hpp>
 #include <cctype>
+#include <charconv>
 #include <chrono>
 #include <variant>
 
@@ -54,7 +55,8 @@ std::optional<std::string_view> Response::Header(std::string_view name) const {
 /// is done, which is how Beast's time-outs work for a caller that blocks.
 class Client::Impl {
  public:
-  explicit Impl(ClientOptions options) : options_(std::move(options)), tls_(asio::ssl::context::tls_client) {}
+  explicit Impl(ClientOptions options)
+      : options_(std::move(options)), tls_(asio::ssl::context::tls_client), resolver_(options_.lookup) {}
 
   absl::StatusOr<Response> Send(Request request) {
     std::string origin;
@@ -83,8 +85,8 @@ class Client::Impl {
 
   void Cancel() {
     cancelled_ = true;
+    resolver_.Cancel();
     asio::post(loop_, [this] {
-      resolver_.cancel();
       if (Plain* stream = Lowest()) stream->cancel();
     });
   }
@@ -151,28 +153,46 @@ class Client::Impl {
 
   absl::Status Connect(const Url& url) {
     Close();
-    ErrorCode error;
-    tcp::resolver::results_type addresses;
-    error = Await([&](auto done) {
-      resolver_.async_resolve(url.host, url.port, [&addresses, done](ErrorCode failed, auto results) mutable {
-        addresses = std::move(results);
-        done(failed);
-      });
-    });
-    if (error) return Failed(url, Cat("cannot find the host '", url.host, "'"), error);
+    const absl::Duration until = Now() + options_.connect_timeout;
+    SLUICE_ASSIGN_OR_RETURN(const std::vector<tcp::endpoint> addresses, Find(url));
     ++connections_;
     stream_.emplace<Plain>(loop_);
     Plain& plain = std::get<Plain>(stream_);
-    plain.expires_after(Nanos(options_.connect_timeout));
-    error = Await([&](auto done) { plain.async_connect(addresses, done); });
+    plain.expires_after(Nanos(until - Now()));
+    ErrorCode error = Await([&](auto done) { plain.async_connect(addresses, done); });
     if (error) return Failed(url, "cannot connect", error);
     plain.socket().set_option(tcp::no_delay(true), error);
-    if (url.tls) SLUICE_RETURN_IF_ERROR(Handshake(url));
+    if (url.tls) SLUICE_RETURN_IF_ERROR(Handshake(url, until));
     origin_ = url.Origin();
     return absl::OkStatus();
   }
 
-  absl::Status Handshake(const Url& url) {
+  /// What the connect time-out counts by.
+  static absl::Duration Now() { return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch()); }
+
+  absl::StatusOr<std::vector<tcp::endpoint>> Find(const Url& url) {
+    const absl::StatusOr<std::vector<std::string>> found = resolver_.Resolve(url.host, options_.connect_timeout);
+    if (!found.ok()) {
+      const absl::Status& why = found.status();
+      if (absl::IsCancelled(why)) return absl::CancelledError(Cat(url.ForMessages(), ": stopped"));
+      return absl::Status(why.code(),
+                          Cat(url.ForMessages(), ": cannot find the host '", url.host, "': ", sluice::Message(why)));
+    }
+    uint16_t port = 0;
+    const auto [end, error] = std::from_chars(url.port.data(), url.port.data() + url.port.size(), port);
+    if (error != std::errc() || end != url.port.data() + url.port.size()) {
+      return absl::InvalidArgumentError(Cat(url.ForMessages(), ": '", url.port, "' is no port"));
+    }
+    std::vector<tcp::endpoint> addresses;
+    for (const std::string& text : *found) {
+      ErrorCode wrong;
+      const asio::ip::address address = asio::ip::make_address(text, wrong);
+      if (!wrong) addresses.emplace_back(address, port);
+    }
+    return addresses;
+  }
+
+  absl::Status Handshake(const Url& url, absl::Duration until) {
     if (absl::Status ready = PrepareTls(url); !ready.ok()) {
       Close();
       return ready;
@@ -184,7 +204,7 @@ class Client::Impl {
     const bool is_address = (asio::ip::make_address(url.host, ignored), !ignored);
     if (!is_address) SSL_set_tlsext_host_name(stream.native_handle(), url.host.c_str());  // SNI takes names only
     stream.set_verify_callback(asio::ssl::host_name_verification(url.host));
-    stream.next_layer().expires_after(Nanos(options_.connect_timeout));
+    stream.next_layer().expires_after(Nanos(until - Now()));
     const ErrorCode error = Await([&](auto done) { stream.async_handshake(asio::ssl::stream_base::client, done); });
     if (!error) return absl::OkStatus();
     const long verdict = SSL_get_verify_result(stream.native_handle());
@@ -283,7 +303,7 @@ class Client::Impl {
   asio::io_context loop_;
   asio::ssl::context tls_;
   bool tls_ready_ = false;
-  tcp::resolver resolver_{loop_};
+  Resolver resolver_;
   std::variant<std::monostate, Plain, std::unique_ptr<Tls>> stream_;
   beast::flat_buffer buffer_;
   std::string origin_;  // of stream_; empty: not connected

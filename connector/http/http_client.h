@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/secret.h"
+#include "connector/http/resolver.h"
 
 namespace sluice::connector::http {
 
@@ -49,6 +50,7 @@ struct ClientOptions {
   int redirects_max = 5;
   std::string ca_file;  // PEM; empty: the system's roots
   std::string user_agent = "sluice-connect/" SLUICE_VERSION;
+  Resolver::Lookup lookup = Resolver::SystemLookup;
 };
 
 class Client {

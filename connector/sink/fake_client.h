@@ -46,6 +46,7 @@ class FakeClient : public client::Client {
   std::unique_ptr<client::Producer> NewProducer(client::ProducerOptions options) override;
   std::unique_ptr<client::Appender> NewAppender() override;
   std::unique_ptr<client::Consumer> NewConsumer(client::ConsumerOptions options) override;
+  void Cancel() override {}
 
   /// Appends one batch of values (keys "k<offset>", timestamps 1000 + offset), outside the count of writes.
   void Fill(const std::string& topic, int32_t partition, const std::vector<std::string>& values);

@@ -298,5 +298,35 @@ class Failures(Pipelines):
         self.assertLess(time.monotonic() - started, 2)
 
 
+class Stopping(Pipelines):
+    def stop_while(self, disturb):
+        """How long SIGTERM takes once `disturb` was done to a worker that had been at work."""
+        self.start_broker()
+        asked = []
+
+        def answer(path, handler):
+            asked.append(path)
+            return page([len(asked)])
+
+        command, environment = self.command("run", self.pipeline(self.api(answer).url + "/", "    schedule: { every: 1s }\n"),
+                                            "--http", "127.0.0.1:0")
+        worker = harness.Process("sluice-connect", command, self.folder, environment)
+        self.stack.callback(lambda: worker.alive() and worker.kill())
+        harness.wait_until("the worker pulls", lambda: len(asked) >= 2, 60)
+        disturb()
+        time.sleep(2.5)
+        started = time.monotonic()
+        self.assertEqual(worker.stop(), 130, worker.tail())
+        return time.monotonic() - started
+
+    def test_a_stop_does_not_wait_for_a_broker_that_hangs(self):
+        broker = lambda: self.broker.process.process
+        self.stack.callback(lambda: broker().send_signal(signal.SIGCONT))
+        self.assertLess(self.stop_while(lambda: broker().send_signal(signal.SIGSTOP)), 2.5)
+
+    def test_a_stop_does_not_wait_for_a_broker_that_is_gone(self):
+        self.assertLess(self.stop_while(lambda: self.broker.kill()), 2.5)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -1,0 +1,287 @@
+// The worker over a broker in memory, an API on loopback and real files.
+#include "connector/worker.h"
+
+#include <stdlib.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <memory>
+#include <sstream>
+#include <thread>
+
+#include "client/testing/client_fixture.h"
+#include "common/text.h"
+#include "connector/http/test_server.h"
+#include "runtime/posix_file_system.h"
+#include "runtime/system.h"
+
+namespace sluice::connector {
+namespace {
+
+namespace fs = std::filesystem;
+using http::TestServer;
+
+constexpr char kTwoRecords[] = R"({"records":[{"n":1},{"n":2}]})";
+
+class Api {
+ public:
+  explicit Api(std::function<std::string(int)> answer)
+      : server_([answer = std::move(answer)](int request, const std::string&) { return answer(request); }) {}
+  std::string url() const { return server_.Url() + "/"; }
+  int requests() const { return server_.requests(); }
+
+ private:
+  TestServer server_;
+};
+
+struct Lines {
+  std::mutex mutex;
+  std::string text;
+};
+
+class World {
+ public:
+  World() {
+    char path[] = "/tmp/sluice-worker-test-XXXXXX";
+    folder_ = mkdtemp(path);
+    options_.backoff = {.backoff_first = absl::Milliseconds(5), .backoff_max = absl::Milliseconds(20)};
+    options_.long_backoff = options_.backoff;
+    options_.connect_wait = absl::Milliseconds(100);
+    options_.stop_grace = absl::Milliseconds(100);
+    LogOptions log;
+    log.write = [lines = lines_](std::string_view line) {
+      const std::lock_guard lock(lines->mutex);
+      lines->text += line;
+    };
+    log_ = std::make_unique<Logger>(std::move(log));
+  }
+  ~World() {
+    Stop();
+    if (run_.valid()) run_.wait();
+    worker_ = nullptr;
+    fs::remove_all(folder_);
+  }
+
+  World& Add(const std::string& name, const std::string& url, bool once_source = true) {
+    PipelineConfig pipeline;
+    pipeline.file = name + ".yaml";
+    pipeline.name = name;
+    pipeline.source.url = url;
+    pipeline.source.at = name + ".yaml:4:5: source.http";
+    pipeline.source.records = "/records";
+    pipeline.source.slices = {{.name = "0", .params = {}}};
+    pipeline.source.attempts_max = 1;
+    if (!once_source) pipeline.source.every = absl::Hours(1);
+    pipeline.topic.name = name;
+    NamedSink sink{.name = "raw-0", .config = {}};
+    sink.config.to = "file://" + Folder(name);
+    sink.config.codec = SinkCodec::kNone;
+    sink.config.roll.records = 1;
+    pipeline.sinks.push_back(std::move(sink));
+    pipelines_.push_back(std::move(pipeline));
+    return *this;
+  }
+  void Start(bool once) {
+    options_.once = once;
+    worker_ = std::make_unique<Worker>(
+        std::move(pipelines_), options_,
+        Worker::Seams{
+            .client = broker.client.get(), .clock = &clock_, .files = &files_, .stop = &stop_, .log = log_.get()});
+    run_ = std::async(std::launch::async, [this] { return worker_->Run(); });
+  }
+  absl::Status Once() {
+    Start(true);
+    return End();
+  }
+  absl::Status End() {
+    REQUIRE(run_.wait_for(std::chrono::seconds(60)) == std::future_status::ready);
+    return run_.get();
+  }
+  void Stop() { stop_.Stop(); }
+  absl::Duration TimeToStop() {
+    const absl::Duration from = clock_.Monotonic();
+    Stop();
+    CHECK(absl::IsCancelled(End()));
+    return clock_.Monotonic() - from;
+  }
+  template <class F>
+  void Until(F true_) {
+    for (int i = 0; i < 6000 && !true_(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    REQUIRE(true_());
+  }
+
+  std::string Folder(const std::string& name) const { return folder_ + "/" + name; }
+  std::string Files(const std::string& name) const {
+    std::vector<fs::path> paths;
+    if (fs::is_directory(Folder(name))) {
+      for (const auto& entry : fs::directory_iterator(Folder(name))) paths.push_back(entry.path());
+    }
+    std::sort(paths.begin(), paths.end());
+    std::ostringstream all;
+    for (const fs::path& path : paths) all << std::ifstream(path).rdbuf();
+    return all.str();
+  }
+  PipelineStatus Of(const std::string& name) const {
+    for (const PipelineStatus& status : worker_->Status()) {
+      if (status.name == name) return status;
+    }
+    FAIL("no pipeline " << name);
+    return {};
+  }
+  std::string Log() const {
+    const std::lock_guard lock(lines_->mutex);
+    return lines_->text;
+  }
+  bool ready() const { return worker_->ready(); }
+
+  client::ClientFixture broker;
+
+ private:
+  std::string folder_;
+  runtime::SystemClock clock_;
+  runtime::PosixFileSystem files_;
+  StopSignal stop_;
+  const std::shared_ptr<Lines> lines_ = std::make_shared<Lines>();
+  std::unique_ptr<Logger> log_;
+  Worker::Options options_;
+  std::vector<PipelineConfig> pipelines_;
+  std::unique_ptr<Worker> worker_;
+  std::future<absl::Status> run_;
+};
+
+std::string Two(int) {
+  return TestServer::Ok(kTwoRecords);
+}
+
+}  // namespace
+
+TEST_CASE("Once: pulls everything, drains the sinks, ends, and tells what it did") {
+  Api api(Two);
+  World world;
+  world.Add("p", api.url());
+  const absl::Status end = world.Once();
+  INFO(end);
+  REQUIRE(end.ok());
+  CHECK(world.broker.Values("p") == std::vector<std::string>{R"({"n":1})", R"({"n":2})"});
+  CHECK(world.Files("p") == "{\"n\":1}\n{\"n\":2}\n");
+  const PipelineStatus status = world.Of("p");
+  CHECK(status.slices.at(0).records == 2);
+  CHECK(status.slices.at(0).pages == 1);
+  CHECK(status.slices.at(0).pulls == 1);
+  CHECK(status.slices.at(0).bytes == 14);
+  CHECK(status.sinks.at(0).records == 2);
+  CHECK(status.sinks.at(0).files == 1);
+  CHECK(status.sinks.at(0).failed == 0);
+  const std::string metrics = MetricsText({status});
+  CHECK(metrics.find("sluice_connect_source_records_total{pipeline=\"p\",slice=\"0\"} 2\n") != std::string::npos);
+  CHECK(metrics.find("sluice_connect_sink_records_total{pipeline=\"p\",sink=\"raw-0\"} 2\n") != std::string::npos);
+  CHECK_FALSE(world.ready());
+}
+
+TEST_CASE("A pipeline that fails does not stop the others, and its error is the worker's") {
+  Api good(Two), bad([](int) { return TestServer::Status(400, "", "no"); });
+  World world;
+  world.Add("bad", bad.url()).Add("good", good.url());
+  const absl::Status end = world.Once();
+  CHECK(absl::IsFailedPrecondition(end));
+  CHECK(Message(end).find("pipeline bad, slice 0: bad.yaml:4:5: source.http: ") != std::string_view::npos);
+  CHECK(world.Files("good") == "{\"n\":1}\n{\"n\":2}\n");
+  CHECK(world.Log().find("the pipeline failed") != std::string::npos);
+}
+
+TEST_CASE("A source that fails is tried again until it works") {
+  Api api([](int request) { return request < 3 ? TestServer::Status(500) : Two(request); });
+  World world;
+  world.Add("p", api.url());
+  world.Start(false);
+  world.Until([&] { return world.Of("p").sinks.at(0).records == 2; });
+  CHECK(api.requests() == 4);
+  CHECK(world.Log().find("the pull failed") != std::string::npos);
+  CHECK(world.ready());
+  CHECK(world.TimeToStop() < absl::Seconds(2));
+}
+
+TEST_CASE("A sink that fails starts again, says so meanwhile, and goes on when it can") {
+  Api api(Two);
+  World world;
+  const std::string folder = world.Folder("p");
+  std::ofstream(folder) << "a file where the folder should be";
+  world.Add("p", api.url());
+  world.Start(false);
+  world.Until([&] { return world.Of("p").sinks.at(0).retries >= 3; });
+  CHECK(world.Of("p").sinks.at(0).failed == 1);
+  CHECK(world.Of("p").sinks.at(0).records == 0);
+  CHECK(world.Log().find("the sink starts again") != std::string::npos);
+  fs::remove(folder);
+  world.Until([&] { return world.Of("p").sinks.at(0).records == 2; });
+  world.Until([&] { return world.Of("p").sinks.at(0).failed == 0; });
+  CHECK(world.Files("p") == "{\"n\":1}\n{\"n\":2}\n");
+}
+
+TEST_CASE("A stop ends a worker that waits for its next pull") {
+  Api api(Two);
+  World world;
+  world.Add("p", api.url(), false);
+  world.Start(false);
+  world.Until([&] { return world.Of("p").sinks.at(0).records == 2; });
+  CHECK(world.TimeToStop() < absl::Seconds(2));
+}
+
+TEST_CASE("A stop does not wait for an API that does not answer") {
+  Api api([](int) { return std::string("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\na"); });
+  World world;
+  world.Add("p", api.url());
+  world.Start(false);
+  world.Until([&] { return api.requests() == 1; });
+  CHECK(world.TimeToStop() < absl::Seconds(2));
+}
+
+TEST_CASE("A stop does not wait for a broker that has fallen silent, whatever was asked of it") {
+  Api api([](int request) { return TestServer::Ok(Cat(R"({"records":[{"n":)", request, R"(}]})")); });
+  for (int calls = 0; calls < 24; calls += 3) {
+    std::atomic<int> seen{0};
+    World world;
+    world.Add("p", api.url(), false);
+    world.broker.On([&] {
+      world.broker.broker.on_call = [&](const std::string&) {
+        if (seen++ >= calls) world.broker.broker.silent = true;
+      };
+    });
+    world.Start(false);
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    INFO("silent after " << calls << " calls");
+    CHECK(world.TimeToStop() < absl::Seconds(2));
+  }
+}
+
+TEST_CASE("A broker that cannot be reached is an error after the time to wait for it") {
+  World world;
+  world.broker.On([&] { world.broker.broker.reachable = false; });
+  world.Add("p", "http://127.0.0.1:1/");
+  const absl::Status end = world.Once();
+  CHECK(absl::IsUnavailable(end));
+}
+
+TEST_CASE("A pipeline whose topic cannot be made fails alone, by name") {
+  Api api(Two);
+  World world;
+  world.Add("bad", api.url()).Add("good", api.url());
+  world.broker.On([&] {
+    world.broker.broker.refuse_topic = [](const std::string& name) -> std::optional<client::ErrorDetail> {
+      if (name != "bad") return std::nullopt;
+      client::ErrorDetail detail;
+      detail.reason = client::Reason::kInvalidArgument;
+      detail.message = "retention.ms: not a number";
+      return detail;
+    };
+  });
+  const absl::Status end = world.Once();
+  CHECK(absl::IsInvalidArgument(end));
+  CHECK(Message(end).find("pipeline bad (bad.yaml), topic bad: retention.ms") != std::string_view::npos);
+  CHECK(world.Files("good") == "{\"n\":1}\n{\"n\":2}\n");
+}
+
+}  // namespace sluice::connector
