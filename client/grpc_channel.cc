@@ -55,8 +55,8 @@ Bytes FromBuffer(const grpc::ByteBuffer& buffer) {
 
 absl::Status ToStatus(const grpc::Status& status, const grpc::ClientContext& context, std::string_view address) {
   if (status.ok()) return absl::OkStatus();
-  const absl::Status plain(static_cast<absl::StatusCode>(status.error_code()),
-                           Cat("broker ", address, ": ", status.error_message()));
+  absl::Status plain(static_cast<absl::StatusCode>(status.error_code()),
+                     Cat("broker ", address, ": ", status.error_message()));
   const auto& trailers = context.GetServerTrailingMetadata();
   auto found = trailers.find(kErrorTrailer);
   if (found == trailers.end()) return plain;

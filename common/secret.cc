@@ -41,7 +41,9 @@ absl::StatusOr<std::string> TakeReference(std::string_view* rest, std::string_vi
 
 }  // namespace
 
-Secret::Secret(Secret&& other) noexcept : text_(other.text_) {
+// By copy: a moved-from short string keeps its bytes.
+Secret::Secret(Secret&& other) noexcept {
+  text_ = other.text_;
   other.Wipe();
 }
 

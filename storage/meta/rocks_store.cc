@@ -87,7 +87,7 @@ class RocksMetadataStore : public MetadataStore {
     SLUICE_RETURN_IF_ERROR(ToStatus(batch.Put(AppliedKey(machine), Cat(applied)), dir_));
     rocksdb::WriteOptions options;
     options.sync = true;
-    const absl::Status written = ToStatus(db_->Write(options, &batch), dir_);
+    absl::Status written = ToStatus(db_->Write(options, &batch), dir_);
     if (absl::IsResourceExhausted(written)) {
       resume_ = true;
     } else if (!written.ok()) {

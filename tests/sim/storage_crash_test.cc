@@ -7,6 +7,7 @@
 #include <set>
 
 #include "tests/sim/storage_node.h"
+#include "tests/simulation/seeds.h"
 
 namespace sluice::simulation {
 namespace {
@@ -220,11 +221,11 @@ uint64_t CrashAtEveryOperation(uint64_t seed, bool syncs_fail = false) {
 }
 
 TEST_CASE("power lost at any file operation loses nothing acknowledged and brings back a prefix of the calls") {
-  for (uint64_t seed = 1; seed <= 10; ++seed) CrashAtEveryOperation(seed);
+  for (const uint64_t seed : Seeds(10)) CrashAtEveryOperation(seed);
 }
 
 TEST_CASE("the same while syncs of segments fail, are lost, and the segments are written anew") {
-  for (uint64_t seed = 1; seed <= 10; ++seed) CHECK(CrashAtEveryOperation(seed, true) > 10);
+  for (const uint64_t seed : Seeds(10)) CHECK(CrashAtEveryOperation(seed, true) > 10);
 }
 
 }  // namespace
