@@ -1,6 +1,5 @@
 #include "broker/log_store_factory.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "replication/single_replica_log.h"
@@ -76,8 +75,7 @@ void LogStoreFactory::Open(const ReplicaId& replica, Executor& shard, const LogS
       Lead(std::move(log), node, clock, shard, std::move(done));
     });
   };
-  const std::vector<ReplicaId> known = store_->Replicas();
-  if (std::binary_search(known.begin(), known.end(), replica)) return attach(absl::OkStatus());
+  if (store_->Has(replica)) return attach(absl::OkStatus());
   const uint64_t high = random_.Next();
   store_->Create(replica, Uuid::FromRandom(high, random_.Next()), std::move(attach));
 }

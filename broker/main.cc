@@ -159,6 +159,10 @@ absl::Status Node::OpenStorage() {
     log.Error("the journal failed; nothing more can be acknowledged, so the process stops", {{"error", status}});
     std::abort();
   };
+  options.scrub.on_damage = [&log = log_](const ReplicaId& replica, const absl::Status& status) {
+    log.Error("the scrubber found stored bytes that are damaged or cannot be read",
+              {{"replica", replica}, {"error", status}});
+  };
   const storage::LogStoreExecutors executors{
       .home = shards_[0].get(), .journal_io = &journal_io_, .segment_io = &segment_io_, .cold_reads = &cold_reads_};
   SLUICE_ASSIGN_OR_RETURN(store_, storage::LogStore::Open(files_, clock_, executors, options));

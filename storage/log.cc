@@ -102,6 +102,9 @@ absl::Status Log::CheckOpen() const {
 absl::Status Log::Admit(int64_t bytes, Urgency urgency) const {
   SLUICE_RETURN_IF_ERROR(CheckOpen());
   if (!doubtful_.empty()) return heal_error_;
+  if (holding_) {
+    return absl::UnavailableError(absl::StrCat("partition ", replica_.ToString(), " is being truncated"));
+  }
   if (urgency == Urgency::kEssential) return absl::OkStatus();
   if (env_.shared->disk_full) {
     return absl::ResourceExhaustedError("the disk is full: free space is below storage.disk_low_watermark");

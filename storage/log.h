@@ -83,6 +83,13 @@ struct SegmentInfo {
   bool active = false;  ///< Further appends may go here.
 };
 
+/// A segment file that changes no more, and what it must hold.
+struct ClosedSegment {
+  std::string path;
+  SegmentState state;
+  bool operator==(const ClosedSegment&) const = default;
+};
+
 class SegmentRewrite;
 
 class Log : public std::enable_shared_from_this<Log> {
@@ -105,7 +112,9 @@ class Log : public std::enable_shared_from_this<Log> {
   enum class Urgency { kNormal, kEssential };
   /// Batches that continue the log. A refusal appends none of them. Unknown when the journal failed.
   void Append(std::vector<record::Batch> batches, Done done, Urgency urgency = Urgency::kNormal);
-  /// Whether an append of this size would be taken now; the status that it would get.
+  /// Whether an append of this size would be taken now; the status that it would get. Unavailable while a truncation
+  /// looks for its place: appends made then wait for it, and log_end() does not count them, so that a leader must not
+  /// propose at it.
   absl::Status Admit(int64_t bytes, Urgency urgency = Urgency::kNormal) const;
   /// Drops everything from `new_end` on, which is the end of a batch, at or above the log start. Appends and other
   /// changes made meanwhile wait for it.
@@ -162,6 +171,7 @@ class Log : public std::enable_shared_from_this<Log> {
   std::vector<EpochStart> epoch_history() const;
   int64_t size_bytes() const;
   std::vector<SegmentInfo> segments() const;
+  std::vector<ClosedSegment> closed_segments() const;
   const LogOptions& options() const { return options_; }
   void set_options(const LogOptions& options) { options_ = options; }
   /// Why appends are refused for good; OK while they are not.

@@ -165,35 +165,33 @@ void Log::FindDataEnd(Callback<absl::StatusOr<std::optional<Offset>>> done) {
       std::move(done));
 }
 
-void Log::Scrub(Done done) {
-  struct Expected {
-    SegmentView view;
-    uint32_t crc32c;
-  };
-  std::vector<Expected> closed;
+std::vector<ClosedSegment> Log::closed_segments() const {
+  std::vector<ClosedSegment> closed;
   for (const SegmentState& segment : state().segments) {
     const SegmentPtr runtime = Runtime(segment.id);
-    if (runtime->finished && runtime->flushed == segment.end_position) {
-      closed.push_back({{.path = runtime->path,
-                         .id = segment.id,
-                         .end_position = segment.end_position,
-                         .next_offset = segment.next_offset},
-                        segment.crc32c});
+    if (runtime->finished && runtime->flushed == segment.end_position && !IsDoubtful(runtime)) {
+      closed.push_back({runtime->path, segment});
     }
   }
+  return closed;
+}
+
+void Log::Scrub(Done done) {
   RunCold<bool>(
-      [fs = env_.fs, closed = std::move(closed)]() -> absl::StatusOr<bool> {
-        for (const Expected& expected : closed) {
-          auto file = fs->Open(expected.view.path, {});
+      [fs = env_.fs, closed = closed_segments()]() -> absl::StatusOr<bool> {
+        for (const auto& [path, expected] : closed) {
+          const SegmentView view{.path = path,
+                                 .id = expected.id,
+                                 .end_position = expected.end_position,
+                                 .next_offset = expected.next_offset};
+          auto file = fs->Open(path, {});
           // One that retention has taken meanwhile is nothing to compare.
           if (absl::IsNotFound(file.status())) continue;
           if (!file.ok()) return std::move(file).status();
-          SLUICE_ASSIGN_OR_RETURN(const SegmentSummary found,
-                                  SummarizeSegment(**file, expected.view, expected.view.end_position));
+          SLUICE_ASSIGN_OR_RETURN(const SegmentSummary found, SummarizeSegment(**file, view, view.end_position));
           if (found.crc32c != expected.crc32c) {
-            return absl::DataLossError(absl::StrCat(expected.view.path, ": bytes 0 to ", expected.view.end_position,
-                                                    " have checksum ", found.crc32c, ", the registry expects ",
-                                                    expected.crc32c));
+            return absl::DataLossError(absl::StrCat(path, ": bytes 0 to ", expected.end_position, " have checksum ",
+                                                    found.crc32c, ", the registry expects ", expected.crc32c));
           }
         }
         return true;

@@ -82,6 +82,18 @@ absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& 
     if (auto checkpointer = weak.lock()) checkpointer->Press();
   });
   store->checkpointer_->Start();
+  store->scrubber_ = std::make_shared<Scrubber>(
+      Scrubber::Seams{.fs = &fs,
+                      .clock = &clock,
+                      .home = executors.home,
+                      .reads = executors.cold_reads,
+                      .logs =
+                          [weak = std::weak_ptr(store)] {
+                            const auto open = weak.lock();
+                            return open == nullptr ? std::vector<std::shared_ptr<Log>>() : open->Logs();
+                          }},
+      store->options_.scrub);
+  store->scrubber_->Start();
   return store;
 }
 
@@ -109,6 +121,12 @@ std::vector<ReplicaId> LogStore::Replicas() const {
     if (!entry.dropping) all.push_back(replica);
   }
   return all;
+}
+
+bool LogStore::Has(ReplicaId replica) const {
+  std::lock_guard lock(mutex_);
+  auto at = replicas_.find(replica);
+  return at != replicas_.end() && !at->second.dropping;
 }
 
 std::vector<std::shared_ptr<Log>> LogStore::Logs() const {
@@ -193,26 +211,31 @@ void LogStore::Stop(Done done) {
   }
   executors_.home->Post([self = shared_from_this(), done = std::move(done)]() mutable {
     LogStore& store = *self;
-    store.checkpointer_->Stop([self = std::move(self), done = std::move(done)]() mutable {
-      const auto logs = self->Logs();
-      LogStore& here = *self;
-      Done stopped = Gather(logs.size() + 1, [self = std::move(self), done = std::move(done)](absl::Status) mutable {
-        LogStore& last = *self;
-        last.journal_->Stop([self = std::move(self), done = std::move(done)]() mutable {
-          LogStore& end = *self;
-          end.Answer(std::move(done), absl::OkStatus());
-        });
-      });
-      auto each = std::make_shared<Done>(std::move(stopped));
-      Executor* home = here.executors_.home;
-      for (const auto& log : logs) {
-        log->home().Post([log, each, home] {
-          log->Stop([each, home](absl::Status status) { home->Post([each, status] { (*each)(status); }); });
-        });
-      }
-      (*each)(absl::OkStatus());
+    store.scrubber_->Stop([self = std::move(self), done = std::move(done)]() mutable {
+      LogStore& next = *self;
+      next.checkpointer_->Stop(
+          [self = std::move(self), done = std::move(done)]() mutable { self->StopLogs(std::move(done)); });
     });
   });
+}
+
+void LogStore::StopLogs(Done done) {
+  const auto logs = Logs();
+  Done stopped = Gather(logs.size() + 1, [self = shared_from_this(), done = std::move(done)](absl::Status) mutable {
+    LogStore& store = *self;
+    store.journal_->Stop([self = std::move(self), done = std::move(done)]() mutable {
+      LogStore& end = *self;
+      end.Answer(std::move(done), absl::OkStatus());
+    });
+  });
+  auto each = std::make_shared<Done>(std::move(stopped));
+  Executor* home = executors_.home;
+  for (const auto& log : logs) {
+    log->home().Post([log, each, home] {
+      log->Stop([each, home](absl::Status status) { home->Post([each, status] { (*each)(status); }); });
+    });
+  }
+  (*each)(absl::OkStatus());
 }
 
 }  // namespace sluice::storage

@@ -27,6 +27,7 @@
 #include "common/types.h"
 #include "storage/journal.h"
 #include "storage/log.h"
+#include "storage/scrubber.h"
 
 namespace sluice::storage {
 
@@ -37,9 +38,10 @@ struct LogStoreOptions {
   std::string data_dir;                      ///< Absolute or relative, without a slash at its end. Made when missing.
   JournalOptions journal;                    ///< `dir` is set here to "<data_dir>/journal", prepare_io to segment_io.
   int64_t cache_bytes = int64_t{256} << 20;  ///< Batches in memory, of all logs.
-  int64_t disk_low_watermark_bytes = int64_t{1} << 30;     ///< Below this much free space appends are refused …
-  int64_t disk_high_watermark_bytes = int64_t{2} << 30;    ///< … until there is this much again.
-  int64_t reserve_bytes = int64_t{64} << 20;               ///< Kept aside for starting on a full disk; 0: none.
+  int64_t disk_low_watermark_bytes = int64_t{1} << 30;   ///< Below this much free space appends are refused …
+  int64_t disk_high_watermark_bytes = int64_t{2} << 30;  ///< … until there is this much again.
+  int64_t reserve_bytes = 0;  ///< Kept aside in a file of its own for starting on a full disk; 0: none.
+  ScrubOptions scrub;
   absl::Duration tick = absl::Seconds(1);                  ///< How often space and memory are looked at.
   absl::Duration checkpoint_interval = absl::Seconds(60);  ///< How often a log with much to sync is.
 };
@@ -75,8 +77,9 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   LogStore& operator=(const LogStore&) = delete;
 
   const RecoveryReport& recovery() const { return recovery_; }
-  /// In order.
+  /// In order; of all, so ask Has for one.
   std::vector<ReplicaId> Replicas() const;
+  bool Has(ReplicaId replica) const;
 
   /// Makes an empty replica; OK as well when it exists with the same incarnation.
   void Create(ReplicaId replica, Uuid incarnation, Done done);
@@ -95,6 +98,7 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
 
   Journal& journal() { return *journal_; }
   const LogShared& shared() const { return *shared_; }
+  ScrubStats scrub_stats() const { return scrubber_->stats(); }
 
  private:
   friend class Checkpointer;
@@ -113,6 +117,7 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   void DropStopped(ReplicaId replica, Offset log_end, Done done);
   void EmptyThenMark(ReplicaId replica, Offset log_end, absl::Status first_error, Done done);
   void DropMarked(ReplicaId replica, Done done);
+  void StopLogs(Done done);
   void EndDrop(ReplicaId replica, Done done, absl::Status status);
   absl::Status MarkDropping(const std::string& dir);
   /// Of attached logs that are not being dropped, in order.
@@ -132,6 +137,7 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   std::map<ReplicaId, Entry> replicas_;
   bool stopping_ = false;
   std::shared_ptr<Checkpointer> checkpointer_;
+  std::shared_ptr<Scrubber> scrubber_;
 };
 
 }  // namespace sluice::storage

@@ -1,6 +1,7 @@
 // The log store on real files and threads: several logs at once, direct writes, reads from the page cache behind them.
 #include <catch2/catch.hpp>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
@@ -187,6 +188,47 @@ TEST_CASE("several logs on real files and threads keep everything, while they ar
       CHECK(scrubbed.get_future().get().ok());
     }
     node.Stop();
+  }
+}
+
+// Not a check but a measurement: log_store_files_test "[measure]".
+TEST_CASE("how long a store of ten thousand logs takes to make and to open", "[.][measure]") {
+  constexpr int kLogs = 10'000;
+  const TemporaryFolder folder;
+  const auto replica = [](int i) { return ReplicaId{Uuid::FromRandom(1, 2), PartitionId(i)}; };
+  const runtime::SystemClock clock;
+  auto tell = [&, last = clock.Monotonic()](const char* what) mutable {
+    const absl::Duration now = clock.Monotonic();
+    WARN(what << ": " << absl::FormatDuration(now - last));
+    last = now;
+  };
+  for (const bool first : {true, false}) {
+    RealNode node(folder.path);
+    tell("open");
+    std::promise<void> written;
+    std::atomic<int> left = kLogs;
+    for (int i = 0; i < kLogs; ++i) {
+      auto append = [&node, &left, &written, i, replica](const absl::Status& status) {
+        SLUICE_CHECK(status.ok());
+        SLUICE_CHECK(node.store->Has(replica(i)));
+        auto log = node.store->Attach(replica(i), node.shard, {});
+        node.shard.Post([&left, &written, i, log = *log] {
+          log->Append({Numbered(i, 200).Assign(log->log_end(), log->last_epoch() + 1)}, [&](const absl::Status& done) {
+            SLUICE_CHECK(done.ok()) << std::string(done.message());
+            if (--left == 0) written.set_value();
+          });
+        });
+      };
+      if (first) {
+        node.store->Create(replica(i), Uuid::FromRandom(5, 6), std::move(append));
+      } else {
+        append(absl::OkStatus());
+      }
+    }
+    written.get_future().wait();
+    tell(first ? "create, attach and append to each" : "attach and append to each");
+    node.Stop();
+    tell("stop");
   }
 }
 

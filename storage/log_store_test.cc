@@ -349,6 +349,30 @@ TEST_CASE("power lost while segments are given up never takes one that the regis
   }
 }
 
+TEST_CASE("while a truncation looks for its place the log takes no proposals, and what is appended waits for it") {
+  Writer w;
+  w.Start();
+  w.Fill(20, 500);
+  REQUIRE(w.Checkpoint().ok());
+  w.Restart();
+  REQUIRE(w.log->Admit(1).ok());
+  absl::Status truncated = absl::UnknownError("");
+  absl::Status appended = absl::UnknownError("");
+  absl::Status misplaced;
+  const Offset old_end = w.log->log_end();
+  w.log->Truncate(Offset(5), [&](absl::Status status) { truncated = std::move(status); });
+  CHECK(w.log->log_end() == old_end);
+  CHECK(absl::IsUnavailable(w.log->Admit(1)));
+  w.log->Append({MakeBatch("fits").Assign(Offset(5), w.epoch)}, [&](absl::Status s) { appended = std::move(s); });
+  w.log->Append({MakeBatch("does not").Assign(old_end, w.epoch)}, [&](absl::Status s) { misplaced = std::move(s); });
+  w.node.scheduler.RunFor(absl::Seconds(1));
+  CHECK(truncated.ok());
+  CHECK(appended.ok());
+  CHECK(absl::IsFailedPrecondition(misplaced));
+  CHECK(w.log->log_end() == Offset(6));
+  CHECK(w.log->Admit(1).ok());
+}
+
 TEST_CASE("segments roll by size, by age and by epoch, and their ids are the epoch history") {
   Writer w;
   w.node.log_options.segment_age = absl::Minutes(1);
