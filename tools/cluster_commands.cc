@@ -60,12 +60,14 @@ int Show(const Context& context, bool nodes_only) {
 void AddClusterCommands(CLI::App& app, Context& context) {
   CLI::App* cluster = app.add_subcommand("cluster", "The cluster as a whole")->fallthrough();
   cluster->require_subcommand(1);
+  cluster->footer("Example:\n  sluice cluster status");
   CLI::App* status = cluster->add_subcommand("status", "Show the cluster and its nodes")->fallthrough();
   status->footer("Example:\n  sluice --brokers 127.0.0.1:7400 cluster status");
   status->callback([&context] { context.run = [&context] { return Show(context, false); }; });
 
   CLI::App* node = app.add_subcommand("node", "The nodes of the cluster")->fallthrough();
   node->require_subcommand(1);
+  node->footer("Example:\n  sluice node list");
   CLI::App* list = node->add_subcommand("list", "List nodes")->fallthrough();
   list->footer("Example:\n  sluice --output json node list");
   list->callback([&context] { context.run = [&context] { return Show(context, true); }; });

@@ -27,6 +27,7 @@ void AddLogCommands(CLI::App& app, Context& context) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* log = app.add_subcommand("log", "A node's files, read without a broker")->fallthrough();
   log->require_subcommand(1);
+  log->footer("Example:\n  sluice log dump ./sluice-data");
   CLI::App* dump = log->add_subcommand("dump", "Show segments and journal, and check every checksum")->fallthrough();
   dump->footer(
       "PATH is a data folder, its journal folder, a partition's folder, a segment (*.log) or a journal file "

@@ -42,6 +42,7 @@ int Run(int argc, char** argv) {
   AddClusterCommands(app, context);
   AddLogCommands(app, context);
   CLI::App* version = app.add_subcommand("version", "Print the version")->fallthrough();
+  version->footer("Example:\n  sluice version");
   version->callback([&context] { context.run = [&context] { return Version(context); }; });
 
   try {

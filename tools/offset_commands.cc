@@ -115,6 +115,7 @@ void AddOffsetCommands(CLI::App& app, Context& context) {
 
   CLI::App* records = app.add_subcommand("records", "Records of a partition")->fallthrough();
   records->require_subcommand(1);
+  records->footer("Example:\n  sluice records delete clicks --partition 0 --before 1000");
   CLI::App* remove = records->add_subcommand("delete", "Delete a partition's records up to an offset")->fallthrough();
   remove->footer("Example:\n  sluice records delete clicks --partition 0 --before 1000");
   remove->add_option("TOPIC", arguments->topic, "The topic")->required();

@@ -143,6 +143,7 @@ void AddTopicCommands(CLI::App& app, Context& context) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* topic = app.add_subcommand("topic", "Make, show, change and delete topics")->fallthrough();
   topic->require_subcommand(1);
+  topic->footer("Example:\n  sluice topic create clicks --partitions 3");
   const auto add = [&](const char* verb, const char* about, const char* example,
                        int (*run)(const Context&, const Arguments&)) {
     CLI::App* command = topic->add_subcommand(verb, about)->fallthrough();

@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -134,8 +135,30 @@ class CommandLine(unittest.TestCase):
                               capture_output=True, timeout=60)
         self.assertEqual(3, dead.returncode)
         self.assertIn(b"127.0.0.1:1", dead.stderr)
-        for help_text in [["--help"], ["topic", "create", "--help"], ["consume", "--help"]]:
-            self.assertIn(b"sluice", self.sluice(*help_text).stdout)
+
+    def test_every_command_has_help_with_an_example(self):
+        waiting, seen = [[]], []
+        while waiting:
+            command = waiting.pop()
+            text = self.sluice(*command, "--help").stdout.decode()
+            self.assertRegex(text, r"Examples?:\n +(\w+ [^|\n]*\| )?sluice ", command)
+            seen.append(" ".join(command))
+            below = re.search(r"^Subcommands:\n((?: +.*\n)*)", text, re.MULTILINE)
+            waiting += [command + [line.split()[0]] for line in (below.group(1).splitlines() if below else []) if re.match(r"  \w", line)]
+        self.assertLessEqual({"topic create", "produce", "consume", "offsets", "records delete", "cluster status", "node list", "log dump",
+                              "version"}, set(seen))
+
+    def test_every_answer_is_json_when_asked_and_nothing_else_is_printed(self):
+        self.sluice("topic", "create", "quiet")
+        for command in [["topic", "list"], ["topic", "list", "--internal"], ["topic", "describe", "quiet"], ["offsets", "quiet"],
+                        ["offsets", "quiet", "--time", "1h"], ["produce", "quiet"], ["consume", "quiet", "--from", "earliest"],
+                        ["records", "delete", "quiet", "--partition", "0", "--before", "latest"], ["cluster", "status"], ["node", "list"],
+                        ["version"], ["topic", "alter", "quiet", "--config", "retention.ms=5000"], ["topic", "delete", "quiet"]]:
+            done = self.sluice("--output", "json", *command, input=b"x\n")
+            self.assertEqual(b"", done.stderr, command)
+            lines = done.stdout.splitlines()
+            self.assertEqual(1, len(lines), (command, lines))
+            self.assertIsInstance(json.loads(lines[0]), dict, command)
 
 
 class Dump(unittest.TestCase):
