@@ -8,15 +8,16 @@
 #
 # The wheel lies in ${SLUICE_DEPS}/arrow, SLUICE_DEPS being the environment variable of that name or `.deps` at the top.
 #
-# libparquet of the wheel exports a whole static OpenSSL. Debian's libssl and libcrypto must stand before it in a program's
-# NEEDED list, or gRPC's and Beast's calls end in the wrong OpenSSL. Link options come before every library on the
-# command line, so naming the two there puts them first; sluice_test_openssl_first() (Sluice.cmake) asserts the result.
+# libparquet of the wheel exports a whole static OpenSSL, and simdjson of another version than Debian's. Debian's libssl,
+# libcrypto and libsimdjson must stand before it in a program's NEEDED list, or gRPC's and Beast's calls end in the wrong
+# OpenSSL and ours in the wrong simdjson. Link options come before every library on the command line, so naming them
+# there puts them first; sluice_test_openssl_first() (Sluice.cmake) asserts the result.
 
 if(TARGET SluiceArrow::arrow)
   return()
 endif()
 
-set(_SluiceArrow_openssl_first "LINKER:--push-state,--no-as-needed,-lssl,-lcrypto,--pop-state")
+set(_SluiceArrow_openssl_first "LINKER:--push-state,--no-as-needed,-lssl,-lcrypto,-lsimdjson,--pop-state")
 
 find_package(Arrow CONFIG QUIET)
 find_package(Parquet CONFIG QUIET)

@@ -105,13 +105,13 @@ function(sluice_fuzz name)
   add_dependencies(sluice_fuzzers ${name})
 endfunction()
 
-# sluice_test_openssl_first(PROGRAM): a unit test that the program's NEEDED list has Debian's libssl and libcrypto before
+# sluice_test_openssl_first(PROGRAM): a unit test that the program's NEEDED list has Debian's libssl, libcrypto and libsimdjson before
 # libparquet, which exports an OpenSSL of its own (cmake/FindSluiceArrow.cmake).
 function(sluice_test_openssl_first program)
   if(NOT BUILD_TESTING)
     return()
   endif()
-  add_test(NAME "house: ${program} takes OpenSSL from the system, not from libparquet"
+  add_test(NAME "house: ${program} takes OpenSSL and simdjson from the system, not from libparquet"
     COMMAND /usr/bin/python3 ${CMAKE_SOURCE_DIR}/tests/house/openssl_first.py $<TARGET_FILE:${program}>)
-  set_tests_properties("house: ${program} takes OpenSSL from the system, not from libparquet" PROPERTIES LABELS unit)
+  set_tests_properties("house: ${program} takes OpenSSL and simdjson from the system, not from libparquet" PROPERTIES LABELS unit)
 endfunction()

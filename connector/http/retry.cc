@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cctype>
-#include <charconv>
 #include <string>
 
 #include "common/text.h"
+#include "connector/http/headers.h"
 #include "connector/http/url.h"
 #include "connector/messages.h"
 
@@ -40,20 +40,6 @@ absl::Status StatusOf(const Response& response, const std::vector<Secret>& secre
 }
 
 }  // namespace
-
-std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time now) {
-  while (!value.empty() && value.front() == ' ') value.remove_prefix(1);
-  while (!value.empty() && value.back() == ' ') value.remove_suffix(1);
-  int64_t seconds = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), seconds);
-  if (error == std::errc() && end == value.data() + value.size()) {
-    if (seconds < 0) return std::nullopt;
-    return absl::Seconds(seconds);
-  }
-  absl::Time date;
-  if (!absl::ParseTime("%a, %d %b %Y %H:%M:%S GMT", std::string(value), &date, nullptr)) return std::nullopt;
-  return std::max(date - now, absl::ZeroDuration());
-}
 
 absl::Duration Backoff(const RetryPolicy& policy, int retry, Random& random) {
   absl::Duration bound = policy.backoff_first;

@@ -5,9 +5,6 @@
 // Threads: one at a time.
 #pragma once
 
-#include <optional>
-#include <string_view>
-
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -23,9 +20,6 @@ struct RetryPolicy {
   absl::Duration backoff_max = absl::Minutes(1);
   absl::Duration retry_after_max = absl::Hours(1);  // a longer wait asked for is an error
 };
-
-/// How long the header asks to wait, as of `now`: seconds, or an HTTP date (RFC 9110); none when it is neither.
-std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time now);
 
 /// A uniform share of min(backoff_max, backoff_first * 2^retry): `retry` counts from 0.
 absl::Duration Backoff(const RetryPolicy& policy, int retry, Random& random);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/text.h"
+#include "connector/http/headers.h"
 #include "connector/http/test_server.h"
 
 namespace sluice::connector::http {

@@ -19,14 +19,6 @@
 
 namespace sluice::connector {
 
-/// The request for a page; pure.
-absl::StatusOr<http::Request> BuildPageRequest(const HttpSourceConfig& config, const SliceConfig& slice,
-                                               const PageAsk& ask);
-/// What an answer to `ask` holds; pure. DATA_LOSS for what is not JSON, INVALID_ARGUMENT for what has not the
-/// configured shape.
-absl::StatusOr<Page> ReadPage(const HttpSourceConfig& config, const std::optional<std::string>& key_pointer,
-                              const PageAsk& ask, const http::Response& response);
-
 class HttpSource final : public PageSource {
  public:
   struct Seams {

@@ -73,10 +73,12 @@ class ForbiddenIncludes(unittest.TestCase):
 
 class OpenSslOrder(unittest.TestCase):
     def test_the_system_first_is_right(self):
-        self.assertIsNone(openssl_first.problem(["libssl.so.3", "libcrypto.so.3", "libparquet.so.2600", "libc.so.6"]))
+        self.assertIsNone(openssl_first.problem(["libssl.so.3", "libcrypto.so.3", "libsimdjson.so.14", "libparquet.so.2600", "libc.so.6"]))
 
     def test_every_other_order_is_caught(self):
-        self.assertIsNotNone(openssl_first.problem(["libparquet.so.2600", "libssl.so.3", "libcrypto.so.3"]))
+        self.assertIsNotNone(openssl_first.problem(["libparquet.so.2600", "libssl.so.3", "libcrypto.so.3", "libsimdjson.so.14"]))
+        self.assertIsNotNone(openssl_first.problem(["libssl.so.3", "libcrypto.so.3", "libparquet.so.2600", "libsimdjson.so.14"]))
+        self.assertIsNotNone(openssl_first.problem(["libssl.so.3", "libcrypto.so.3", "libparquet.so.2600"]))
         self.assertIsNotNone(openssl_first.problem(["libssl.so.3", "libparquet.so.2600", "libcrypto.so.3"]))
         self.assertIsNotNone(openssl_first.problem(["libparquet.so.2600"]))
         self.assertIsNotNone(openssl_first.problem(["libssl.so.3", "libcrypto.so.3"]))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fails unless a program's NEEDED list has the system's libssl and libcrypto before libparquet."""
+"""Fails unless a program's NEEDED list has the system's libssl, libcrypto and libsimdjson before libparquet."""
 
 import re
 import subprocess
@@ -14,12 +14,12 @@ def problem(needed):
     parquet = position("libparquet.so")
     if parquet is None:
         return "libparquet is not linked: this test has lost its subject"
-    for name in ("libssl.so", "libcrypto.so"):
+    for name in ("libssl.so", "libcrypto.so", "libsimdjson.so"):
         at = position(name)
         if at is None:
             return f"{name} is not linked"
         if at > parquet:
-            return f"{name} stands after libparquet, so OpenSSL's symbols come from libparquet"
+            return f"{name} stands after libparquet, so its symbols come from libparquet"
     return None
 
 

@@ -1,4 +1,4 @@
-#include "connector/source/http_source.h"
+#include "connector/source/http_page.h"
 
 #include <catch2/catch.hpp>
 
