@@ -131,8 +131,13 @@ void Checkpointer::RunNext() {
       if (!last) finished(absl::OkStatus());
       return;
     }
-    const int64_t little = kind == Kind::kCheckpointIfMuch ? log->options().carry_bytes : 0;
-    if (log->uncheckpointed_bytes() <= little) return finished(absl::OkStatus());
+    const int64_t bytes = log->uncheckpointed_bytes();
+    if (kind == Kind::kCheckpointIfMuch && bytes <= log->options().carry_bytes) {
+      // Written, so that it costs no memory, but not synced.
+      if (bytes > 0) log->FlushSoon();
+      return finished(absl::OkStatus());
+    }
+    if (bytes == 0) return finished(absl::OkStatus());
     log->Checkpoint(std::move(finished));
   });
 }

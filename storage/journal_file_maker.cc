@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
 #include "storage/aligned_buffer.h"
 
@@ -23,6 +24,12 @@ absl::StatusOr<bool> JournalFileMaker::TryStep() {
   if (file_ == nullptr) {
     const absl::Status removed = fs_.Remove(UnfinishedPath());
     if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+    // On a full disk not even for a moment what others could still use.
+    SLUICE_ASSIGN_OR_RETURN(const int64_t free_bytes, fs_.FreeBytes(dir_));
+    if (free_bytes < bytes_) {
+      return absl::ResourceExhaustedError(absl::StrCat("no space left on device for another journal file: ", dir_,
+                                                       " has ", free_bytes, " of ", bytes_, " bytes free"));
+    }
     SLUICE_ASSIGN_OR_RETURN(file_, fs_.Open(UnfinishedPath(), {.mode = OpenOptions::Mode::kCreateNew, .direct = true}));
     SLUICE_RETURN_IF_ERROR(file_->Allocate(bytes_));
     return true;

@@ -240,6 +240,8 @@ class Log : public std::enable_shared_from_this<Log> {
   bool PumpCheckpoint();
   bool SyncNext();
   void OnFolderSyncFailed(const absl::Status& status);
+  /// The next checkpoint writes its index file and then lets go of it.
+  void IndexLater(const SegmentPtr& segment);
   bool WriteIndexNext();
   /// Runs `work` on the segment executor, then `then` here, then Pump.
   void RunTask(absl::AnyInvocable<absl::Status()> work, Done then);

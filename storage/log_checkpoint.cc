@@ -61,7 +61,6 @@ void Log::AnswerCheckpoints(const absl::Status& status) {
   for (Done& done : std::exchange(checkpoints_waiting_, {})) Answer(std::move(done), status);
   if (checkpoint_step_ != CheckpointStep::kSubmitted) checkpoint_step_ = CheckpointStep::kIdle;
   to_sync_.clear();
-  to_index_.clear();
 }
 
 bool Log::PumpCheckpoint() {
@@ -153,7 +152,7 @@ bool Log::SyncNext() {
         if (!status.ok()) return OnSyncFailed(segment, status);
         segment->synced = std::min(goal, segment->closed_at.value_or(goal));
         if (segment->finished && segment->synced == *segment->closed_at) segment->file.reset();
-        if (std::find(to_index_.begin(), to_index_.end(), segment) == to_index_.end()) to_index_.push_back(segment);
+        IndexLater(segment);
       });
   return true;
 }
@@ -162,6 +161,10 @@ void Log::OnFolderSyncFailed(const absl::Status& status) {
   // Names are journaled by the file systems that this runs on: one that could not commit them takes no more of them, so
   // that a later success speaks the truth, other than with a file's pages.
   AnswerCheckpoints(status);
+}
+
+void Log::IndexLater(const SegmentPtr& segment) {
+  if (std::find(to_index_.begin(), to_index_.end(), segment) == to_index_.end()) to_index_.push_back(segment);
 }
 
 bool Log::WriteIndexNext() {

@@ -101,6 +101,7 @@ void Log::OnInstalled(const SegmentPtr& segment, const SegmentState& target, con
   segment->closed_at = std::min(segment->closed_at.value_or(target.end_position), target.end_position);
   segment->finished = *segment->closed_at == target.end_position;
   ++segment->rewrites;
+  IndexLater(segment);
   if (active_ == segment) active_ = nullptr;
   CountTail();
   // The journal need not hold it any longer.

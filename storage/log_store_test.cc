@@ -224,6 +224,24 @@ TEST_CASE("an index file that is damaged, cut or lies changes nothing that is re
   }
 }
 
+TEST_CASE("a segment that is closed after it was synced gets its index file as well") {
+  Writer w;
+  w.node.log_options.segment_bytes = 64 << 10;
+  w.Start();
+  w.Fill(60, 500);
+  REQUIRE(w.Checkpoint().ok());
+  CHECK(w.SegmentFiles(".index").empty());  // it still grows
+  w.log->CloseActiveSegment();
+  w.Fill(1);
+  REQUIRE(w.Checkpoint().ok());
+  REQUIRE(w.SegmentFiles(".index").size() == 1);
+  const std::string file = w.SegmentFiles(".index").at(0);
+  const SegmentId id = *ParseSegmentFileName(file.substr(file.rfind('/') + 1));
+  const auto index = SparseIndex::Decode(w.node.fs.Contents(file), id);
+  REQUIRE(index.ok());
+  CHECK(index->covered() == w.log->closed_segments().at(0).state.end_position);
+}
+
 TEST_CASE("a segment write that fails is made again and loses nothing") {
   Writer w;
   w.Start();
