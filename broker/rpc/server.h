@@ -43,7 +43,8 @@ struct ServerStats {
 
 class Server {
  public:
-  /// Binds and serves. `broker` and `clock` outlive the server. UNAVAILABLE when the address cannot be bound.
+  /// Binds and serves. `broker` and `clock` outlive the server, and it outlives the broker's answers: destroy it once
+  /// the broker is stopped and its executors are. UNAVAILABLE when the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, Broker& broker,
                                                        const Clock& clock);
   virtual ~Server() = default;  // shuts down at once when Shutdown was not called

@@ -82,10 +82,10 @@ class TestNode {
   }
   ~TestNode() {
     server_->Shutdown(absl::Seconds(2));
-    server_.reset();
     Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
     (void)Await<absl::Status>([&](auto done) { store_->Stop(std::move(done)); });
     shard_.Stop();
+    server_.reset();  // not before: the shard may have been at the end of an answer
     const std::string remove = "rm -rf " + dir_;
     CHECK(system(remove.c_str()) == 0);
   }
