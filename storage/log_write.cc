@@ -95,6 +95,7 @@ bool Log::PumpFinish() {
           segment->accepted = segment->flushed = *segment->closed_at;
           segment->synced = std::min(segment->synced, segment->flushed);
           segment->finished = size == *segment->closed_at;
+          if (segment->finished && segment->synced == size) segment->file.reset();
           if (segment->finished) IndexLater(segment);
           CountTail();
         });

@@ -140,7 +140,8 @@ void Scrubber::OnRead(absl::StatusOr<std::string> chunk) {
 void Scrubber::Judge(absl::Status found) {
   if (EndsHere()) return;
   if (found.ok()) return EndSegment();
-  const std::shared_ptr<Log> log = work_.front().log;
+  const std::shared_ptr<Log> log = work_.front().log.lock();
+  if (log == nullptr) return EndSegment();
   log->home().Post([self = shared_from_this(), log, segment = work_.front().segment,
                     found = std::move(found)]() mutable {
     // Retention, a truncation or a rewrite may have come between.

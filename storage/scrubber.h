@@ -60,7 +60,7 @@ class Scrubber : public std::enable_shared_from_this<Scrubber> {
 
  private:
   struct Work {
-    std::shared_ptr<Log> log;
+    std::weak_ptr<Log> log;  ///< One that is dropped meanwhile must not be kept.
     ClosedSegment segment;
     int64_t at = 0;
     uint32_t crc32c = 0;

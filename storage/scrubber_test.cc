@@ -99,6 +99,14 @@ TEST_CASE("what retention took away while it was read is no damage, and a read t
   }
   CHECK(w.node.fs.counts().bits_flipped >= 2);
   CHECK(w.stats().damaged == 0);
+  // A replica that is dropped in the middle of a round is let go of, with the memory that it takes.
+  w.log.reset();
+  w.node.scheduler.RunFor(absl::Minutes(70));
+  REQUIRE(w.node.Do([&](auto done) { w.node.store->Drop(kReplica, std::move(done)); }).ok());
+  w.node.scheduler.RunFor(absl::Seconds(1));
+  CHECK(w.node.store->shared().cache_bytes == 0);
+  w.node.scheduler.RunFor(absl::Hours(3));
+  CHECK(w.damage.empty());
   bool stopped = false;
   w.node.store->Stop([&](const absl::Status&) { stopped = true; });
   w.node.scheduler.RunFor(absl::Seconds(1));
