@@ -327,7 +327,7 @@ absl::StatusOr<Uuid> Dumper::DiskOf(const std::string& journal_dir) {
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(journal_dir));
   for (const std::string& name : names) {
     if (!EndsWith(name, ".journal")) continue;
-    SLUICE_ASSIGN_OR_RETURN(const Bytes bytes, ReadAll(journal_dir + "/" + name));
+    SLUICE_ASSIGN_OR_RETURN(const Bytes bytes, ReadAll(Cat(journal_dir, "/", name)));
     absl::StatusOr<storage::Frame> frame = storage::DecodeFrame(bytes.view(), bytes.owner());
     if (!frame.ok() || frame->records.empty()) continue;
     if (const auto* opening = std::get_if<storage::OpeningRecord>(&frame->records.front())) return opening->disk;
@@ -416,7 +416,7 @@ absl::Status Dumper::DumpJournalFile(const std::string& path) {
 
 absl::Status Dumper::DumpJournalFolder(const std::string& dir, const std::vector<std::string>& names) {
   for (const std::string& name : names) {
-    if (EndsWith(name, ".journal")) SLUICE_RETURN_IF_ERROR(DumpJournalFile(dir + "/" + name));
+    if (EndsWith(name, ".journal")) SLUICE_RETURN_IF_ERROR(DumpJournalFile(Cat(dir, "/", name)));
   }
   SLUICE_ASSIGN_OR_RETURN(const Uuid disk, DiskOf(dir));
   absl::StatusOr<storage::ReplayedJournal> journal = storage::ReplayJournal(fs_, dir, disk);
@@ -426,7 +426,7 @@ absl::Status Dumper::DumpJournalFolder(const std::string& dir, const std::vector
 
 absl::Status Dumper::DumpPartitionFolder(const std::string& dir, const std::vector<std::string>& names) {
   for (const std::string& name : names) {
-    if (EndsWith(name, ".log")) SLUICE_RETURN_IF_ERROR(DumpSegmentFile(dir + "/" + name));
+    if (EndsWith(name, ".log")) SLUICE_RETURN_IF_ERROR(DumpSegmentFile(Cat(dir, "/", name)));
   }
   return absl::OkStatus();
 }

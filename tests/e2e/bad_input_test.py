@@ -54,7 +54,7 @@ class Configuration(WithFolder):
     def test_every_error_is_told_at_once_and_none_by_the_override_is_lost(self):
         path = self.write("node.yaml", "node: { id: none }\nlimits:\n  streams: -1\n  strems: 5\nlog: { level: loud }\n")
         done = run(harness.program("sluiced"), "--config", path, "--set", "listen.grpc=nowhere", "--set", "storage.segment_bytes=7",
-                   folder=self.folder, timeout=20)
+                   folder=self.folder, timeout=60)
         self.assert_says(done, 2, "node.yaml:1", "node.id", "node.yaml:3", "limits.streams", "node.yaml:4", "limits.strems", "log.level",
                          "listen.grpc", "storage.segment_bytes")
         self.assertEqual(["node.yaml"], os.listdir(self.folder), "a refused configuration leaves nothing behind")
@@ -67,7 +67,7 @@ class Configuration(WithFolder):
 
     def test_a_bind_to_the_world_without_consent_is_refused(self):
         path = self.write("node.yaml", f"node: {{ data_dir: {self.folder}/data }}\nlisten: {{ grpc: 0.0.0.0:{harness.free_port()} }}\n")
-        self.assert_says(run(harness.program("sluiced"), "--config", path, folder=self.folder, timeout=20), 2, "insecure")
+        self.assert_says(run(harness.program("sluiced"), "--config", path, folder=self.folder, timeout=60), 2, "insecure")
 
 
 class TheNode(WithFolder):
@@ -113,7 +113,7 @@ class TheNode(WithFolder):
         started = time.monotonic()
         done = run(harness.program("sluice"), "--brokers", f"127.0.0.1:{harness.free_port()}", "--timeout", "2s", "topic", "list")
         self.assertEqual(3, done.returncode, done.stderr)
-        self.assertLess(time.monotonic() - started, 10)
+        self.assertLess(time.monotonic() - started, 30)
 
     def test_a_broker_that_takes_connections_and_never_answers_is_reported_within_the_time_limit(self):
         with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -123,7 +123,7 @@ class TheNode(WithFolder):
                 started = time.monotonic()
                 done = run(harness.program("sluice"), "--brokers", address, "--timeout", "1s", *command, input="x\n")
                 self.assert_says(done, 3, address)
-                self.assertLess(time.monotonic() - started, 15, command)
+                self.assertLess(time.monotonic() - started, 30, command)
 
     def test_a_broker_that_stops_answering_in_the_middle_is_reported_within_the_time_limit(self):
         broker = self.start()
@@ -135,7 +135,7 @@ class TheNode(WithFolder):
             started = time.monotonic()
             done = run(harness.program("sluice"), "--brokers", broker.address, "--timeout", "1s", *command, input="x\n")
             self.assert_says(done, 3)
-            self.assertLess(time.monotonic() - started, 15, command)
+            self.assertLess(time.monotonic() - started, 30, command)
 
     def test_ctrl_c_ends_a_command_that_waits_for_a_broker(self):
         with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -146,7 +146,7 @@ class TheNode(WithFolder):
                 with mute.accept()[0]:
                     time.sleep(0.2)
                     waiting.send_signal(signal.SIGINT)
-                    out, err = waiting.communicate(timeout=20)
+                    out, err = waiting.communicate(timeout=60)
                 self.assertEqual((130, b"", b""), (waiting.returncode, out, err), command)
 
     def test_it_says_that_it_is_well_and_what_it_does(self):
@@ -168,7 +168,7 @@ class TheNode(WithFolder):
             self.assertGreater(at, 0, "the record is not in the journal: this test has lost its subject")
             file.seek(at)
             file.write(b"RECORD 3")
-        done = run(harness.program("sluiced"), "--config", broker.config, timeout=30)
+        done = run(harness.program("sluiced"), "--config", broker.config, timeout=60)
         self.assertNotEqual(0, done.returncode)
         self.assertIn(os.path.basename(journal), done.stdout + done.stderr)
 

@@ -98,7 +98,7 @@ class CommandLine(unittest.TestCase):
         self.sluice("produce", "live", input=b"now\n")
         self.assertEqual(b"now\n", reader.stdout.readline())
         reader.send_signal(signal.SIGINT)
-        _, stderr = reader.communicate(timeout=10)
+        _, stderr = reader.communicate(timeout=60)
         self.assertEqual((130, b""), (reader.returncode, stderr))
 
     def test_an_acknowledgement_comes_while_the_input_is_still_open(self):
@@ -110,7 +110,7 @@ class CommandLine(unittest.TestCase):
         self.assertIn("offset", json.loads(writer.stdout.readline()))
         writer.send_signal(signal.SIGINT)
         writer.stdin.close()
-        self.assertEqual(130, writer.wait(timeout=10))
+        self.assertEqual(130, writer.wait(timeout=60))
         writer.stdout.close()
 
     def test_the_cluster_and_its_nodes(self):

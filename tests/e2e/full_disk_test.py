@@ -76,7 +76,7 @@ class FullDisk(unittest.TestCase):
         """Writes `count` records and remembers those acknowledged; (exit code, what it said)."""
         first = len(self.written)
         values = [f"{first + i}/{count} ".ljust(size, "x") for i in range(count)]
-        done = self.broker.sluice("--timeout", "5s", "--output", "json", "produce", "t", input="\n".join(values), check=False)
+        done = self.broker.sluice("--timeout", "8s", "--output", "json", "produce", "t", input="\n".join(values), check=False)
         self.assertTrue(self.broker.process.alive(), self.broker.process.tail())
         for value, line in zip(values, done.stdout.splitlines()):
             if json.loads(line)["offset"] is not None:

@@ -41,7 +41,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(what, true, seconds=30):
+def wait_until(what, true, seconds=90):
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
@@ -76,7 +76,7 @@ class Process:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, seconds=30):
+    def stop(self, seconds=90):
         """SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=seconds)
