@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <set>
 
 #include "client/admin.h"
 #include "client/client.h"
@@ -157,7 +156,7 @@ absl::StatusOr<Offset> DeadLetterQueue::Visit(Offset from, absl::FunctionRef<voi
 
 absl::StatusOr<Offset> DeadLetterQueue::Append(Offset from, const std::vector<DeadLetter>& letters) {
   if (letters.empty()) return End();
-  SLUICE_RETURN_IF_ERROR(ReadEnd(true).status());
+  SLUICE_RETURN_IF_ERROR(ReadEnd(true).status());  // so that errors have a topic to name
   absl::Status last;
   for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
     Offset end;
@@ -172,18 +171,23 @@ absl::StatusOr<Offset> DeadLetterQueue::Append(Offset from, const std::vector<De
 }
 
 absl::Status DeadLetterQueue::AppendMissing(Offset from, const std::vector<DeadLetter>& letters, Offset* end) {
-  std::set<std::string> found;
-  SLUICE_ASSIGN_OR_RETURN(*end, Visit(from, [&](const record::Record& record) {
+  SLUICE_ASSIGN_OR_RETURN(const std::optional<PartitionLog::End> now, ReadEnd(true));
+  if (from != known_from_ || now->log_end < known_to_) {  // the latter: another topic of that name
+    known_.clear();
+    known_from_ = known_to_ = from;
+  }
+  SLUICE_ASSIGN_OR_RETURN(*end, Visit(known_to_, [&](const record::Record& record) {
     std::string name;
     for (const auto& [header, value] : letters.front().whence) {
       name += Cat(HeaderText(record, header), "\n");
     }
-    found.insert(std::move(name));
+    known_.insert(std::move(name));
   }));
+  known_to_ = *end;
   std::vector<const DeadLetter*> run;
   size_t bytes = 0;
   for (const DeadLetter& letter : letters) {
-    if (found.count(NameOf(letter)) > 0) continue;
+    if (known_.count(NameOf(letter)) > 0) continue;
     if (!run.empty() && bytes + SizeOf(letter) > kBatchBytesMax) {
       SLUICE_RETURN_IF_ERROR(AppendAll(run, end));
       run.clear();
@@ -228,6 +232,8 @@ absl::Status DeadLetterQueue::AppendBatch(absl::Span<const DeadLetter* const> le
     batch.push_back(std::move(record));
   }
   SLUICE_ASSIGN_OR_RETURN(*end, log_->Append(*end, batch, record::Codec::kZstd));
+  for (const DeadLetter* letter : letters) known_.insert(NameOf(*letter));
+  known_to_ = *end;
   return absl::OkStatus();
 }
 

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -46,7 +47,8 @@ class DeadLetterQueue {
   absl::StatusOr<Offset> End();
   /// Shows every record at or after `from`, of whatever writer; the end that it has read up to.
   absl::StatusOr<Offset> Visit(Offset from, absl::FunctionRef<void(const record::Record&)> visit);
-  /// Each letter is durably in the topic once; where it now ends. All letters have the same names in `whence`.
+  /// Each letter is durably in the topic once; where it now ends. All letters have the same names in `whence`. Many
+  /// calls with one `from` read the topic once.
   absl::StatusOr<Offset> Append(Offset from, const std::vector<DeadLetter>& letters);
 
  private:
@@ -58,6 +60,10 @@ class DeadLetterQueue {
 
   const Open open_;
   std::unique_ptr<PartitionLog> log_;  // null: not opened yet
+  // What Append knows of the topic: the names of the letters in [known_from_, known_to_).
+  std::set<std::string> known_;
+  Offset known_from_;
+  Offset known_to_;
 };
 
 /// The dead letters of `topic` in a cluster. The topic is made with room for records that `topic` itself refuses.

@@ -95,6 +95,23 @@ TEST_CASE("A cut never leaves half a character, and a key or headers that are th
   CHECK(umlauts.topic.Values().at(0) == text.substr(0, (64 << 10) - 1));
 }
 
+TEST_CASE("What was read once is not read again while one chunk's letters come in pieces") {
+  World world;
+  for (int i = 0; i < 20; ++i) {
+    REQUIRE(world.queue.Append(Offset(0), {World::Letter(i, "v")}).ok());
+    REQUIRE(world.queue.Append(Offset(0), {World::Letter(i, "v")}).ok());
+  }
+  CHECK(world.topic.Values().size() == 20);
+  CHECK(world.topic.records_read == 0);
+  // Another process knows nothing and reads them once; so does this one, of what another has written.
+  DeadLetterQueue other(FakeDeadLetters(world.topic, world.exists));
+  for (int i = 0; i < 21; ++i) REQUIRE(other.Append(Offset(0), {World::Letter(i, "v")}).ok());
+  CHECK(world.topic.records_read == 20);
+  REQUIRE(world.queue.Append(Offset(0), {World::Letter(20, "v")}).ok());
+  CHECK(world.topic.records_read == 21);
+  CHECK(world.topic.Values().size() == 21);
+}
+
 TEST_CASE("A topic too small for even a cut letter is an error that names it") {
   World world;
   world.topic.bytes_max = 10;

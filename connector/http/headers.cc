@@ -12,12 +12,6 @@ bool IsSpace(char c) {
   return c == ' ' || c == '\t';
 }
 
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
-  return lower;
-}
-
 /// Goes through a Link header's value once, from left to right.
 class LinkReader {
  public:
@@ -110,6 +104,12 @@ std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time
   absl::Time date;
   if (!absl::ParseTime("%a, %d %b %Y %H:%M:%S GMT", std::string(value), &date, nullptr)) return std::nullopt;
   return std::max(date - now, absl::ZeroDuration());
+}
+
+std::string Lower(std::string_view text) {
+  std::string lower(text);
+  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  return lower;
 }
 
 std::string NextLink(std::string_view value) {

@@ -16,4 +16,7 @@ std::optional<absl::Duration> ParseRetryAfter(std::string_view value, absl::Time
 /// none. What is malformed is passed over up to the next comma.
 std::string NextLink(std::string_view value);
 
+/// ASCII letters in lower case.
+std::string Lower(std::string_view text);
+
 }  // namespace sluice::connector::http

@@ -17,6 +17,7 @@
 #include "common/status_macros.h"
 #include "common/text.h"
 #include "connector/http/gzip.h"
+#include "connector/http/headers.h"
 #include "connector/http/url.h"
 
 namespace sluice::connector::http {
@@ -34,12 +35,6 @@ constexpr uint32_t kHeaderBytesMax = 64 << 10;
 
 std::chrono::nanoseconds Nanos(absl::Duration duration) {
   return absl::ToChronoNanoseconds(duration);
-}
-
-std::string Lower(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
-  return lower;
 }
 
 }  // namespace
@@ -79,6 +74,11 @@ class Client::Impl {
       if (status <= 303) {
         request.post = false;
         request.body.clear();
+      }
+      SLUICE_ASSIGN_OR_RETURN(const Url next, ParseUrl(request.url));
+      if (!request.body.empty() && next.Origin() != origin) {
+        return absl::AbortedError(Cat(url.ForMessages(), ": redirects a POST to ", next.Origin(),
+                                      ", which is not followed: its body may hold a secret"));
       }
     }
   }

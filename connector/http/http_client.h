@@ -1,8 +1,8 @@
 // A blocking HTTP/1.1 client for one source: TLS verified against the system's roots and the host's name, every wait
 // and every size bounded, redirects limited, the connection kept for the next request.
 //
-// Headers given in a request go to the origin of its URL only: a redirect elsewhere goes without them, and never from
-// https to http.
+// Headers and body given in a request go to the origin of its URL only: a redirect elsewhere goes without headers, is
+// refused where it asks for the body, and never leads from https to http.
 // Threads: one at a time, except Cancel.
 // Errors: UNAVAILABLE (connection refused, lost, cut short), DEADLINE_EXCEEDED, DATA_LOSS (damaged gzip): may pass when
 // tried again. FAILED_PRECONDITION (certificate), INVALID_ARGUMENT (URL), RESOURCE_EXHAUSTED (answer too large),

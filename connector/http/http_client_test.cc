@@ -137,6 +137,22 @@ TEST_CASE("Redirects are followed within a limit, and credentials stay at their 
   CHECK(absl::IsAborted(get("/loop").status()));
 }
 
+TEST_CASE("The body of a POST stays at its origin too") {
+  TestServer other([](int, const std::string&) { return TestServer::Ok("other"); });
+  TestServer server([&](int, const std::string& request) {
+    const std::string status = request.starts_with("POST /see") ? "303" : "307";
+    return TestServer::Status(std::stoi(status), "Location: " + other.Url() + "/x\r\n");
+  });
+  Client client({});
+  const auto post = [&](const std::string& path) {
+    return client.Send({.post = true, .url = server.Url() + path, .headers = {}, .body = "canary"});
+  };
+  CHECK(absl::IsAborted(post("/keep").status()));
+  CHECK(other.requests() == 0);
+  REQUIRE(post("/see").ok());  // 303: as a GET, without a body
+  CHECK(other.last_request().find("canary") == std::string::npos);
+}
+
 TEST_CASE("TLS works with a certificate that is trusted and of that host") {
   const Trusted trusted("DNS:localhost,IP:127.0.0.1");
   TestServer server([](int, const std::string&) { return TestServer::Ok("safe"); }, &trusted.certificate);

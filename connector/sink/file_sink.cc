@@ -22,6 +22,10 @@ namespace {
 
 /// Files of one chunk that are written side by side; a chunk with more paths is gone through again for the rest.
 constexpr size_t kOpenFilesMax = 16;
+/// Each holds a row group.
+constexpr size_t kOpenParquetFilesMax = 4;
+/// Dead letters of a chunk that are kept in memory.
+constexpr size_t kLetterBytesMax = size_t{4} << 20;
 /// How long a range that is known to be in the log may take to come.
 constexpr absl::Duration kReadTimeout = absl::Seconds(60);
 
@@ -75,6 +79,7 @@ class FileSinkImpl : public FileSink {
     std::set<std::string> later;            // folders that found no place in this pass
     const std::set<std::string>* done;      // folders written by earlier passes
     std::vector<DeadLetter> dead_letters;
+    size_t dead_letter_bytes = 0;
     int64_t records = 0;
   };
 
@@ -88,6 +93,7 @@ class FileSinkImpl : public FileSink {
   absl::Status Collect(client::ConsumedBatch batch);
   absl::Status WriteChunk(Partition& p);
   absl::Status CarryOut(Partition& p);
+  absl::Status SendLetters(const SinkPlan& plan, Chunk* chunk);
   absl::Status CommitFiles(Chunk& chunk);
   absl::Status Save(Partition& p);
   absl::Status DecideSchema(Partition& p, Offset first, Offset next);
@@ -99,6 +105,7 @@ class FileSinkImpl : public FileSink {
 
   const Options options_;
   const Seams seams_;
+  const size_t open_files_max_ = options_.config.kind == SinkKind::kParquet ? kOpenParquetFilesMax : kOpenFilesMax;
   const PathTemplate path_;
   const std::unique_ptr<Target> target_;
   DeadLetterQueue dead_letters_;
@@ -257,20 +264,25 @@ absl::Status FileSinkImpl::CarryOut(Partition& p) {
       const SinkRecord record{options_.topic, p.id, r.offset, r.timestamp_ms, r.key, r.value};
       return AddRecord(*format, plan, record, r.headers, first_pass ? nullptr : &only, &chunk);
     }));
-    if (first_pass) {
-      SLUICE_RETURN_IF_ERROR(dead_letters_.Append(plan.dead_letters_from, chunk.dead_letters).status());
-      progress_.dead_letters += static_cast<int64_t>(chunk.dead_letters.size());
-    }
+    if (first_pass) SLUICE_RETURN_IF_ERROR(SendLetters(plan, &chunk));
     SLUICE_RETURN_IF_ERROR(CommitFiles(chunk));
     for (const auto& [folder, file] : chunk.files) done.insert(folder);
     only.clear();
     for (const std::string& folder : chunk.later) {
-      if (only.size() < kOpenFilesMax) only.insert(folder);
+      if (only.size() < open_files_max_) only.insert(folder);
     }
   }
   p.state.plan.reset();
   p.state.committed_next = plan.next;
   return Save(p);
+}
+
+absl::Status FileSinkImpl::SendLetters(const SinkPlan& plan, Chunk* chunk) {
+  SLUICE_RETURN_IF_ERROR(dead_letters_.Append(plan.dead_letters_from, chunk->dead_letters).status());
+  progress_.dead_letters += static_cast<int64_t>(chunk->dead_letters.size());
+  chunk->dead_letters.clear();
+  chunk->dead_letter_bytes = 0;
+  return absl::OkStatus();
 }
 
 absl::Status FileSinkImpl::CommitFiles(Chunk& chunk) {
@@ -310,14 +322,15 @@ absl::Status FileSinkImpl::AddRecord(Format& format, const SinkPlan& plan, const
       letter.headers.emplace_back(std::string(header.key),
                                   header.value.has_value() ? std::optional<std::string>(*header.value) : std::nullopt);
     }
+    chunk->dead_letter_bytes += record.value.value_or("").size() + record.key.value_or("").size();
     chunk->dead_letters.push_back(std::move(letter));
-    return absl::OkStatus();
+    return chunk->dead_letter_bytes < kLetterBytesMax ? absl::OkStatus() : SendLetters(plan, chunk);
   }
   std::string folder = path_.Render(options_.topic, record.partition, record.timestamp_ms, event_time_ms);
   auto at = chunk->files.find(folder);
   if (at == chunk->files.end()) {
     const bool elsewhere = only != nullptr && only->count(folder) == 0;
-    if (elsewhere || chunk->files.size() >= kOpenFilesMax) {
+    if (elsewhere || chunk->files.size() >= open_files_max_) {
       if (chunk->done->count(folder) == 0) chunk->later.insert(std::move(folder));
       return absl::OkStatus();
     }

@@ -232,6 +232,18 @@ TEST_CASE("files do not depend on whether their batches were still in memory") {
   }
 }
 
+TEST_CASE("a chunk of nothing but dead letters does not have to be in memory at once") {
+  World world;
+  world.config.roll.records = 1000;
+  for (int batch = 0; batch < 12; ++batch)
+    world.cluster.Fill("t", 0, {Cat("broken ", batch, std::string(1 << 20, 'x'))});
+  REQUIRE(world.Run().ok());
+  const auto letters = world.DeadLetters();
+  REQUIRE(letters.size() == 12);
+  for (const auto& [letter, count] : letters) REQUIRE(count == 1);
+  REQUIRE(world.Files().empty());
+}
+
 TEST_CASE("two sinks on one state: the one that was replaced stops") {
   World world;
   FillWithDays(&world);

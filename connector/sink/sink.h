@@ -1,14 +1,15 @@
 // FileSink: drains one topic into files below a folder or an S3 prefix, each offset into exactly one committed file or
 // one dead letter, across crashes of the connector.
 //
-// How (docs/pipelines.md, "Exactly once into files"): per partition, a chunk is a run of whole batches [first, next).
+// How (docs/sinks.md, "Exactly once into files"): per partition, a chunk is a run of whole batches [first, next).
 // When the roll limits close a chunk, a Plan (range, schema, where dead letters start) is written to the state store
 // BEFORE any of its files can be seen. The files of a chunk are a pure function of (range, schema, configuration),
 // names and bytes; so after a crash the plan is simply carried out again, over the same names. Then Put(committed)
 // closes it. A second connector on the same sink is fenced by the state store's versions.
 //
-// Threads: one thread calls; calls block. Memory: bounded by Options::memory_bytes plus one row group and one file
-// buffer, however many partitions.
+// Threads: one thread calls; calls block. Memory, however many partitions: Options::memory_bytes, the consumer's
+// buffer, one batch unpacked, 4 MiB of dead letters, and for each file that is open (16 raw or 4 Parquet, of one chunk)
+// its buffer or row group.
 #pragma once
 
 #include <cstdint>

@@ -50,6 +50,7 @@ struct FakeTopic {
   std::map<std::string, StateEntry> state;
   int64_t state_versions = 0;
 
+  int64_t records_read = 0;
   int64_t steps = 0;     // calls so far
   int64_t fault_at = 0;  // the step at which `fault` happens; 0: none
   Fault fault = Fault::kCrashBefore;
@@ -144,6 +145,7 @@ class FakePartitionLog final : public PartitionLog {
         for (const auto& [key, value] : batch.items[i].headers) record.headers.push_back({.key = key, .value = value});
         records.push_back(std::move(record));
       }
+      topic_.records_read += static_cast<int64_t>(records.size());
       if (!visit(records, batch.next())) break;
     }
     return absl::OkStatus();

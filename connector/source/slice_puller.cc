@@ -127,6 +127,7 @@ absl::Status SlicePuller::Sync() {
   const Offset from = std::max(end.log_start, checkpoint ? checkpoint->data_end : Offset(0));
   SLUICE_ASSIGN_OR_RETURN(std::optional<Position> position, LastInTopic(end, from));
   if (!position && checkpoint) position = checkpoint->position;
+  log_start_ = end.log_start;
   log_end_ = end.log_end;
   data_end_ = end.data_end;
   topic_id_ = end.topic_id;
@@ -205,6 +206,12 @@ SlicePuller::Next SlicePuller::NextAfter(const std::optional<Position>& position
 // --- Writing ---
 
 absl::StatusOr<std::map<uint64_t, int64_t>> SlicePuller::WrittenOfPage() {
+  if (next_.page_offset < log_start_) {
+    return absl::DataLossError(Cat(
+        seams_.log->name(), ": the last pull ended inside a page whose first records (from offset ", next_.page_offset,
+        ") retention has removed, so what is missing of it cannot be told: raise the topic's retention.ms, and give "
+        "the pipeline another name to begin anew"));
+  }
   std::map<uint64_t, int64_t> written;
   absl::Status failed;
   const auto visit = [&](absl::Span<const record::Record> batch, Offset) {

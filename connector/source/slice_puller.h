@@ -114,6 +114,7 @@ class SlicePuller {
   bool source_failed_ = false;          // the last error is the API's: it was tried again below this class
   std::optional<int64_t> target_pull_;  // the pull that this call works on
   Next next_;
+  Offset log_start_;
   Offset log_end_;   // what the next append expects
   Offset data_end_;  // one past the newest data batch known
   std::string topic_id_;
