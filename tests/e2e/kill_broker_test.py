@@ -54,6 +54,10 @@ class Producer:
         self.process.wait(timeout=60)
         for thread in self.threads:
             thread.join()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
         self.process.stdout.close()
         self.process.stderr.close()
         acknowledged = []
