@@ -1,6 +1,9 @@
 #include "common/bytes.h"
 
+#include <cstdlib>
 #include <cstring>
+
+#include "common/check.h"
 
 namespace sluice {
 
@@ -15,6 +18,18 @@ Bytes Bytes::Adopt(std::string text) {
   auto owner = std::make_shared<const std::string>(std::move(text));
   const std::string_view view = *owner;
   return Bytes(std::move(owner), view);
+}
+
+MutableBytes::MutableBytes(size_t size) : size_(size) {
+  constexpr size_t kAlignment = 4096;
+  if (size < kAlignedFrom) {
+    block_.reset(new char[size]);
+    return;
+  }
+  const size_t rounded = (size + kAlignment - 1) / kAlignment * kAlignment;
+  void* memory = std::aligned_alloc(kAlignment, rounded);
+  SLUICE_CHECK(memory != nullptr) << "no memory for a block of " << rounded << " bytes";
+  block_.reset(static_cast<char*>(memory), [](char* block) { std::free(block); });
 }
 
 Bytes MutableBytes::Freeze(size_t size) && {

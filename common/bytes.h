@@ -42,10 +42,13 @@ class Bytes {
   std::string_view view_;
 };
 
-/// A block that is filled once, then frozen into Bytes. Memory is not zeroed.
+/// A block that is filled once, then frozen into Bytes. Memory is not zeroed. One of kAlignedFrom bytes or more begins
+/// at a multiple of 4,096, so that a direct write can take it from where it lies, and always in the same way.
 class MutableBytes {
  public:
-  explicit MutableBytes(size_t size) : block_(new char[size]), size_(size) {}
+  static constexpr size_t kAlignedFrom = size_t{16} << 10;
+
+  explicit MutableBytes(size_t size);
   char* data() { return block_.get(); }
   size_t size() const { return size_; }
   std::string_view view() const { return {block_.get(), size_}; }

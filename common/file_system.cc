@@ -4,6 +4,14 @@
 
 namespace sluice {
 
+absl::Status File::WritePartsAt(int64_t offset, absl::Span<const std::string_view> parts) {
+  for (const std::string_view part : parts) {
+    if (auto status = WriteAt(offset, part); !status.ok()) return status;
+    offset += static_cast<int64_t>(part.size());
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> ReadWholeFile(FileSystem& fs, const std::string& path, int64_t bytes_max) {
   auto file = fs.Open(path, {});
   if (!file.ok()) return file.status();

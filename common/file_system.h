@@ -38,6 +38,9 @@ class File {
   virtual absl::StatusOr<size_t> ReadAt(int64_t offset, absl::Span<char> out) = 0;
   /// Writes all of `data` or fails; a failure may have written a part. Of a direct file all three are aligned.
   virtual absl::Status WriteAt(int64_t offset, std::string_view data) = 0;
+  /// Writes the parts one behind the other, as WriteAt would their concatenation. Of a direct file each part's address
+  /// and length are aligned. The default is a WriteAt for each part.
+  virtual absl::Status WritePartsAt(int64_t offset, absl::Span<const std::string_view> parts);
   /// fdatasync: what was written, and the size needed to read it, survives a power loss. After a failure the file's
   /// unsynced contents are unknown; never sync it again.
   virtual absl::Status Sync() = 0;

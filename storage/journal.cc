@@ -133,7 +133,7 @@ absl::Status JournalImpl::Begin(FileSystem& fs, const ReplayedJournal& replayed)
   SLUICE_RETURN_IF_ERROR(files_.Sync());
   files_.MarkSynced();
   // Vouches for the opening: once the file it replaces may be recycled, a damaged opening must not look unfinished.
-  frame_.Begin(0);
+  frame_.Begin();
   SLUICE_RETURN_IF_ERROR(files_.WriteFrame(frame_.Finish(files_.NextHeader(0))));
   SLUICE_RETURN_IF_ERROR(files_.Sync());
   files_.MarkSynced();
@@ -158,10 +158,10 @@ absl::Status JournalImpl::WriteOpening(uint64_t supersedes_from, uint64_t contin
   const auto write_if_large = [&]() -> absl::Status {
     if (frame_.size() < kOpeningFrameBytes) return absl::OkStatus();
     SLUICE_RETURN_IF_ERROR(files_.WriteFrame(frame_.Finish(files_.NextHeader(journal_format::kFlagOpening))));
-    frame_.Begin(kOpeningFrameBytes);
+    frame_.Begin();
     return absl::OkStatus();
   };
-  frame_.Begin(kOpeningFrameBytes);
+  frame_.Begin();
   frame_.Add(OpeningRecord{options_.disk, supersedes_from, continues_after, state_.replicas().size()});
   for (const auto& [id, replica] : state_.replicas()) {
     frame_.Add(ReplicaSnapshotRecord{id, replica});
@@ -305,9 +305,9 @@ void JournalImpl::Round() {
   EncodeGroup();
   if (!frame_.empty()) {
     const FrameHeader header = files_.NextHeader(0);
-    const std::string_view frame = frame_.Finish(header);
-    group_bytes_last_ = static_cast<int64_t>(frame.size());
-    if (absl::Status status = files_.WriteFrame(frame); !status.ok()) return Fail(status);
+    if (absl::Status status = files_.WriteFrame(frame_.Finish(header)); !status.ok()) return Fail(status);
+    frame_.Release();
+    group_bytes_last_ = static_cast<int64_t>(frame_.size());
   } else {
     group_bytes_last_ = 0;  // every entry of the group was refused or empty
   }
@@ -393,7 +393,7 @@ absl::Status JournalImpl::Rotate() {
 }
 
 void JournalImpl::EncodeGroup() {
-  frame_.Begin(NextGroupBytes());
+  frame_.Begin();
   int64_t bytes = 0;
   int64_t entries = 0;
   uint64_t records = 0;

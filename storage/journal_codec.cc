@@ -1,5 +1,6 @@
 #include "storage/journal_codec.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -230,6 +231,8 @@ absl::StatusOr<AnyJournalRecord> DecodeRecord(RecordType type, FieldReader& fiel
     }
     case RecordType::kReplicaSnapshot:
       return DecodeSnapshot(fields, payload);
+    case RecordType::kPad:
+      break;  // DecodeFrame keeps these
     case RecordType::kSegmentRange:
       return absl::DataLossError("a SegmentRange record, which format version 1 reserves and never writes");
   }
@@ -269,40 +272,90 @@ absl::StatusOr<std::vector<RecordSpan>> SplitRecords(std::string_view records, u
 
 size_t EncodedBytes(const JournalRecord& record) {
   size_t payload = 0;
-  if (const auto* append = std::get_if<AppendRecord>(&record)) payload = append->bytes.size();
+  if (const auto* append = std::get_if<AppendRecord>(&record)) {
+    payload = append->bytes.size();
+    if (payload >= FrameBuilder::kInPlaceBytesMin) payload += journal_format::kRecordHeaderBytes + kBlockBytes;
+  }
   if (const auto* config = std::get_if<RaftConfigRecord>(&record)) payload = config->config.size();
   // No record has more than 64 bytes of fields; an upper bound is all that is asked.
   return journal_format::kRecordHeaderBytes + 64 + payload;
 }
 
-void FrameBuilder::Begin(size_t bytes) {
-  buffer_.Reserve(journal_format::kFrameHeaderBytes + bytes, 0);
-  used_ = journal_format::kFrameHeaderBytes;
+void FrameBuilder::Begin() {
+  Release();
+  staged_ = 0;
+  StageRoom(journal_format::kFrameHeaderBytes);  // filled in by Finish
+  in_place_bytes_ = 0;
   record_count_ = 0;
   covered_crc32c_ = 0;
   covered_bytes_ = 0;
 }
 
-void FrameBuilder::AddParts(RecordType type, std::string_view fields, std::string_view payload,
-                            uint32_t payload_crc32c) {
+void FrameBuilder::Release() {
+  in_place_.clear();
+  parts_.clear();
+}
+
+char* FrameBuilder::StageRoom(size_t bytes) {
+  const size_t needed = staged_ + bytes;
+  // Grows by halves, so that a frame of many records is not moved for each.
+  if (needed > buffer_.capacity()) buffer_.Reserve(std::max(needed, buffer_.capacity() * 3 / 2), staged_);
+  char* room = buffer_.data() + staged_;
+  staged_ = needed;
+  return room;
+}
+
+void FrameBuilder::Stage(std::string_view bytes) {
+  if (!bytes.empty()) std::memcpy(StageRoom(bytes.size()), bytes.data(), bytes.size());
+}
+
+void FrameBuilder::AddHeader(RecordType type, std::string_view fields, size_t payload_bytes, uint32_t payload_crc32c) {
   using namespace journal_format;
   const size_t covered = kRecordHeaderBytes + fields.size();
-  buffer_.Reserve(used_ + covered + payload.size(), used_);
-  char* at = buffer_.data() + used_;
+  char* at = StageRoom(covered);
   StoreLittle(at + kTypeAt, static_cast<uint8_t>(type));
   StoreLittle(at + kRecordReservedAt, uint8_t{0});
   StoreLittle(at + kFieldBytesAt, static_cast<uint16_t>(fields.size()));
-  StoreLittle(at + kPayloadBytesAt, static_cast<uint32_t>(payload.size()));
+  StoreLittle(at + kPayloadBytesAt, static_cast<uint32_t>(payload_bytes));
   StoreLittle(at + kPayloadChecksumAt, payload_crc32c);
   std::memcpy(at + kRecordHeaderBytes, fields.data(), fields.size());
-  if (!payload.empty()) std::memcpy(at + covered, payload.data(), payload.size());
   covered_crc32c_ = Crc32c({at, covered}, covered_crc32c_);
   covered_bytes_ += covered;
-  used_ += covered + payload.size();
   ++record_count_;
 }
 
+void FrameBuilder::AddParts(RecordType type, std::string_view fields, std::string_view payload,
+                            uint32_t payload_crc32c) {
+  AddHeader(type, fields, payload.size(), payload_crc32c);
+  Stage(payload);
+}
+
+void FrameBuilder::AddInPlace(std::string_view fields, const Bytes& payload, uint32_t payload_crc32c) {
+  using namespace journal_format;
+  static constexpr char kZeros[kBlockBytes + kRecordHeaderBytes] = {};
+  constexpr size_t kBlock = kBlockBytes;
+  // Only whole blocks are ever outside the buffer, so places within a block are the same in buffer and file.
+  const size_t in_memory = reinterpret_cast<uintptr_t>(payload.data()) % kBlock;
+  size_t pad = (in_memory + 2 * kBlock - (staged_ + kRecordHeaderBytes + fields.size()) % kBlock) % kBlock;
+  if (pad > 0) {
+    if (pad < kRecordHeaderBytes) pad += kBlock;
+    AddHeader(RecordType::kPad, {kZeros, pad - kRecordHeaderBytes}, 0, 0);
+  }
+  AddHeader(RecordType::kAppend, fields, payload.size(), payload_crc32c);
+  const std::string_view bytes = payload.view();
+  const size_t first = (kBlock - in_memory) % kBlock;
+  const size_t whole = (bytes.size() - first) / kBlock * kBlock;
+  Stage(bytes.substr(0, first));
+  in_place_.push_back({staged_, bytes.substr(first, whole), payload});
+  in_place_bytes_ += whole;
+  Stage(bytes.substr(first + whole));
+}
+
 void FrameBuilder::Add(const JournalRecord& record) {
+  if (const auto* append = std::get_if<AppendRecord>(&record);
+      append != nullptr && append->bytes.size() >= kInPlaceBytesMin) {
+    return AddInPlace(PartsOf(*append).fields.view(), append->bytes, append->crc32c);
+  }
   std::visit(
       [this](const auto& r) {
         const Parts parts = PartsOf(r);
@@ -335,10 +388,11 @@ void FrameBuilder::Add(const ReplicaSnapshotRecord& r) {
   AddParts(RecordType::kReplicaSnapshot, fields.view(), payload, Crc32c(payload));
 }
 
-std::string_view FrameBuilder::Finish(FrameHeader header) {
+absl::Span<const std::string_view> FrameBuilder::Finish(FrameHeader header) {
   using namespace journal_format;
-  const auto padded = static_cast<size_t>(RoundUpToBlock(static_cast<int64_t>(used_)));
-  buffer_.Reserve(padded, used_);
+  const size_t length = size();
+  const size_t padding = static_cast<size_t>(RoundUpToBlock(static_cast<int64_t>(length))) - length;
+  if (padding > 0) std::memset(StageRoom(padding), 0, padding);
   char* at = buffer_.data();
   StoreLittle(at + kMagicAt, kMagic);
   StoreLittle(at + kVersionAt, kVersion);
@@ -347,12 +401,18 @@ std::string_view FrameBuilder::Finish(FrameHeader header) {
   std::memcpy(at + kFileIdAt, header.file_id.bytes.data(), header.file_id.bytes.size());
   StoreLittle(at + kFrameAt, header.frame);
   StoreLittle(at + kLastSyncedAt, header.last_synced);
-  StoreLittle(at + kLengthAt, static_cast<uint32_t>(used_));
+  StoreLittle(at + kLengthAt, static_cast<uint32_t>(length));
   StoreLittle(at + kRecordCountAt, record_count_);
   StoreLittle(at + kReservedAt, uint32_t{0});
   StoreLittle(at + kChecksumAt, Crc32cCombine(Crc32c({at, kChecksumAt}), covered_crc32c_, covered_bytes_));
-  std::memset(at + used_, 0, padded - used_);
-  return {at, padded};
+  size_t from = 0;
+  for (const InPlace& piece : in_place_) {
+    if (piece.staged_before > from) parts_.emplace_back(at + from, piece.staged_before - from);
+    if (!piece.blocks.empty()) parts_.push_back(piece.blocks);
+    from = piece.staged_before;
+  }
+  if (staged_ > from) parts_.emplace_back(at + from, staged_ - from);
+  return parts_;
 }
 
 std::optional<FrameHeader> PeekFrameHeader(std::string_view data) {
@@ -391,6 +451,7 @@ absl::StatusOr<Frame> DecodeFrame(std::string_view data, const std::shared_ptr<c
   Frame frame{*header, {}};
   frame.records.reserve(spans.size());
   for (const RecordSpan& span : spans) {
+    if (span.type == RecordType::kPad) continue;
     if (Crc32c(span.payload) != span.payload_crc32c) {
       return absl::DataLossError("a record's payload does not fit its checksum");
     }

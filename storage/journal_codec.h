@@ -1,8 +1,8 @@
 // Frames of the journal, to bytes and back. docs/formats.md has the layout.
 //
 // A frame's checksum covers its header and every record's header and fields; a record's payload has a checksum of its
-// own in the record's header. So the bytes of a batch are checksummed once, by whoever made them, and copied once, into
-// the frame; reading verifies both.
+// own in the record's header. So the bytes of a batch are checksummed once, by whoever made them, and copied at most
+// once, into the frame; reading verifies both.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/bytes.h"
 #include "common/types.h"
 #include "storage/aligned_buffer.h"
 #include "storage/journal_format.h"
@@ -55,29 +57,50 @@ struct Frame {
   int64_t PaddedBytes() const { return RoundUpToBlock(header.length); }
 };
 
-/// Bytes that a record takes in a frame.
+/// Bytes that a record takes in a frame, at most.
 size_t EncodedBytes(const JournalRecord& record);
 
-/// Builds one frame at a time in an aligned buffer that is kept from frame to frame.
+/// Builds one frame at a time in an aligned buffer that is kept from frame to frame. The whole blocks of a large append
+/// are not copied into it: they are written from where they lie, and a Pad record before the append puts them at the
+/// same place within a block in the file as in memory, which is what direct writes ask.
 class FrameBuilder {
  public:
-  /// Begins a frame, with room for `bytes` of records so that none has to be moved.
-  void Begin(size_t bytes);
+  /// Appends from this size on are written from their own memory.
+  static constexpr size_t kInPlaceBytesMin = MutableBytes::kAlignedFrom;
+
+  void Begin();
   void Add(const JournalRecord& record);
   void Add(const OpeningRecord& record);
   void Add(const ReplicaSnapshotRecord& record);
   bool empty() const { return record_count_ == 0; }
-  size_t size() const { return used_; }  // header included, padding not
-  /// Closes the frame; `header`'s length and record_count are filled in here. The view is aligned, padded to whole
-  /// blocks, and good until the next Begin.
-  std::string_view Finish(FrameHeader header);
+  size_t size() const { return staged_ + in_place_bytes_; }  // header included, padding at the end not
+  /// Closes the frame; `header`'s length and record_count are filled in here. The parts, whole aligned blocks that
+  /// follow each other in the file, are good until Release or the next Begin.
+  absl::Span<const std::string_view> Finish(FrameHeader header);
+  /// Lets go of the appends' memory; size and empty still tell of the frame.
+  void Release();
 
  private:
   void AddParts(journal_format::RecordType type, std::string_view fields, std::string_view payload,
                 uint32_t payload_crc32c);
+  void AddInPlace(std::string_view fields, const Bytes& payload, uint32_t payload_crc32c);
+  void AddHeader(journal_format::RecordType type, std::string_view fields, size_t payload_bytes,
+                 uint32_t payload_crc32c);
+  void Stage(std::string_view bytes);
+  char* StageRoom(size_t bytes);
+
+  /// Blocks outside the buffer, which stand in the frame behind the buffer's first `staged_before` bytes.
+  struct InPlace {
+    size_t staged_before = 0;
+    std::string_view blocks;
+    Bytes keep_alive;
+  };
 
   AlignedBuffer buffer_;
-  size_t used_ = 0;
+  size_t staged_ = 0;  // bytes of the frame that are in buffer_
+  std::vector<InPlace> in_place_;
+  size_t in_place_bytes_ = 0;
+  std::vector<std::string_view> parts_;
   uint32_t record_count_ = 0;
   uint32_t covered_crc32c_ = 0;  // of record headers and fields so far
   uint64_t covered_bytes_ = 0;

@@ -31,11 +31,17 @@ std::vector<JournalRecord> ExampleRecords() {
           CheckpointRecord{kReplica, kSegment, 4000}};
 }
 
+std::string Joined(absl::Span<const std::string_view> parts) {
+  std::string all;
+  for (const std::string_view part : parts) all.append(part);
+  return all;
+}
+
 std::string Encode(const std::vector<JournalRecord>& records, FrameHeader header) {
   FrameBuilder builder;
-  builder.Begin(0);
+  builder.Begin();
   for (const JournalRecord& record : records) builder.Add(record);
-  return std::string(builder.Finish(header));
+  return Joined(builder.Finish(header));
 }
 
 size_t LoadLittleLength(const std::string& frame) {
@@ -117,11 +123,11 @@ TEST_CASE("every kind of record survives being written and read") {
   replica.segments = {{kSegment, 100, 1, Offset(1500), 7, true},
                       {{Offset(1500), LeaderEpoch(4)}, 10, 2, Offset(2000), 8}};
   FrameBuilder builder;
-  builder.Begin(0);
+  builder.Begin();
   builder.Add(OpeningRecord{kOther, 4, 5, 1});
   builder.Add(ReplicaSnapshotRecord{kReplica, replica});
   for (const JournalRecord& record : records) builder.Add(record);
-  const std::string bytes(builder.Finish(ExampleHeader()));
+  const std::string bytes = Joined(builder.Finish(ExampleHeader()));
   auto frame = DecodeFrame(bytes, nullptr);
   REQUIRE(frame.ok());
   REQUIRE(frame->records.size() == records.size() + 2);
@@ -129,9 +135,9 @@ TEST_CASE("every kind of record survives being written and read") {
   REQUIRE(std::get<ReplicaSnapshotRecord>(frame->records[1]).state == replica);
   // What was read gives the same bytes again.
   FrameBuilder again;
-  again.Begin(0);
+  again.Begin();
   for (const AnyJournalRecord& record : frame->records) std::visit([&](const auto& r) { again.Add(r); }, record);
-  REQUIRE(again.Finish(ExampleHeader()) == bytes);
+  REQUIRE(Joined(again.Finish(ExampleHeader())) == bytes);
   REQUIRE(std::get<TruncateRecord>(Plain(*frame, 4)).crc32c == 0x12345678);
   REQUIRE(std::get<HardStateRecord>(Plain(*frame, 7)).hard_state == hard_state);
   for (const JournalRecord& record : records) {
@@ -151,6 +157,47 @@ TEST_CASE("a flipped bit anywhere in header, fields or payload is found, and a s
   for (size_t length = 0; length < used; ++length) {
     REQUIRE_FALSE(DecodeFrame(std::string_view(bytes).substr(0, length), nullptr).ok());
   }
+}
+
+TEST_CASE("a large append is written from its own memory, wherever that lies, and reads back the same") {
+  const auto alignment = GENERATE(as<size_t>{}, 0, 1, 16, 2048, 4000, 4084, 4095);
+  const auto size = GENERATE(as<size_t>{}, 16'384, 20'000, 20'480, 262'143);
+  AlignedBuffer memory(alignment + size);
+  for (size_t i = 0; i < size; ++i) memory.data()[alignment + i] = static_cast<char>(i * 7 + i / 256);
+  const auto large = [&](int64_t position) {
+    const Bytes bytes = Bytes::Wrap({memory.data() + alignment, size}, nullptr);
+    return AppendRecord{kReplica, kSegment, position, bytes, Crc32c(bytes.view()), Offset(position + 1), 5};
+  };
+  FrameBuilder builder;
+  builder.Begin();
+  builder.Add(JournalRecord(large(1)));
+  for (const JournalRecord& record : ExampleRecords()) builder.Add(record);
+  builder.Add(JournalRecord(large(2)));
+  builder.Add(JournalRecord(large(3)));
+  const absl::Span<const std::string_view> parts = builder.Finish(ExampleHeader());
+  size_t in_place = 0;
+  for (const std::string_view part : parts) {
+    CHECK(reinterpret_cast<uintptr_t>(part.data()) % kBlockBytes == 0);
+    CHECK(part.size() % kBlockBytes == 0);
+    if (part.data() >= memory.data() && part.data() < memory.data() + memory.capacity()) in_place += part.size();
+  }
+  CHECK(in_place > 3 * (size - 2 * kBlockBytes));
+  const std::string bytes = Joined(parts);
+  CHECK(bytes.size() == builder.size());
+  size_t bound = journal_format::kFrameHeaderBytes + kBlockBytes;
+  for (const JournalRecord& record : ExampleRecords()) bound += EncodedBytes(record);
+  CHECK(bytes.size() <= bound + 3 * EncodedBytes(large(1)));
+
+  const auto frame = DecodeFrame(bytes, nullptr);
+  REQUIRE(frame.ok());
+  REQUIRE(frame->records.size() == 5);  // pads are no records
+  for (const size_t i : {0, 3, 4}) {
+    const auto& append = std::get<AppendRecord>(Plain(*frame, i));
+    const bool same = append.bytes.view() == std::string_view(memory.data() + alignment, size);
+    CHECK(same);
+    CHECK(append.position == std::max<int64_t>(1, static_cast<int64_t>(i) - 1));
+  }
+  CHECK(std::get<AppendRecord>(Plain(*frame, 1)).bytes.view() == "hello");
 }
 
 TEST_CASE("the reserved record kind is refused with the reason") {

@@ -108,9 +108,9 @@ absl::Status JournalFiles::StartFile(const JournalPins& pins) {
   return absl::OkStatus();
 }
 
-absl::Status JournalFiles::WriteFrame(std::string_view frame) {
-  SLUICE_RETURN_IF_ERROR(file_->WriteAt(offset_, frame));
-  offset_ += static_cast<int64_t>(frame.size());
+absl::Status JournalFiles::WriteFrame(absl::Span<const std::string_view> parts) {
+  SLUICE_RETURN_IF_ERROR(file_->WritePartsAt(offset_, parts));
+  for (const std::string_view part : parts) offset_ += static_cast<int64_t>(part.size());
   current_.bytes = std::max(current_.bytes, offset_);
   return absl::OkStatus();
 }

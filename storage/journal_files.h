@@ -42,7 +42,7 @@ class JournalFiles {
   /// opening must be written and synced before anything else. ResourceExhausted when the disk is full: nothing changed.
   absl::Status StartFile(const JournalPins& pins);
   /// Writes a finished frame behind the last one.
-  absl::Status WriteFrame(std::string_view frame);
+  absl::Status WriteFrame(absl::Span<const std::string_view> parts);
   absl::Status Sync() { return file_->Sync(); }
   /// Removes files that can be recycled beyond the few that are worth keeping. Call only when all frames are synced.
   absl::Status RemoveSpares(const JournalPins& pins);

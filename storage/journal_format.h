@@ -47,6 +47,7 @@ enum class RecordType : uint8_t {
   kCheckpoint = 8,
   kCreate = 9,
   kDrop = 10,
+  kPad = 11,  // fields of zeros that mean nothing: the next payload then lies in the file as it lies in memory
   kOpening = 32,
   kReplicaSnapshot = 33,
 };

@@ -38,9 +38,10 @@ void Check(const std::string& bytes) {
   const auto frame = sluice::storage::DecodeFrame(bytes, nullptr);
   if (!frame.ok()) return;
   sluice::storage::FrameBuilder builder;
-  builder.Begin(0);
+  builder.Begin();
   for (const auto& record : frame->records) std::visit([&](const auto& r) { builder.Add(r); }, record);
-  const std::string again(builder.Finish(frame->header));
+  std::string again;
+  for (const std::string_view part : builder.Finish(frame->header)) again.append(part);
   const auto second = sluice::storage::DecodeFrame(again, nullptr);
   if (!second.ok() || second->records.size() != frame->records.size()) std::abort();
 }

@@ -126,7 +126,7 @@ TEST_CASE_METHOD(DumpFixture, "A record shows its headers, and which of its part
 
 TEST_CASE_METHOD(DumpFixture, "A journal file shows its frames and records up to where it ends") {
   storage::FrameBuilder builder;
-  builder.Begin(4096);
+  builder.Begin();
   builder.Add(storage::OpeningRecord{Uuid::FromRandom(1, 2), 0, 0, 0});
   builder.Add(
       storage::JournalRecord(storage::CreateRecord{{Uuid::FromRandom(3, 4), PartitionId(7)}, Uuid::FromRandom(5, 6)}));
@@ -135,7 +135,8 @@ TEST_CASE_METHOD(DumpFixture, "A journal file shows its frames and records up to
   header.file_sequence = 1;
   header.file_id = Uuid::FromRandom(7, 8);
   header.frame = 1;
-  const std::string frame(builder.Finish(header));
+  std::string frame;
+  for (const std::string_view part : builder.Finish(header)) frame.append(part);
   REQUIRE(Dump(Write("00000000000000000001.journal", frame + std::string(8192, '\0'))).ok());
   CHECK(Count("frame") == 1);
   CHECK(Count("journal_record") == 2);

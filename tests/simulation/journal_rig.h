@@ -196,7 +196,7 @@ inline storage::AppendRecord NextAppend(const storage::JournalState& state, cons
   SimRandom random(salt);
   std::string bytes(size, '\0');
   for (char& c : bytes) c = static_cast<char>(random.Next());
-  append.bytes = Bytes::Adopt(std::move(bytes));
+  append.bytes = Bytes::Copy(bytes);  // not Adopt: where a string lies differs from run to run
   append.crc32c = Crc32c(append.bytes.view());
   append.next_offset = replica.next_offset + static_cast<int64_t>(1 + size / 100);
   append.max_timestamp_ms = static_cast<int64_t>(salt);
