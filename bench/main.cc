@@ -137,6 +137,9 @@ class Bench {
     const bool good = Produce("kilo", 1000) && Produce("hecto", 100);
     return good && Consume("kilo") && Latency();
   }
+  // One case alone, for a profiler or a comparison of two builds.
+  bool RunProduce() { return StartServers() && Produce("kilo", 1000); }
+  bool RunLatency() { return StartServers() && Latency(); }
 
  private:
   bool StartServers();
@@ -272,9 +275,11 @@ int Main(int argc, char** argv) {
   runtime::TuneMalloc();
   bool quick = false;
   bool bare = false;
+  std::string only;
   std::string parent = "/var/tmp";
   CLI::App app("sluice-bench: what this build gives on this machine");
   app.add_flag("--quick", quick, "one short pass");
+  app.add_option("--only", only, "one case: produce or latency")->check(CLI::IsMember({"produce", "latency"}));
   app.add_option("--dir", parent, "where to work: a folder on the disk to be measured");
   app.add_flag("--bare-server", bare)->group("");
   CLI11_PARSE(app, argc, argv);
@@ -288,9 +293,17 @@ int Main(int argc, char** argv) {
   const absl::Duration each = quick ? absl::Milliseconds(300) : absl::Seconds(2);
   std::cout.setf(std::ios::unitbuf);
   setvbuf(stdout, nullptr, _IOLBF, 0);
-  PrintRecordBench(std::cout, each / 4);
-  PrintJournalBench(std::cout, dir, each);
-  const bool good = Bench(quick, dir).Run();
+  Bench bench(quick, dir);
+  bool good = false;
+  if (only == "produce") {
+    good = bench.RunProduce();
+  } else if (only == "latency") {
+    good = bench.RunLatency();
+  } else {
+    PrintRecordBench(std::cout, each / 4);
+    PrintJournalBench(std::cout, dir, each);
+    good = bench.Run();
+  }
   std::error_code ignored;
   std::filesystem::remove_all(dir, ignored);
   return good ? 0 : 1;

@@ -23,6 +23,7 @@ constexpr size_t kOpeningFrameBytes = size_t{1} << 20;
 // A group is held back only when the one before carried at least this share of gather_bytes: where bytes flow, a larger
 // group saves processor time; where they trickle, waiting would only cost latency.
 constexpr int64_t kLoadedShare = 16;
+constexpr absl::Duration kThrottleStep = absl::Milliseconds(1);
 constexpr absl::Duration kFullDiskRetry = absl::Milliseconds(500);
 // Between the steps of making a file ahead, while nobody waits for it.
 constexpr absl::Duration kPreparePause = absl::Milliseconds(5);
@@ -57,6 +58,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   void PostRound();  // round_due_ is set
   void Round();
   bool HoldBack();
+  bool Throttle();
   void TakeQueued();
   size_t NextGroupBytes() const;
   absl::Status Rotate();
@@ -91,6 +93,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   int64_t group_bytes_last_ = 0;
   bool follows_a_group_ = false;  // this round comes right after a sync
   bool held_back_ = false;        // this round has waited already
+  absl::Duration throttled_;      // how long this round has waited for what lags
   bool preparing_ = false;        // the next file is being made
   bool awaits_file_ = false;      // a round goes on once it is
   bool ends_ = false;             // nothing is left to do but what FinishStop waits for
@@ -287,8 +290,9 @@ void JournalImpl::PostRound() {
 
 // One group: gather, encode, write. The sync is a task of its own.
 void JournalImpl::Round() {
-  if (HoldBack()) return;
+  if (Throttle() || HoldBack()) return;
   held_back_ = false;
+  throttled_ = absl::ZeroDuration();
   TakeQueued();
   if (pending_.empty()) return Rest();
   const auto bytes = static_cast<int64_t>(journal_format::kFrameHeaderBytes + NextGroupBytes());
@@ -312,6 +316,21 @@ void JournalImpl::Round() {
     group_bytes_last_ = 0;  // every entry of the group was refused or empty
   }
   io_.Post([self = shared_from_this()] { self->SyncGroup(); });
+}
+
+// Lets what is behind the journal catch up; true when a later round was arranged.
+bool JournalImpl::Throttle() {
+  if (options_.timers == nullptr || !options_.lags || throttled_ >= JournalOptions::kThrottleMax) return false;
+  if (!options_.lags()) return false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) return false;
+  }
+  throttled_ += kThrottleStep;
+  options_.timers->PostAfter(kThrottleStep, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->PostRound();
+  });
+  return true;
 }
 
 // Under load, waits up to gather_max for the group to grow; true when a later round was arranged.
@@ -352,7 +371,7 @@ size_t JournalImpl::NextGroupBytes() const {
   size_t bytes = 0;
   for (const Entry& entry : pending_) {
     bytes += static_cast<size_t>(BytesOf(entry));
-    if (bytes >= static_cast<size_t>(options_.gather_bytes)) break;
+    if (bytes >= static_cast<size_t>(options_.group_bytes_max)) break;
   }
   return bytes;
 }
@@ -399,7 +418,7 @@ void JournalImpl::EncodeGroup() {
   uint64_t records = 0;
   {
     const std::lock_guard<std::mutex> lock(pins_mutex_);
-    while (!pending_.empty() && (entries == 0 || bytes < options_.gather_bytes)) {
+    while (!pending_.empty() && (entries == 0 || bytes < options_.group_bytes_max)) {
       Entry entry = std::move(pending_.front());
       pending_.pop_front();
       bytes += BytesOf(entry);

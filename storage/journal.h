@@ -34,16 +34,21 @@
 namespace sluice::storage {
 
 struct JournalOptions {
+  static constexpr absl::Duration kThrottleMax = absl::Milliseconds(200);
   std::string dir;                                    // made when missing
   int64_t file_bytes = int64_t{32} << 20;             // a multiple of 4096; a larger opening or entry extends its file
   int64_t total_bytes_max = int64_t{512} << 20;       // beyond it Admit refuses; pressure begins at half of it
   int64_t queued_bytes_max = int64_t{64} << 20;       // waiting for the disk; beyond it Admit refuses
   int64_t gather_bytes = int64_t{1} << 20;            // a group is not held back to grow beyond this
+  int64_t group_bytes_max = int64_t{4} << 20;         // what is waiting goes into one group up to this
   absl::Duration gather_max = absl::Milliseconds(1);  // longest a group waits under load; never waits when idle
   Uuid disk;                                          // a journal that opens with another one is refused
   Random* random = nullptr;                           // for file ids; used during Open and on the io executor only
-  Executor* timers = nullptr;                  // for the wait under load and for retries on a full disk; null: no wait
-  BlockingExecutor* prepare_io = nullptr;      // where the next file is made ahead; null: when it is needed, on `io`
+  Executor* timers = nullptr;              // for the wait under load and for retries on a full disk; null: no wait
+  BlockingExecutor* prepare_io = nullptr;  // where the next file is made ahead; null: when it is needed, on `io`
+  /// Asked before a group: whether what is behind the journal lags, and the group had better wait, which it does for at
+  /// most kThrottleMax. Null: never.
+  std::function<bool()> lags;
   std::function<void(absl::Status)> on_fatal;  // must not return to normal work: main stops the process
 };
 

@@ -12,8 +12,12 @@ namespace sluice::storage {
 namespace {
 
 constexpr char kSpare[] = "spare";
-// Recyclable files kept for later: each saves writing a whole file of zeros at a rotation.
-constexpr size_t kSparesMax = 4;
+// Recyclable files kept for later: each saves writing a whole file of zeros at a rotation, which under load costs as
+// much as what is journaled. So many stay however little the journal may take, and more while all files together take
+// no more than this share of total_bytes_max: pressure, at half of it, frees many files at once, and as many are needed
+// next.
+constexpr size_t kSparesMin = 4;
+constexpr double kSparesShare = 0.75;
 
 std::string ParentOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -116,12 +120,19 @@ absl::Status JournalFiles::WriteFrame(absl::Span<const std::string_view> parts) 
 }
 
 absl::Status JournalFiles::RemoveSpares(const JournalPins& pins) {
-  std::vector<size_t> spares = Recyclable(pins);
-  if (spares.size() <= kSparesMax) return absl::OkStatus();
-  for (; spares.size() > kSparesMax; spares = Recyclable(pins)) {
-    SLUICE_RETURN_IF_ERROR(fs_.Remove(older_[spares.front()].path));
-    older_.erase(older_.begin() + static_cast<std::ptrdiff_t>(spares.front()));
+  const auto bytes_max = static_cast<int64_t>(kSparesShare * static_cast<double>(options_.total_bytes_max));
+  int64_t bytes = current_.bytes;
+  for (const JournalFileInfo& file : older_) bytes += file.bytes;
+  bool removed = false;
+  for (std::vector<size_t> spares = Recyclable(pins); spares.size() > kSparesMin && bytes > bytes_max;
+       spares = Recyclable(pins)) {
+    const auto spare = older_.begin() + static_cast<std::ptrdiff_t>(spares.front());
+    SLUICE_RETURN_IF_ERROR(fs_.Remove(spare->path));
+    bytes -= spare->bytes;
+    older_.erase(spare);
+    removed = true;
   }
+  if (!removed) return absl::OkStatus();
   // A removed file that came back while a newer one stayed away would look like a gap.
   return fs_.SyncDir(options_.dir);
 }

@@ -38,6 +38,7 @@ Log::Log(LogEnvironment environment, Executor& home, ReplicaId replica, std::str
 
 Log::~Log() {
   env_.shared->cache_bytes -= tail_bytes_;
+  env_.shared->behind_bytes -= behind_bytes_;
 }
 
 void Log::Answer(Done done, absl::Status status) {
@@ -210,6 +211,7 @@ void Log::Append(std::vector<record::Batch> batches, Done done, Urgency urgency)
            // An append that a truncation overtook was durable for a moment, but says nothing about what stands there
            // now.
            if (generation == generation_) durable_end_ = std::max(durable_end_, end);
+           CountBehind();
            done(absl::OkStatus());
            Pump();
          });

@@ -177,8 +177,10 @@ void Log::PopTail() {
   tail_.pop_front();
   tail_bytes_ -= bytes;
   env_.shared->cache_bytes -= bytes;
+  if (tail_flushed_ == 0 && tail_durable_ > 0) AddBehind(-bytes);
   if (tail_accepted_ > 0) --tail_accepted_;
   if (tail_flushed_ > 0) --tail_flushed_;
+  if (tail_durable_ > 0) --tail_durable_;
 }
 
 void Log::DropTailFrom(Offset from) {
@@ -187,7 +189,9 @@ void Log::DropTailFrom(Offset from) {
     tail_.pop_back();
     tail_bytes_ -= bytes;
     env_.shared->cache_bytes -= bytes;
+    if (tail_.size() >= tail_flushed_ && tail_.size() < tail_durable_) AddBehind(-bytes);
   }
+  tail_durable_ = std::min(tail_durable_, tail_.size());
   tail_accepted_ = std::min(tail_accepted_, tail_.size());
   tail_flushed_ = std::min(tail_flushed_, tail_.size());
 }

@@ -63,9 +63,11 @@ absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& 
   SLUICE_ASSIGN_OR_RETURN(store->lock_, fs.LockFile(absl::StrCat(store->options_.data_dir, "/LOCK")));
   store->reserve_ = std::make_shared<DiskReserve>(fs, store->options_.data_dir, store->options_.reserve_bytes);
   SLUICE_RETURN_IF_ERROR(store->reserve_->GiveUpIfFull());
+  Journal::Options journal_options = store->options_.journal;
+  journal_options.lags = [shared = store->shared_] { return shared->segments_lag(); };
   Recovery recovery(fs, topics);
   SLUICE_ASSIGN_OR_RETURN(Journal::Opened opened,
-                          Journal::Open(fs, store->options_.journal, *executors.journal_io, clock, recovery));
+                          Journal::Open(fs, std::move(journal_options), *executors.journal_io, clock, recovery));
   store->journal_ = std::move(opened.journal);
   SLUICE_RETURN_IF_ERROR(recovery.Finish());
   for (const auto& [replica, state] : opened.state.replicas()) {

@@ -168,8 +168,23 @@ void Log::CountTail() {
     return from;
   };
   tail_accepted_ = count(tail_accepted_, &Segment::accepted);
-  tail_flushed_ = count(tail_flushed_, &Segment::flushed);
+  CountBehind();
+  for (const size_t flushed = count(tail_flushed_, &Segment::flushed); tail_flushed_ < flushed; ++tail_flushed_) {
+    if (tail_flushed_ < tail_durable_) AddBehind(-static_cast<int64_t>(tail_[tail_flushed_].batch.size_bytes()));
+  }
+  tail_durable_ = std::max(tail_durable_, tail_flushed_);
   EvictTail(env_.shared->cache_bytes_max / 2);
+}
+
+void Log::CountBehind() {
+  while (tail_durable_ < tail_.size() && tail_[tail_durable_].batch.next_offset() <= durable_end_) {
+    AddBehind(static_cast<int64_t>(tail_[tail_durable_++].batch.size_bytes()));
+  }
+}
+
+void Log::AddBehind(int64_t bytes) {
+  behind_bytes_ += bytes;
+  env_.shared->behind_bytes += bytes;
 }
 
 void Log::EvictTail(int64_t cache_bytes_max) {

@@ -113,12 +113,17 @@ class ProduceHandler final : public Handler, public std::enable_shared_from_this
 };
 
 void ProduceHandler::OnMessage(grpc::ByteBuffer message) {
+  const auto bytes = static_cast<int64_t>(message.Length());
   {
     // It was on its way when the call was refused: who was told so must not find it written.
     std::lock_guard lock(mutex_);
     if (ending_) return;
+    ++received_;
+    ++unanswered_;
   }
-  const auto bytes = static_cast<int64_t>(message.Length());
+  services_.budget.Add(bytes);
+  // Asked for before this one is looked at, so that the client sends the next meanwhile.
+  if (stream_) ReadOrWait();
   std::vector<grpc::Slice> slices;
   absl::StatusOr<ProduceEnvelope> envelope = absl::InvalidArgumentError("the message cannot be read");
   if (message.Dump(&slices).ok()) {
@@ -131,25 +136,28 @@ void ProduceHandler::OnMessage(grpc::ByteBuffer message) {
   }
   slices.clear();
   message.Clear();  // the batches have memory of their own now
-  if (!envelope.ok()) return Refuse(MakeError(Reason::kInvalidArgument, std::string(envelope.status().message())));
+  if (!envelope.ok()) {
+    {
+      std::lock_guard lock(mutex_);
+      --unanswered_;
+    }
+    services_.budget.Release(bytes);
+    return Refuse(MakeError(Reason::kInvalidArgument, std::string(envelope.status().message())));
+  }
 
   auto request = std::make_shared<Request>(
       Request{envelope->correlation_id, bytes, services_.clock.Monotonic(), envelope->items.size(), {}});
   for (const ProduceEnvelopeItem& item : envelope->items) {
     request->items.push_back({item.topic, item.partition, std::nullopt});
   }
-  services_.budget.Add(bytes);
   {
     std::unique_lock lock(mutex_);
-    ++received_;
-    ++unanswered_;
     if (request->items.empty()) {
       answered_.push_back(request);
       WriteAnswers(std::move(lock));
     }
   }
   for (size_t i = 0; i < request->items.size(); ++i) Submit(request, i, std::move(envelope->items[i]));
-  if (stream_) ReadOrWait();
 }
 
 // Turns an item into what the broker takes: the one place where a client's batch is verified.
