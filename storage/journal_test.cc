@@ -113,6 +113,50 @@ TEST_CASE("an idle journal answers at once, and under load a group waits at most
   REQUIRE(longest < absl::Microseconds(1500));
 }
 
+TEST_CASE("a group waits while what is behind the journal lags, but not for ever") {
+  Bench bench;
+  bool lags = false;
+  bench.rig.lags = [&] { return lags; };
+  bench.Open();
+  bench.Create(kA);
+  const auto answered_after = [&](absl::Duration lag_ends) {
+    const absl::Duration start = bench.rig.clock.Monotonic();
+    absl::Duration answered;
+    lags = true;
+    bench.rig.shard->PostAfter(lag_ends, [&] { lags = false; });
+    const AppendRecord append = NextAppend(bench.state, kA, 100, false, 1, ++bench.salt);
+    REQUIRE(bench.state.Apply(append).ok());
+    bench.rig.Submit({append}, [&](absl::Status status) {
+      REQUIRE(status.ok());
+      answered = bench.rig.clock.Monotonic() - start;
+    });
+    bench.rig.scheduler.RunUntilIdle();
+    return answered;
+  };
+  const absl::Duration soon = answered_after(absl::Milliseconds(20));
+  CHECK(soon >= absl::Milliseconds(20));
+  CHECK(soon < absl::Milliseconds(25));
+  const absl::Duration late = answered_after(absl::Seconds(30));
+  CHECK(late >= storage::JournalOptions::kThrottleMax);
+  CHECK(late < 2 * storage::JournalOptions::kThrottleMax);
+}
+
+TEST_CASE("what waits goes into one group, larger than a group would be held back for") {
+  Bench bench;
+  bench.Open(16 << 20, 1 << 28);
+  bench.Create(kA);
+  const uint64_t syncs = bench.stats().syncs;
+  int answered = 0;
+  for (int i = 0; i < 12; ++i) {
+    const AppendRecord append = NextAppend(bench.state, kA, 300'000, false, 1, ++bench.salt);
+    REQUIRE(bench.state.Apply(append).ok());
+    bench.rig.Submit({append}, [&](absl::Status status) { answered += status.ok() ? 1 : 0; });
+  }
+  bench.rig.scheduler.RunUntilIdle();
+  REQUIRE(answered == 12);
+  REQUIRE(bench.stats().syncs == syncs + 1);
+}
+
 TEST_CASE("a record that does not fit is refused alone, and leaves no trace") {
   Bench bench;
   bench.Open();
@@ -140,6 +184,26 @@ TEST_CASE("files whose appends are checkpointed are recycled, so that the folder
   }
   REQUIRE(bench.stats().files_recycled > 10);
   REQUIRE(bench.fs.List("data/journal")->size() <= 3);
+}
+
+TEST_CASE("files that one rush needed are there for the next, within what the journal may take") {
+  Bench bench;
+  bench.Open(32768, 32768 * 40);
+  bench.Create(kA);
+  const auto rush = [&] {
+    for (int i = 0; i < 60; ++i) bench.Append(kA, 6000);
+    bench.Checkpoint(kA);
+    for (int i = 0; i < 6; ++i) bench.Append(kA, 6000);  // opens a file, which lets go of those before
+  };
+  rush();
+  const uint64_t created = bench.stats().files_created;
+  REQUIRE(created > 8);
+  for (int i = 0; i < 5; ++i) {
+    bench.Checkpoint(kA);
+    rush();
+  }
+  CHECK(bench.stats().files_created <= created + 2);
+  CHECK(bench.fs.List("data/journal")->size() <= 30);
 }
 
 TEST_CASE("a cold replica holds the oldest file, is named, and lets go by carrying its tail forward") {

@@ -261,6 +261,37 @@ TEST_CASE("a segment write that fails is made again and loses nothing") {
   w.RequireAllThere();
 }
 
+TEST_CASE("segment writes that lag slow producers down and refuse nobody") {
+  Writer w;
+  w.node.options.journal.file_bytes = 4 << 20;
+  w.node.options.journal.total_bytes_max = 256 << 20;
+  w.node.log_options.segment_bytes = 64 << 20;
+  w.node.log_options.write_bytes = 256 << 10;
+  w.Start();
+  w.node.segment_io->SetLatency(absl::Milliseconds(40), absl::Milliseconds(40));
+  // Eight appends of 64 KiB are always under way: much faster than segments take them, and eight times what may wait.
+  int refused = 0;
+  int answered = 0;
+  int64_t behind_most = 0;
+  std::function<void()> next = [&] {
+    record::Batch batch =
+        simulation::MakeBatch("v" + std::to_string(w.made++), 1, 64 << 10).Assign(w.log->log_end(), w.epoch);
+    w.log->Append({batch}, [&](absl::Status status) {
+      refused += status.ok() ? 0 : 1;
+      behind_most = std::max<int64_t>(behind_most, w.node.store->shared().behind_bytes);
+      if (++answered <= 512 - 8) next();
+    });
+  };
+  for (int i = 0; i < 8; ++i) next();
+  REQUIRE(w.node.RunUntil([&] { return answered == 512; }));
+  CHECK(refused == 0);
+  CHECK(behind_most > w.node.options.cache_bytes / 4);
+  CHECK(behind_most < w.node.options.cache_bytes);
+  REQUIRE(w.Checkpoint().ok());
+  CHECK(w.node.store->shared().behind_bytes == 0);
+  w.log.reset();
+}
+
 TEST_CASE("a full disk refuses appends, serves reads, and takes appends again when there is room") {
   Writer w;
   w.Start();

@@ -110,6 +110,7 @@ class JournalRig {
     options.disk = Disk();
     options.random = &random;
     options.timers = shard.get();
+    options.lags = lags;
     if (prepares) options.prepare_io = prepare.get();
     options.on_fatal = [this](absl::Status status) {
       fatal = std::move(status);
@@ -165,6 +166,7 @@ class JournalRig {
   std::unique_ptr<SimBlockingExecutor> io;
   std::unique_ptr<SimBlockingExecutor> prepare;
   bool prepares = false;  // files are made ahead, on `prepare`
+  std::function<bool()> lags;
   absl::Duration prepare_latency = absl::Microseconds(100);
   std::unique_ptr<SimExecutor> shard;
   CollectingVisitor visitor;
