@@ -38,7 +38,7 @@ Log::Log(LogEnvironment environment, Executor& home, ReplicaId replica, std::str
 
 Log::~Log() {
   env_.shared->cache_bytes -= tail_bytes_;
-  env_.shared->behind_bytes -= behind_bytes_;
+  CountForLag(false);
 }
 
 void Log::Answer(Done done, absl::Status status) {

@@ -45,8 +45,8 @@ struct LogShared {
   explicit LogShared(int64_t bytes_max) : cache_bytes_max(bytes_max) {}
   const int64_t cache_bytes_max;        ///< Batches in memory, of all logs; appends beyond it are refused.
   std::atomic<int64_t> cache_bytes{0};  ///< Batches in memory now.
-  /// Of those, what is durable and not yet in a segment file. Beyond a quarter of cache_bytes_max the journal slows
-  /// down, so that producers wait a little where they would otherwise soon be refused.
+  /// Of those, what is durable and not yet in a segment file that can be written. Beyond a quarter of cache_bytes_max
+  /// the journal slows down, so that producers wait a little where they would otherwise soon be refused.
   std::atomic<int64_t> behind_bytes{0};
   bool segments_lag() const { return behind_bytes > cache_bytes_max / 4; }
   std::atomic<bool> disk_full{false};  ///< Free space is below the low watermark.
@@ -255,6 +255,7 @@ class Log : public std::enable_shared_from_this<Log> {
   void CountTail();
   void CountBehind();
   void AddBehind(int64_t bytes);
+  void CountForLag(bool counts);
   void EvictTail(int64_t cache_bytes_max);
   void SubmitCheckpoint();
   void AnswerCheckpoints(const absl::Status& status);
@@ -297,6 +298,7 @@ class Log : public std::enable_shared_from_this<Log> {
   size_t tail_flushed_ = 0;   ///< The same: stand in segment files.
   size_t tail_durable_ = 0;   ///< The same: durable in the journal, and counted in behind_bytes_ unless flushed.
   int64_t behind_bytes_ = 0;
+  bool counts_for_lag_ = true;  ///< Not while writes fail: no waiting helps, and other logs must not wait for this one.
   int64_t tail_bytes_ = 0;
 
   std::deque<SegmentPtr> unfinished_;  ///< Closed, to be cut to size, in order.

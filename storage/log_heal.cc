@@ -21,6 +21,7 @@ void Log::OnSyncFailed(const SegmentPtr& segment, const absl::Status& status) {
   if (std::find(doubtful_.begin(), doubtful_.end(), segment) == doubtful_.end()) doubtful_.push_back(segment);
   heal_failures_ = 0;
   heal_retry_at_ = env_.clock->Monotonic();
+  CountForLag(false);
   SetHealError(status);
   AnswerCheckpoints(heal_error_);
 }

@@ -292,6 +292,29 @@ TEST_CASE("segment writes that lag slow producers down and refuse nobody") {
   w.log.reset();
 }
 
+TEST_CASE("a log whose segment cannot be written does not slow the others down") {
+  Writer w;
+  w.node.options.journal.file_bytes = 4 << 20;
+  w.node.options.journal.total_bytes_max = 256 << 20;
+  w.node.log_options.segment_bytes = 64 << 20;
+  w.node.log_options.write_bytes = 4 << 20;  // nothing is written before it is asked for
+  w.Start();
+  w.Fill(30, 64 << 10);
+  REQUIRE(w.node.store->shared().segments_lag());
+  w.node.fs.FailCreatesOf(".log", 1);
+  w.log->FlushSoon();
+  w.node.scheduler.RunFor(absl::Milliseconds(50));
+  CHECK(w.node.store->shared().behind_bytes == 0);
+  w.RequireAllThere();
+  w.node.scheduler.RunFor(absl::Seconds(2));  // tried again
+  REQUIRE(w.Checkpoint().ok());
+  CHECK(w.node.store->shared().behind_bytes == 0);
+  w.Fill(2, 64 << 10);
+  CHECK(w.node.store->shared().behind_bytes > 0);  // counted again
+  w.Restart();
+  w.RequireAllThere();
+}
+
 TEST_CASE("a full disk refuses appends, serves reads, and takes appends again when there is room") {
   Writer w;
   w.Start();

@@ -55,6 +55,7 @@ void Log::PumpAt(absl::Duration when) {
 }
 
 void Log::OnWriteFailed(absl::Status status) {
+  CountForLag(false);
   write_error_ = std::move(status);
   retry_at_ = env_.clock->Monotonic() + kRetryAfter;
 }
@@ -169,6 +170,7 @@ void Log::CountTail() {
   };
   tail_accepted_ = count(tail_accepted_, &Segment::accepted);
   CountBehind();
+  CountForLag(write_error_.ok() && doubtful_.empty());
   for (const size_t flushed = count(tail_flushed_, &Segment::flushed); tail_flushed_ < flushed; ++tail_flushed_) {
     if (tail_flushed_ < tail_durable_) AddBehind(-static_cast<int64_t>(tail_[tail_flushed_].batch.size_bytes()));
   }
@@ -184,7 +186,12 @@ void Log::CountBehind() {
 
 void Log::AddBehind(int64_t bytes) {
   behind_bytes_ += bytes;
-  env_.shared->behind_bytes += bytes;
+  if (counts_for_lag_) env_.shared->behind_bytes += bytes;
+}
+
+void Log::CountForLag(bool counts) {
+  if (std::exchange(counts_for_lag_, counts) == counts) return;
+  env_.shared->behind_bytes += counts ? behind_bytes_ : -behind_bytes_;
 }
 
 void Log::EvictTail(int64_t cache_bytes_max) {
