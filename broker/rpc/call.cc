@@ -124,7 +124,7 @@ void Call::OnRead(bool ok) {
   if (!ok) return handler_->OnReadsDone();
   grpc::ByteBuffer message;
   message.Swap(&incoming_);
-  handler_->OnMessage(std::move(message));
+  handler_->OnMessage(message);
 }
 
 void Call::Write(grpc::ByteBuffer message) {

@@ -266,9 +266,9 @@ void ProduceHandler::WriteAnswer(const Request& request) {
   grpc::ByteBuffer answer = ToByteBuffer(EncodeProduceResponse(request.correlation_id, items));
   services_.produce_latency.Observe(services_.clock.Monotonic() - request.arrived);
   if (stream_) {
-    call_->Write(std::move(answer));
+    call_->Write(answer);
   } else {
-    call_->Reply(std::move(answer));
+    call_->Reply(answer);
   }
 }
 
