@@ -64,16 +64,19 @@ void Checkpointer::WatchSpace() {
 }
 
 void Checkpointer::WatchMemory() {
-  const int64_t used = store_.shared_->cache_bytes;
-  if (used <= store_.shared_->cache_bytes_max / 4 * 3) return;
+  const LogShared& shared = *store_.shared_;
+  const bool full = shared.cache_bytes > shared.cache_bytes_max / 4 * 3;
+  // Many logs may each have too little to begin a write, and yet together so much that the journal would soon wait for
+  // them.
+  if (!full && shared.behind_bytes <= shared.cache_bytes_max / 8) return;
   for (const std::shared_ptr<Log>& log : store_.Logs()) {
-    log->home().Post([log] {
+    log->home().Post([log, full] {
       log->FlushSoon();
-      log->DropCache();
+      if (full) log->DropCache();
     });
   }
   // Partly filled blocks are written by checkpoints only.
-  if (work_.empty()) CheckpointAll(nullptr);
+  if ((full || shared.segments_lag()) && work_.empty()) CheckpointAll(nullptr);
 }
 
 void Checkpointer::Press() {

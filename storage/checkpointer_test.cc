@@ -83,6 +83,23 @@ TEST_CASE("a small tail that memory has no longer is checkpointed where it canno
   others.RequireEach(2);
 }
 
+TEST_CASE("many logs with too little for a write each do not make the journal wait for them") {
+  Writer w;
+  w.node.options.journal.file_bytes = 256 << 10;
+  w.node.options.journal.total_bytes_max = 64 << 20;
+  w.node.log_options.write_bytes = 64 << 10;
+  w.node.log_options.segment_bytes = 1 << 20;
+  w.Start();
+  Others others(w, 100);
+  for (size_t i = 0; i < others.logs.size(); ++i) others.Append(i, 13'000);
+  REQUIRE(w.node.store->shared().segments_lag());
+  w.node.scheduler.RunFor(absl::Seconds(3));
+  CHECK_FALSE(w.node.store->shared().segments_lag());
+  const absl::Duration start = w.node.clock.Monotonic();
+  REQUIRE(w.Append().ok());
+  CHECK(w.node.clock.Monotonic() - start < absl::Milliseconds(20));
+}
+
 TEST_CASE("logs with much to sync have their turns spread over the interval") {
   Writer w;
   w.node.options.journal.total_bytes_max = 64 << 20;

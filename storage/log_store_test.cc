@@ -297,7 +297,8 @@ TEST_CASE("a log whose segment cannot be written does not slow the others down")
   w.node.options.journal.file_bytes = 4 << 20;
   w.node.options.journal.total_bytes_max = 256 << 20;
   w.node.log_options.segment_bytes = 64 << 20;
-  w.node.log_options.write_bytes = 4 << 20;  // nothing is written before it is asked for
+  w.node.log_options.write_bytes = 4 << 20;  // nothing is written before it is asked for,
+  w.node.options.tick = absl::Hours(1);      // which no tick does
   w.Start();
   w.Fill(30, 64 << 10);
   REQUIRE(w.node.store->shared().segments_lag());
