@@ -30,6 +30,11 @@ class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
   void CheckpointAll(Log::Done done);
   /// Starts nothing more; `done` once no checkpoint is under way.
   void Stop(absl::AnyInvocable<void()> done);
+  /// As LogStore::Abandon.
+  void Abandon() {
+    work_.clear();
+    stop_done_ = nullptr;
+  }
 
  private:
   enum class Kind {

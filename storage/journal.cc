@@ -47,6 +47,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   std::vector<JournalFileInfo> FilesHolding(const ReplicaId& replica) const override;
   void OnPressure(std::function<void()> callback) override { pressure_ = std::move(callback); }
   void Stop(absl::AnyInvocable<void()> done) override;
+  void Abandon() override;
   JournalStats stats() const override;
 
  private:
@@ -266,6 +267,12 @@ JournalStats JournalImpl::stats() const {
   JournalStats stats = stats_;
   stats.queued_bytes = queued_bytes_;
   return stats;
+}
+
+void JournalImpl::Abandon() {
+  const auto queued = std::exchange(queue_, {});
+  const auto pending = std::exchange(pending_, {});
+  const auto in_flight = std::exchange(in_flight_, {});
 }
 
 void JournalImpl::Stop(absl::AnyInvocable<void()> done) {

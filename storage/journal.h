@@ -140,6 +140,9 @@ class Journal {
   /// Finishes what is queued, then runs `done` on the io executor; entries submitted later get Cancelled. After `done`
   /// nothing of the journal runs any more.
   virtual void Stop(absl::AnyInvocable<void()> done) = 0;
+  /// Forgets what is queued and under way, unanswered, as when the process is killed: what waits for an answer may own
+  /// the journal. For simulators; only once nothing runs on the executors any more.
+  virtual void Abandon() = 0;
   virtual JournalStats stats() const = 0;
 };
 

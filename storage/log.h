@@ -158,6 +158,13 @@ class Log : public std::enable_shared_from_this<Log> {
   void DropCache();
   /// Refuses further changes. `done` once nothing of this log is under way in the journal or on a blocking executor.
   void Stop(Done done);
+  /// As LogStore::Abandon.
+  void Abandon() {
+    checkpoints_waiting_.clear();
+    checkpoints_running_.clear();
+    held_.clear();
+    stop_done_.clear();
+  }
 
   // ---- Facts
 

@@ -221,6 +221,14 @@ void LogStore::Stop(Done done) {
   });
 }
 
+void LogStore::Abandon() {
+  journal_->Abandon();
+  checkpointer_->Abandon();
+  for (auto& [replica, entry] : replicas_) {
+    if (entry.log != nullptr) entry.log->Abandon();
+  }
+}
+
 void LogStore::StopLogs(Done done) {
   const auto logs = Logs();
   Done stopped = Gather(logs.size() + 1, [self = shared_from_this(), done = std::move(done)](absl::Status) mutable {

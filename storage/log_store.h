@@ -96,6 +96,9 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   /// Stops logs, checkpointer and journal, each finishing what is under way; `done` then. Nothing runs afterwards.
   void Stop(Done done);
 
+  /// As Journal::Abandon, of all that is under way.
+  void Abandon();
+
   Journal& journal() { return *journal_; }
   const LogShared& shared() const { return *shared_; }
   ScrubStats scrub_stats() const { return scrubber_->stats(); }

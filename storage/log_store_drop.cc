@@ -26,9 +26,10 @@ void LogStore::Drop(ReplicaId replica, Done done) {
   }
   auto self = shared_from_this();
   if (log == nullptr) return DropStopped(replica, log_end, std::move(done));
-  log->home().Post([self = std::move(self), log, replica, done = std::move(done)]() mutable {
-    log->Stop([self = std::move(self), log, replica, done = std::move(done)](const absl::Status&) mutable {
-      self->DropStopped(replica, log->log_end(), std::move(done));
+  // The store keeps the log until the replica is gone.
+  log->home().Post([self = std::move(self), stopping = log.get(), replica, done = std::move(done)]() mutable {
+    stopping->Stop([self = std::move(self), stopping, replica, done = std::move(done)](const absl::Status&) mutable {
+      self->DropStopped(replica, stopping->log_end(), std::move(done));
     });
   });
 }

@@ -55,6 +55,7 @@ class StorageNode {
   /// The process dies; the disk keeps what it has, synced or not.
   void Kill() {
     scheduler.Clear();
+    if (store != nullptr) store->Abandon();
     store.reset();
     shard.reset();
     home.reset();
