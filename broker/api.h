@@ -231,6 +231,7 @@ struct PartitionInfo {
   Offset log_start;
   Offset high_watermark;
   int64_t size_bytes = 0;
+  std::optional<Error> error = std::nullopt;  ///< Why it cannot be served until a restart; its leader answers so.
 };
 
 struct TopicDescription {
@@ -280,6 +281,7 @@ struct PartitionStats {
   Offset high_watermark;
   Offset log_end;
   int64_t size_bytes = 0;
+  bool failed = false;  ///< Could not be opened; everything asked of it is an error.
 };
 
 struct BrokerStats {
@@ -303,7 +305,8 @@ class Broker {
  public:
   virtual ~Broker() = default;
 
-  /// Opens what is on disk, replays the controller's log and answers once every partition serves. Call once.
+  /// Opens what is on disk, replays the controller's log and answers once every partition serves, but for those whose
+  /// files are damaged: they answer everything with kCorruptLog. Call once.
   virtual void Start(Callback<absl::Status> done) = 0;
   /// Refuses new calls, wakes waiting fetches, answers what is in flight, then answers here. Call once, after Start
   /// has answered. The broker must live until then.

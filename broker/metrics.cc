@@ -142,6 +142,19 @@ void AddEach(const std::vector<PartitionStats>& partitions, const PartitionMetri
   }
 }
 
+// Only those that failed: an alert wants their names, however many others there are.
+void AddFailed(const std::vector<PartitionStats>& partitions, Page* page) {
+  int64_t count = 0;
+  MetricFamily& family = page->Add(MetricType::Gauge, "sluice_broker_partition_failed",
+                                   "1 for each partition that cannot be opened; others have no sample.");
+  for (const PartitionStats& stats : partitions) {
+    if (!stats.failed) continue;
+    Page::Put(family, {{"topic", stats.topic}, {"partition", std::to_string(stats.partition.value())}}, 1);
+    ++count;
+  }
+  page->Gauge("sluice_broker_partitions_failed", "Partitions that cannot be opened.", static_cast<double>(count));
+}
+
 void AddPartitions(const std::vector<PartitionStats>& partitions, Page* page) {
   if (partitions.size() <= kPartitionLabelsMax) {
     for (const PartitionMetric& metric : kPartitionMetrics) AddEach(partitions, metric, page);
@@ -188,6 +201,7 @@ std::string RenderMetrics(const NodeStats& stats) {
     AddRpc(stats.rpc, &page);
     AddJournal(stats.journal, &page);
     AddBroker(stats.broker, &page);
+    AddFailed(stats.broker.partitions, &page);
     AddPartitions(stats.broker.partitions, &page);
   }
   return page.Text();

@@ -41,6 +41,16 @@ TEST_CASE("Above the bound of partitions, counters are summed by topic") {
   CHECK(!Has(text, "partition="));
 }
 
+TEST_CASE("A partition that failed is named, others have no sample of it") {
+  NodeStats stats = WithPartitions(static_cast<int>(kPartitionLabelsMax) + 1);
+  CHECK(Has(RenderMetrics(stats), "sluice_broker_partitions_failed 0"));
+  stats.broker.partitions[3].failed = true;
+  const std::string text = RenderMetrics(stats);
+  CHECK(Has(text, "sluice_broker_partitions_failed 1"));
+  CHECK(Has(text, "sluice_broker_partition_failed{topic=\"t\",partition=\"3\"} 1"));
+  CHECK(!Has(text, "partition=\"4\""));
+}
+
 TEST_CASE("The latency histogram is cumulative and ends at +Inf") {
   rpc::LatencyHistogram histogram;
   histogram.Observe(absl::Microseconds(50));

@@ -1,6 +1,7 @@
 // What a client of a whole node sees, on real storage over a simulated disk.
 #include "broker/node_broker.h"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 
 #include "tests/broker/sim_node.h"
@@ -367,6 +368,92 @@ TEST_CASE("a fetch keeps to its bytes over all partitions, but always gives one 
   const auto least = node.Fetch(spec);
   CHECK(least[0].batches.size() == 1);
   CHECK(least[1].batches.empty());
+}
+
+TEST_CASE("a partition whose segment is gone or short is an error that names the file, and the others are served") {
+  SimNode node;
+  node.Start();
+  const auto made = node.Create("t", 2);
+  REQUIRE(made.ok());
+  REQUIRE(node.Create("other").ok());
+  // More than is carried along in the journal rather than written and synced.
+  const std::string large(10'000, 'x');
+  for (int i = 0; i < 12; ++i) REQUIRE(node.Produce("t", large, 0).ok());
+  REQUIRE(node.Produce("t", "kept", 1).ok());
+  REQUIRE(node.Produce("other", "kept too").ok());
+  node.scheduler.RunFor(absl::Minutes(3));  // until all of it is checkpointed
+  node.Stop();
+  const std::string dir = "data/topics/" + made->id.ToString() + "/0";
+  const auto names = node.fs.List(dir);
+  REQUIRE(names.ok());
+  const auto segment = std::find_if(names->begin(), names->end(), [](const auto& n) { return n.ends_with(".log"); });
+  REQUIRE(segment != names->end());
+  const std::string path = dir + "/" + *segment;
+  const std::string whole = node.fs.Contents(path);
+  if (GENERATE(true, false)) {
+    REQUIRE(node.fs.Remove(path).ok());
+    REQUIRE(node.fs.SyncDir(dir).ok());
+  } else {
+    node.fs.SetContents(path, whole.substr(0, 70));
+  }
+  node.Start();
+  const auto names_it = [&path](const Error& error) {
+    INFO(error.message);
+    CHECK(error.reason == Reason::kCorruptLog);
+    CHECK_FALSE(error.retriable);
+    CHECK(error.topic == "t");
+    CHECK(error.partition == PartitionId(0));
+    CHECK(error.message.find(path) != std::string::npos);
+  };
+  const auto refused = node.Produce("t", "x", 0);
+  REQUIRE_FALSE(refused.ok());
+  names_it(refused.error());
+  names_it(*node.Fetch(SimNode::FetchOne("t", 0))[0].error);
+  names_it(*node.Fetch(SimNode::FetchOne("t", 0, absl::Minutes(1)))[0].error);
+  names_it(*node.Wait<std::vector<ListOffsetsOutcome>>([&](auto done) {
+                  node.broker->ListOffsets({{.topic = "t", .partition = PartitionId(0)}}, std::move(done));
+                })[0]
+                .error);
+  names_it(*node.Wait<std::vector<DeleteRecordsOutcome>>([&](auto done) {
+                  node.broker->DeleteRecords({{.topic = "t", .partition = PartitionId(0), .before = Offset(1)}},
+                                             std::move(done));
+                })[0]
+                .error);
+  CHECK(node.Values("t", 1) == Strings{"kept"});
+  CHECK(node.Values("other") == Strings{"kept too"});
+  REQUIRE(node.Produce("t", "more", 1).ok());
+  const auto described =
+      node.Wait<Result<TopicDescription>>([&](auto done) { node.broker->DescribeTopic("t", std::move(done)); });
+  REQUIRE(described->partitions[0].error.has_value());
+  names_it(*described->partitions[0].error);
+  CHECK(described->partitions[0].leader_node == NodeId(1));  // who is asked, and says why
+  CHECK_FALSE(described->partitions[1].error.has_value());
+  const auto stats = node.Wait<BrokerStats>([&](auto done) { node.broker->Stats(std::move(done)); });
+  CHECK(std::count_if(stats.partitions.begin(), stats.partitions.end(), [](const auto& p) { return p.failed; }) == 1);
+  // Its settings can change, retention passes it by, and a restart finds it as it was.
+  REQUIRE(node.Wait<Result<TopicInfo>>([&](auto done) {
+                node.broker->AlterTopic({.name = "t", .set = {{"segment.ms", "5000"}}}, std::move(done));
+              })
+              .ok());
+  node.scheduler.RunFor(absl::Minutes(3));
+  node.Stop();
+
+  node.fs.SetContents(path, whole);
+  SECTION("and with the file back it serves again") {
+    node.Start();
+    CHECK(node.Values("t", 0) == Strings(12, large));
+    REQUIRE(node.Produce("t", "x", 0).ok());
+  }
+  SECTION("and its topic can be deleted") {
+    node.fs.SetContents(path, "");
+    node.Start();
+    REQUIRE(node.Delete("t").ok());
+    CHECK_FALSE(*node.fs.Exists(dir));
+    node.Stop();
+    node.Start();
+    CHECK(node.Values("other") == Strings{"kept too"});
+  }
+  node.Stop();
 }
 
 TEST_CASE("offsets are listed by kind, and deleted records are gone for good") {

@@ -26,6 +26,18 @@ Partition::Partition(const Node& node, ReplicaId replica, std::string topic, Top
       batch_bytes_max_(settings.message_bytes_max),
       log_(std::move(log)) {}
 
+Partition::Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
+                     const absl::Status& why)
+    : node_(node),
+      replica_(replica),
+      topic_(std::move(topic)),
+      shard_(shard),
+      settings_(settings),
+      batch_bytes_max_(settings.message_bytes_max),
+      failed_(true),
+      stop_reason_(Reason::kCorruptLog),
+      stop_why_(Cat("the partition cannot be opened: ", Message(why))) {}
+
 Error Partition::Fail(Reason reason, std::string message) const {
   return MakeError(reason, std::move(message), topic_, replica_.partition);
 }
@@ -33,7 +45,7 @@ Error Partition::Fail(Reason reason, std::string message) const {
 // What a client must meet before anything is read or written here.
 std::optional<Error> Partition::CheckServing(LeaderEpoch client_epoch) const {
   SLUICE_CHECK(shard_.IsCurrent()) << replica_;
-  if (stopping_) return Fail(stop_reason_, stop_why_);
+  if (stopping_ || failed_) return Fail(stop_reason_, stop_why_);
   if (!log().IsLeader()) return Fail(Reason::kNotLeader, "this node does not lead the partition");
   if (client_epoch.value() != 0 && client_epoch != log().leader_epoch()) {
     // A client that is ahead knows of an election that this node has not heard of yet.
@@ -247,7 +259,7 @@ void Partition::ApplySettings(const TopicSettings& settings) {
 }
 
 void Partition::EnforceRetention() {
-  if (stopping_ || retention_running_ || !log().IsLeader()) return;
+  if (stopping_ || failed_ || retention_running_ || !log().IsLeader()) return;
   retention_running_ = true;
   // A failure is met again at the next tick.
   log_->ApplyRetention({.age = settings_.retention_age, .bytes = settings_.retention_bytes},
@@ -258,6 +270,7 @@ PartitionStats Partition::stats() const {
   PartitionStats stats = stats_;
   stats.topic = topic_;
   stats.partition = replica_.partition;
+  stats.failed = failed_;
   if (log_ == nullptr) return stats;
   const replication::LogBounds bounds = log().bounds();
   stats.log_start = bounds.log_start;
@@ -271,6 +284,12 @@ PartitionInfo Partition::info() const {
   PartitionInfo info;
   info.partition = replica_.partition;
   info.replica_nodes = {node_.id};
+  if (failed_) {
+    info.error = Fail(stop_reason_, stop_why_);
+    // Whom to ask, for the reason: told that there is no leader, clients would wait for one.
+    info.leader_node = node_.id;
+    info.leader = node_.address;
+  }
   if (log_ == nullptr) return info;
   if (log().IsLeader()) {
     info.leader_node = node_.id;
@@ -288,6 +307,7 @@ void Partition::Stop(Reason reason, std::string why, absl::AnyInvocable<void()> 
   stopping_ = true;
   stop_reason_ = reason;
   stop_why_ = std::move(why);
+  if (log_ == nullptr) return shard_.Post(std::move(done));
   log_->Stop([self = shared_from_this(), done = std::move(done)]() mutable {
     self->log_.reset();
     done();

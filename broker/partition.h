@@ -67,6 +67,10 @@ class Partition : public std::enable_shared_from_this<Partition> {
   Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
             std::unique_ptr<PartitionLog> log);
 
+  /// One whose log cannot be opened: everything asked of it has `why` for its answer, which is DATA_LOSS.
+  Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
+            const absl::Status& why);
+
   const ReplicaId& replica() const { return replica_; }
   const std::string& topic() const { return topic_; }
   Executor& shard() const { return shard_; }
@@ -114,7 +118,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   TopicSettings settings_;
   std::atomic<int64_t> batch_bytes_max_;
-  std::unique_ptr<PartitionLog> log_;  // null once stopped
+  std::unique_ptr<PartitionLog> log_;  // null once stopped, and where it failed
+  const bool failed_ = false;          // with the stop's reason
   bool stopping_ = false;
   Reason stop_reason_ = Reason::kNotAvailable;
   std::string stop_why_;

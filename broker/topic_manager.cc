@@ -184,6 +184,12 @@ void TopicManager::OpenMissing(const TopicRecord& topic, Callback<absl::Status> 
         replica, shard, log_settings,
         [this, all, i, replica, name = topic.name, settings,
          &shard](absl::StatusOr<std::unique_ptr<PartitionLog>> log) {
+          // A damaged log is its partition's own trouble. What is made now is not damaged, but cannot be made.
+          if (absl::IsDataLoss(log.status()) && starting_) {
+            seams_.log.Error("a partition cannot be opened and is not served; the others are",
+                             {{"topic", name}, {"partition", replica.partition}, {"error", log.status()}});
+            return all->Set(i, std::make_shared<Partition>(seams_.node, replica, name, settings, shard, log.status()));
+          }
           if (!log.ok()) return all->Set(i, log.status());
           all->Set(i, std::make_shared<Partition>(seams_.node, replica, name, settings, shard, *std::move(log)));
         });

@@ -38,6 +38,7 @@ PartitionInfo FromProto(const v1::PartitionInfo& proto) {
   info.log_start = Offset(proto.log_start_offset());
   info.high_watermark = Offset(proto.high_watermark());
   info.size_bytes = proto.size_bytes();
+  info.error = proto.error().message();
   return info;
 }
 

@@ -50,6 +50,7 @@ struct PartitionInfo {
   Offset log_start;
   Offset high_watermark;
   int64_t size_bytes = 0;
+  std::string error = {};  // why it cannot be served until the broker is restarted; empty: nothing is wrong
 };
 
 struct TopicDescription {

@@ -71,7 +71,11 @@ absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& 
   store->journal_ = std::move(opened.journal);
   SLUICE_RETURN_IF_ERROR(recovery.Finish());
   for (const auto& [replica, state] : opened.state.replicas()) {
-    store->replicas_.emplace(replica, Entry{.state = state, .incarnation = {}, .log = nullptr});
+    Entry& entry = store->replicas_[replica];
+    entry.state = state;
+    if (const auto damaged = recovery.damaged().find(replica); damaged != recovery.damaged().end()) {
+      entry.damaged = damaged->second;
+    }
   }
   store->recovery_ = {.journal = opened.tail,
                       .replicas = static_cast<int64_t>(store->replicas_.size()),
@@ -184,6 +188,7 @@ absl::StatusOr<std::shared_ptr<Log>> LogStore::Attach(ReplicaId replica, Executo
     return absl::NotFoundError(absl::StrCat("no replica ", replica.ToString(), " in ", options_.data_dir));
   }
   Entry& entry = at->second;
+  if (!entry.damaged.ok()) return entry.damaged;
   if (entry.log != nullptr) {
     return absl::FailedPreconditionError(absl::StrCat("replica ", replica.ToString(), " is attached already"));
   }

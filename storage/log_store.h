@@ -68,8 +68,9 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   using Callback = absl::AnyInvocable<void(T)>;
   using Done = Callback<absl::Status>;
 
-  /// Errors: FailedPrecondition (another process has the folder; a folder of an unknown replica), DataLoss (a file is
-  /// missing, short or damaged; names file, byte and what was expected), otherwise as FileSystem and Journal.
+  /// Errors: FailedPrecondition (another process has the folder; a folder of an unknown replica), DataLoss (a file of
+  /// the journal is missing, short or damaged; names file, byte and what was expected), otherwise as FileSystem and
+  /// Journal. A replica whose segments are missing or short is met at Attach; the others have no part in it.
   static absl::StatusOr<std::shared_ptr<LogStore>> Open(FileSystem& fs, Clock& clock, LogStoreExecutors executors,
                                                         LogStoreOptions options);
   ~LogStore();
@@ -83,7 +84,8 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
 
   /// Makes an empty replica; OK as well when it exists with the same incarnation.
   void Create(ReplicaId replica, Uuid incarnation, Done done);
-  /// The replica's log, to be used on `home` from now on; once for each replica. NotFound, FailedPrecondition.
+  /// The replica's log, to be used on `home` from now on; once for each replica. NotFound, FailedPrecondition;
+  /// DataLoss, which says what is missing, where recovery found less in its files than there must be.
   absl::StatusOr<std::shared_ptr<Log>> Attach(ReplicaId replica, Executor& home, LogOptions options);
   /// The attached log, or null.
   std::shared_ptr<Log> Find(ReplicaId replica) const;
@@ -111,6 +113,7 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
     std::shared_ptr<Log> log;
     bool dropping = false;      // is no longer served
     bool drop_running = false;  // Drop is under way
+    absl::Status damaged = {};  // why it cannot be attached
   };
 
   LogStore(FileSystem& fs, Clock& clock, LogStoreExecutors executors, LogStoreOptions options);

@@ -52,7 +52,16 @@ absl::Status RemoveReplicaFolder(FileSystem& fs, const std::string& dir) {
 absl::Status Recovery::OnState(const JournalState& state) {
   state_ = state;
   SLUICE_RETURN_IF_ERROR(CheckFolders());
-  for (const auto& [replica, known] : state_.replicas()) SLUICE_RETURN_IF_ERROR(CheckReplica(replica, known));
+  for (const auto& [replica, known] : state_.replicas()) {
+    absl::Status checked = CheckReplica(replica, known);
+    if (absl::IsDataLoss(checked)) {
+      // The others have no part in it.
+      for (const SegmentState& segment : known.segments) segments_.erase(Key{replica, segment.id});
+      damaged_.emplace(replica, std::move(checked));
+      continue;
+    }
+    SLUICE_RETURN_IF_ERROR(checked);
+  }
   return absl::OkStatus();
 }
 

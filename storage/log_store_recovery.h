@@ -36,6 +36,9 @@ class Recovery final : public ReplayVisitor {
   absl::Status Finish();
 
   const JournalState& state() const { return state_; }
+  /// Replicas whose files have less than checkpoints vouched for: nothing of theirs is touched. DataLoss, which says
+  /// what is missing.
+  const std::map<ReplicaId, absl::Status>& damaged() const { return damaged_; }
   int64_t bytes_rewritten() const { return bytes_rewritten_; }
   int64_t files_removed() const { return files_removed_; }
 
@@ -58,6 +61,7 @@ class Recovery final : public ReplayVisitor {
   const std::string topics_dir_;
   JournalState state_;
   std::map<Key, Rewrite> segments_;
+  std::map<ReplicaId, absl::Status> damaged_;
   int64_t pending_bytes_ = 0;
   int64_t bytes_rewritten_ = 0;
   int64_t files_removed_ = 0;

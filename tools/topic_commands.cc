@@ -106,7 +106,9 @@ int Describe(const Context& context, const Arguments& arguments) {
       json.Key("replica_nodes").BeginArray();
       for (const NodeId node : each.replicas) json.Int(node.value());
       json.EndArray().Key("log_start_offset").Int(each.log_start.value());
-      json.Key("high_watermark").Int(each.high_watermark.value()).Key("size_bytes").Int(each.size_bytes).EndObject();
+      json.Key("high_watermark").Int(each.high_watermark.value()).Key("size_bytes").Int(each.size_bytes);
+      if (!each.error.empty()) json.Key("error").Bytes(each.error);
+      json.EndObject();
     }
     Print(json.EndArray().EndObject().Take() + "\n");
     return Finish();
@@ -121,6 +123,9 @@ int Describe(const Context& context, const Arguments& arguments) {
                Cat(each.size_bytes)});
   }
   Print(table.Text());
+  for (const client::PartitionInfo& each : described->partitions) {
+    if (!each.error.empty()) Print(Cat("\npartition ", each.partition, " is not served: ", each.error, "\n"));
+  }
   return Finish();
 }
 

@@ -106,6 +106,7 @@ void DescribeTopic(Services& services, v1::DescribeTopicRequest request, std::sh
       out.set_log_start_offset(partition.log_start.value());
       out.set_high_watermark(partition.high_watermark.value());
       out.set_size_bytes(partition.size_bytes);
+      if (partition.error) rpc::ToProto(*partition.error, out.mutable_error());
     }
     call->Reply(Serialize(response));
   });

@@ -101,14 +101,27 @@ class Damage(unittest.TestCase):
         self.assertEqual(len(self.topics["plain"]["partitions"]["0"]["records"]), len(self.broker.consume("plain")))
         self.broker.stop()
 
-    def test_a_segment_that_is_short_or_gone_refuses_to_start(self):
+    def partition_fails(self, topic, *words):
+        self.broker.start()
+        read = self.broker.sluice("consume", topic, "--from", "earliest", check=False)
+        self.assertEqual(1, read.returncode, read.stderr)
+        written = self.broker.sluice("produce", topic, input="x\n", check=False)
+        self.assertNotEqual(0, written.returncode)
+        described = self.broker.sluice("topic", "describe", topic).stdout
+        for said in read.stderr, written.stderr, described:
+            for word in words:
+                self.assertIn(word, said)
+        self.assertEqual(len(self.topics["plain"]["partitions"]["0"]["records"]), len(self.broker.consume("plain")))
+        self.broker.stop()
+
+    def test_a_segment_that_is_short_or_gone_fails_its_partition_alone(self):
         path = self.segment("rolled", 0)
         with self.undone(path):
             os.truncate(path, 100_000)
-            self.refuses_to_start(path, "100000")
+            self.partition_fails("rolled", os.path.basename(path), "100000")
         with self.undone(path):
             os.remove(path)
-            self.refuses_to_start(path)
+            self.partition_fails("rolled", os.path.basename(path))
         self.starts_and_has("rolled")
 
     def test_an_index_is_not_needed_and_not_believed(self):
