@@ -1,5 +1,6 @@
 #include "broker/rpc/server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/grpc.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/server.h>
@@ -73,6 +74,8 @@ class ServerImpl final : public Server, public CallHost {
     // again and again until their deadline; closed before that, it is UNAVAILABLE at once, and nothing was sent.
     SLUICE_ASSIGN_OR_RETURN(acceptor_, runtime::TcpAcceptor::Listen(
                                            {.address = options_.address, .connections_max = options_.connections_max}));
+    // It would write a line to standard error for each string that is not UTF-8; the caller is told by the status.
+    google::protobuf::SetLogHandler(nullptr);
     grpc::ServerBuilder builder;
     SetChannelArguments(options_, &builder);
     grpc::ResourceQuota quota("sluice");

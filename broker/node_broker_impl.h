@@ -1,0 +1,149 @@
+// The class behind MakeNodeBroker; its parts stand in node_broker.cc (starting, stopping, what the node says of
+// itself), node_broker_records.cc and node_broker_topics.cc. For those files only.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "broker/admission.h"
+#include "broker/catalog.h"
+#include "broker/controller.h"
+#include "broker/error.h"
+#include "broker/fetch.h"
+#include "broker/gather.h"
+#include "broker/limits.h"
+#include "broker/node_broker.h"
+#include "broker/produce_session.h"
+#include "broker/read_quota.h"
+#include "broker/topic_manager.h"
+#include "common/text.h"
+
+namespace sluice::broker {
+
+class NodeBroker final : public Broker {
+ public:
+  NodeBroker(BrokerOptions options, BrokerSeams seams)
+      : options_(std::move(options)),
+        seams_(std::move(seams)),
+        memory_(std::make_shared<MemoryQuota>(options_.inflight_bytes_max)),
+        reads_(std::make_shared<ReadQuota>(options_.read_bytes_max, seams_.clock)),
+        disk_(options_.disk_free_low_bytes, options_.disk_free_high_bytes),
+        node_{
+            .clock = seams_.clock, .memory = *memory_, .disk = disk_, .id = options_.node, .address = options_.address},
+        controller_({.executor = home(), .blocking = seams_.blocking, .clock = seams_.clock, .store = seams_.metadata}),
+        topics_({.default_partitions = options_.default_partitions, .defaults = options_.topic_defaults},
+                {.shards = seams_.shards,
+                 .controller = controller_,
+                 .logs = seams_.logs,
+                 .clock = seams_.clock,
+                 .random = seams_.random,
+                 .node = node_,
+                 .catalog = catalog_,
+                 .log = seams_.log}) {}
+
+  void Start(Callback<absl::Status> done) override;
+  void Stop(Callback<Done> done) override;
+  bool IsServing() const override { return gate_->is_open(); }
+
+  std::shared_ptr<ProduceSession> NewSession() override { return std::make_shared<NodeSession>(); }
+  void Produce(ProduceItem item, const std::shared_ptr<ProduceSession>& session,
+               Callback<ProduceOutcome> done) override;
+  FetchHandle Fetch(FetchSpec spec, Callback<std::vector<FetchOutcome>> done) override;
+  void ListOffsets(std::vector<ListOffsetsItem> items, Callback<std::vector<ListOffsetsOutcome>> done) override;
+  void DeleteRecords(std::vector<DeleteRecordsItem> items, Callback<std::vector<DeleteRecordsOutcome>> done) override;
+  void CreateTopic(CreateTopicSpec spec, Callback<Result<TopicInfo>> done) override;
+  void ListTopics(bool internal, Callback<Result<std::vector<TopicInfo>>> done) override;
+  void DescribeTopic(std::string name, Callback<Result<TopicDescription>> done) override;
+  void AlterTopic(AlterTopicSpec spec, Callback<Result<TopicInfo>> done) override;
+  void AddPartitions(std::string name, int32_t partitions, Callback<Result<TopicInfo>> done) override;
+  void DeleteTopic(std::string name, Callback<Result<Done>> done) override;
+  void DescribeCluster(Callback<Result<ClusterInfo>> done) override;
+  void Stats(Callback<BrokerStats> done) override;
+
+ private:
+  Executor& home() const { return *seams_.shards.front(); }
+
+  void OpenController(Callback<absl::Status> done);
+  void CheckDisk(absl::AnyInvocable<void()> done);
+  void ArmDiskTimer();
+  void ArmRetentionTimer();
+  void CloseEverything(Callback<Done> done);
+
+  struct Found {
+    std::shared_ptr<Partition> partition;
+    std::optional<Error> error;
+  };
+  Found Find(const Catalog& catalog, const std::string& topic, PartitionId partition) const;
+  static Error NotServing() { return MakeError(Reason::kNotAvailable, "the node is starting or shutting down"); }
+  static Error TooManyItems(size_t count) {
+    return MakeError(Reason::kInvalidArgument, Cat(count, " items in one request; ", kItemsMax, " are allowed"));
+  }
+
+  void Count(const Error& error) {
+    const auto index = static_cast<size_t>(error.reason);
+    errors_[std::min(index, errors_.size() - 1)].fetch_add(1, std::memory_order_relaxed);
+  }
+  template <class T>
+  void CountIn(const Result<T>& result) {
+    if (!result.ok()) Count(result.error());
+  }
+  template <class Outcome>
+  void CountIn(const std::vector<Outcome>& outcomes) {
+    for (const auto& outcome : outcomes) {
+      if (outcome.error.has_value()) Count(*outcome.error);
+    }
+  }
+  /// `done` with the call's pass held until it has run, and its errors counted.
+  template <class T>
+  Callback<T> Guard(CallGate::Pass pass, Callback<T> done) {
+    return [this, pass = std::move(pass), done = std::move(done)](T answer) mutable {
+      CountIn(answer);
+      done(std::move(answer));
+    };
+  }
+  /// Runs `work(guarded done)` on the first shard, or answers that the node does not serve.
+  template <class T, class Work>
+  void AtHome(Callback<Result<T>> done, Work work) {
+    CallGate::Pass pass = gate_->Enter();
+    home().Post([this, pass = std::move(pass), done = std::move(done), work = std::move(work)]() mutable {
+      if (!pass) return done(NotServing());
+      work(Guard<Result<T>>(std::move(pass), std::move(done)));
+    });
+  }
+  /// Each item to its partition's shard by `ask(partition, item, answer)`; answers in the items' order.
+  template <class Item, class Outcome, class Ask>
+  void AskEach(std::vector<Item> items, Callback<std::vector<Outcome>> done, Ask ask);
+
+  const BrokerOptions options_;
+  const BrokerSeams seams_;
+  std::shared_ptr<CallGate> gate_ = std::make_shared<CallGate>();
+  std::shared_ptr<MemoryQuota> memory_;
+  std::shared_ptr<ReadQuota> reads_;
+  DiskWatermarks disk_;
+  const Partition::Node node_;
+  CatalogCell catalog_;
+  Controller controller_;
+  TopicManager topics_;
+  int64_t started_ms_ = 0;
+  std::shared_ptr<std::atomic<int64_t>> waiting_fetches_ = std::make_shared<std::atomic<int64_t>>(0);
+  std::array<std::atomic<int64_t>, 16> errors_{};
+
+  // The first shard's.
+  Executor::TimerId disk_timer_ = 0;
+  Executor::TimerId retention_timer_ = 0;
+  bool closing_ = false;
+
+  std::mutex fetches_mutex_;
+  std::map<uint64_t, std::weak_ptr<FetchOperation>> fetches_;  // those that have not answered
+  uint64_t fetches_made_ = 0;
+};
+
+}  // namespace sluice::broker
