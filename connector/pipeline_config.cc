@@ -103,7 +103,7 @@ class PipelineReader {
 
   std::string Pointer(const ConfigNode& node, std::string_view key) const {
     const std::string pointer = node.String(key, "");
-    if (!IsJsonPointer(pointer)) node.AddError(key, "a JSON pointer is empty or begins with '/' (RFC 6901)");
+    if (!ParseJsonPointer(pointer).ok()) node.AddError(key, "a JSON pointer is empty or begins with '/' (RFC 6901)");
     return pointer;
   }
   std::string RequiredPointer(const ConfigNode& node, std::string_view key) const {

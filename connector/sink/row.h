@@ -30,9 +30,6 @@ std::string_view ColumnTypeName(ColumnType type);
 /// The type of a name in a pipeline file: bool, int32, int64, double, string, timestamp, timestamp_ms, date, json.
 absl::StatusOr<ColumnType> ParseColumnType(std::string_view name);
 
-/// RFC 6901; the reference tokens with "~0" and "~1" undone. "" is the whole document. INVALID_ARGUMENT when malformed.
-absl::StatusOr<std::vector<std::string>> ParseJsonPointer(std::string_view pointer);
-
 /// One value of a row. `text` holds strings and JSON text and borrows from the RowReader.
 struct Cell {
   enum class Kind : uint8_t { kNull, kInteger, kDouble, kText };

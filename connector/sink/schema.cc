@@ -1,9 +1,10 @@
-// Schemas: names of types, JSON pointers, and what makes a list of columns sound.
+// Schemas: names of types, and what makes a list of columns sound.
 #include <algorithm>
 #include <set>
 
 #include "common/text.h"
 #include "connector/sink/row.h"
+#include "connector/source/json_text.h"
 
 namespace sluice::connector {
 
@@ -42,31 +43,6 @@ absl::StatusOr<ColumnType> ParseColumnType(std::string_view name) {
     all += Cat(all.empty() ? "" : ", ", known.name);
   }
   return absl::InvalidArgumentError(Cat("unknown column type '", name, "'; known: ", all));
-}
-
-absl::StatusOr<std::vector<std::string>> ParseJsonPointer(std::string_view pointer) {
-  if (pointer.empty()) return std::vector<std::string>{};
-  if (pointer.front() != '/') {
-    return absl::InvalidArgumentError(Cat("JSON pointer '", pointer, "' must begin with '/'"));
-  }
-  std::vector<std::string> tokens;
-  for (size_t begin = 1; begin <= pointer.size();) {
-    const size_t end = std::min(pointer.find('/', begin), pointer.size());
-    const std::string_view raw = pointer.substr(begin, end - begin);
-    begin = end + 1;
-    std::string token;
-    for (size_t i = 0; i < raw.size(); ++i) {
-      if (raw[i] != '~') {
-        token.push_back(raw[i]);
-      } else if (i + 1 < raw.size() && (raw[i + 1] == '0' || raw[i + 1] == '1')) {
-        token.push_back(raw[++i] == '0' ? '~' : '/');
-      } else {
-        return absl::InvalidArgumentError(Cat("JSON pointer '", pointer, "': '~' must be followed by 0 or 1"));
-      }
-    }
-    tokens.push_back(std::move(token));
-  }
-  return tokens;
 }
 
 absl::Status CheckSchema(const Schema& schema) {

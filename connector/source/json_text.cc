@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "common/text.h"
@@ -273,18 +274,6 @@ std::string Unescape(std::string_view raw) {
   return out;
 }
 
-/// Takes the next part off a pointer, unescaped.
-std::string TakePart(std::string_view* pointer) {
-  const size_t end = std::min(pointer->find('/', 1), pointer->size());
-  std::string part;
-  for (size_t i = 1; i < end; ++i) {
-    const char c = (*pointer)[i];
-    part.push_back(c != '~' ? c : (*pointer)[++i] == '0' ? '~' : '/');
-  }
-  pointer->remove_prefix(end);
-  return part;
-}
-
 std::optional<JsonValue> Member(std::string_view object, const std::string& key) {
   std::optional<JsonValue> found;
   size_t at = 1;
@@ -320,19 +309,36 @@ JsonValue JsonDocument::root() const {
   return Make(text_);
 }
 
-bool IsJsonPointer(std::string_view pointer) {
-  if (!pointer.empty() && pointer.front() != '/') return false;
-  for (size_t i = 0; i < pointer.size(); ++i) {
-    if (pointer[i] == '~' && (i + 1 == pointer.size() || (pointer[i + 1] != '0' && pointer[i + 1] != '1')))
-      return false;
+absl::StatusOr<std::vector<std::string>> ParseJsonPointer(std::string_view pointer) {
+  if (pointer.empty()) return std::vector<std::string>{};
+  if (pointer.front() != '/') {
+    return absl::InvalidArgumentError(Cat("JSON pointer '", pointer, "' must begin with '/'"));
   }
-  return true;
+  std::vector<std::string> tokens;
+  for (size_t begin = 1; begin <= pointer.size();) {
+    const size_t end = std::min(pointer.find('/', begin), pointer.size());
+    const std::string_view raw = pointer.substr(begin, end - begin);
+    begin = end + 1;
+    std::string token;
+    for (size_t i = 0; i < raw.size(); ++i) {
+      if (raw[i] != '~') {
+        token.push_back(raw[i]);
+      } else if (i + 1 < raw.size() && (raw[i + 1] == '0' || raw[i + 1] == '1')) {
+        token.push_back(raw[++i] == '0' ? '~' : '/');
+      } else {
+        return absl::InvalidArgumentError(Cat("JSON pointer '", pointer, "': '~' must be followed by 0 or 1"));
+      }
+    }
+    tokens.push_back(std::move(token));
+  }
+  return tokens;
 }
 
 std::optional<JsonValue> At(const JsonValue& value, std::string_view pointer) {
+  const absl::StatusOr<std::vector<std::string>> parts = ParseJsonPointer(pointer);
+  if (!parts.ok()) return std::nullopt;
   std::optional<JsonValue> here = value;
-  while (!pointer.empty() && here) {
-    const std::string part = TakePart(&pointer);
+  for (const std::string& part : *parts) {
     if (here->kind == JsonValue::Kind::kObject) {
       here = Member(here->raw, part);
     } else if (here->kind == JsonValue::Kind::kArray) {
@@ -344,6 +350,7 @@ std::optional<JsonValue> At(const JsonValue& value, std::string_view pointer) {
     } else {
       here = std::nullopt;
     }
+    if (!here) break;
   }
   return here;
 }

@@ -42,11 +42,14 @@ class JsonDocument {
   std::string text_;
 };
 
+/// The parts of a JSON pointer, unescaped; none for the empty pointer, which is the whole document. INVALID_ARGUMENT
+/// for what is neither empty nor '/' and parts with '~' only in "~0" and "~1" (RFC 6901).
+absl::StatusOr<std::vector<std::string>> ParseJsonPointer(std::string_view pointer);
+
 // The rest takes values of a JsonDocument: sound and without white space.
 
-/// Empty, or '/' and parts with '~' only in "~0" and "~1" (RFC 6901).
-bool IsJsonPointer(std::string_view pointer);
-/// What stands at `pointer` below `value`; none when there is nothing. Of keys that come twice the last counts.
+/// What stands at `pointer` below `value`; none when there is nothing, or the pointer is none. Of keys that come twice
+/// the last counts.
 std::optional<JsonValue> At(const JsonValue& value, std::string_view pointer);
 /// Elements of an array, in order; empty for any other kind.
 std::vector<JsonValue> Elements(const JsonValue& array);

@@ -21,14 +21,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!document.ok()) return 0;
   const auto again = JsonDocument::Parse(document->text());
   SLUICE_CHECK(again.ok() && again->text() == document->text()) << "what was sound is not";
-  if (sluice::connector::IsJsonPointer(pointer)) {
-    if (const auto found = At(document->root(), pointer)) {
-      SLUICE_CHECK(JsonDocument::Parse(found->raw).ok()) << "a part of what is sound is not";
-      const std::string content = found->Text();
-      if (found->kind == JsonValue::Kind::kString) {
-        const auto quoted = JsonDocument::Parse(JsonQuote(content));
-        SLUICE_CHECK(quoted.ok() && quoted->root().Text() == content) << "a string is not what it was";
-      }
+  if (const auto found = At(document->root(), pointer)) {
+    SLUICE_CHECK(sluice::connector::ParseJsonPointer(pointer).ok()) << "what is no pointer found something";
+    SLUICE_CHECK(JsonDocument::Parse(found->raw).ok()) << "a part of what is sound is not";
+    const std::string content = found->Text();
+    if (found->kind == JsonValue::Kind::kString) {
+      const auto quoted = JsonDocument::Parse(JsonQuote(content));
+      SLUICE_CHECK(quoted.ok() && quoted->root().Text() == content) << "a string is not what it was";
     }
   }
   size_t bytes = 2;

@@ -68,12 +68,16 @@ TEST_CASE("Elements are those of the array, whatever they hold") {
   CHECK(raw == std::vector<std::string>{R"("a,]")", "[1,[2]]", R"({"x":"}"})", "5", "null"});
 }
 
-TEST_CASE("A JSON pointer is empty or begins with a slash") {
-  CHECK(IsJsonPointer(""));
-  CHECK(IsJsonPointer("/a~0~1"));
-  CHECK_FALSE(IsJsonPointer("a"));
-  CHECK_FALSE(IsJsonPointer("/a~2"));
-  CHECK_FALSE(IsJsonPointer("/a~"));
+TEST_CASE("A JSON pointer is empty or begins with a slash, and is taken apart at its slashes") {
+  using Parts = std::vector<std::string>;
+  CHECK(*ParseJsonPointer("") == Parts{});
+  CHECK(*ParseJsonPointer("/") == Parts{""});
+  CHECK(*ParseJsonPointer("/a/") == Parts{"a", ""});
+  CHECK(*ParseJsonPointer("/a~0~1/~01") == Parts{"a~/", "~1"});
+  for (const char* wrong : {"a", "/a~2", "/a~", "~0"}) {
+    CHECK(absl::IsInvalidArgument(ParseJsonPointer(wrong).status()));
+    CHECK_FALSE(At(JsonDocument::Parse(R"({"a":1,"a~":2,"a~2":3})")->root(), wrong).has_value());
+  }
 }
 
 }  // namespace sluice::connector

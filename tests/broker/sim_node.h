@@ -2,6 +2,7 @@
 // Included by tests only.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -217,6 +218,36 @@ class SimNode {
   std::unique_ptr<storage::MetadataStore> meta_;
   std::shared_ptr<storage::LogStore> logs_;
   std::unique_ptr<LogStoreFactory> factory_;
+};
+
+/// Sends without waiting; the outcomes come in `out`.
+struct Pipeline {
+  SimNode& node;
+  std::shared_ptr<ProduceSession> session = node.broker->NewSession();
+  std::shared_ptr<std::vector<std::optional<ProduceOutcome>>> out =
+      std::make_shared<std::vector<std::optional<ProduceOutcome>>>();
+
+  void Send(const std::string& topic, const std::string& value, std::optional<Offset> expected = std::nullopt,
+            bool reset = false, int partition = 0) {
+    const size_t index = out->size();
+    out->emplace_back();
+    node.broker->Produce({.topic = topic,
+                          .partition = PartitionId(partition),
+                          .batch = MakeBatch({value}),
+                          .expected_base_offset = expected,
+                          .leader_epoch = LeaderEpoch(0),
+                          .reset = reset},
+                         session,
+                         [out = out, index](ProduceOutcome outcome) { (*out)[index].emplace(std::move(outcome)); });
+  }
+  /// The reasons, kUnknown for success, once all are answered.
+  std::vector<Reason> Reasons() {
+    node.RunUntil(
+        [&] { return std::all_of(out->begin(), out->end(), [](const auto& one) { return one.has_value(); }); });
+    std::vector<Reason> reasons;
+    for (const auto& one : *out) reasons.push_back((*one).ok() ? Reason::kUnknown : (*one).error().reason);
+    return reasons;
+  }
 };
 
 }  // namespace sluice::broker
