@@ -62,6 +62,10 @@ std::string Uuid::ToString() const {
   return out;
 }
 
+std::string VoterId::ToString() const {
+  return std::to_string(node.value()) + "/" + incarnation.ToString();
+}
+
 std::string ReplicaId::ToString() const {
   return topic.ToString() + "/" + std::to_string(partition.value());
 }

@@ -80,6 +80,19 @@ struct Uuid {
   friend std::ostream& operator<<(std::ostream& os, const Uuid& u) { return os << u.ToString(); }
 };
 
+/// A replica's name in Raft: a node together with the life of its disk, so that a wiped disk is another voter. The
+/// default is "none".
+struct VoterId {
+  NodeId node;
+  Uuid incarnation;
+
+  bool IsNone() const { return *this == VoterId{}; }
+  /// "<node>/<incarnation>"
+  std::string ToString() const;
+  auto operator<=>(const VoterId&) const = default;
+  friend std::ostream& operator<<(std::ostream& os, const VoterId& v) { return os << v.ToString(); }
+};
+
 /// A topic's identity; a topic deleted and made again under the same name has another.
 using TopicId = Uuid;
 

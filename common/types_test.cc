@@ -25,4 +25,13 @@ TEST_CASE("a replica is named by topic id and partition, as its folder is") {
   REQUIRE(id.ToString() == "01234567-89ab-4def-8123-456789abcdef/7");
 }
 
+TEST_CASE("a wiped disk makes another voter of the same node") {
+  const VoterId before{NodeId(3), Uuid::FromRandom(1, 1)};
+  const VoterId after{NodeId(3), Uuid::FromRandom(2, 2)};
+  REQUIRE(before != after);
+  REQUIRE(VoterId{}.IsNone());
+  REQUIRE_FALSE(before.IsNone());
+  REQUIRE(before.ToString() == "3/" + before.incarnation.ToString());
+}
+
 }  // namespace sluice

@@ -36,13 +36,6 @@ struct SegmentId {
   std::string ToString() const;  // the file's name without its ending
 };
 
-/// A voter is a node together with the life of its disk: a wiped disk is another voter.
-struct VoterId {
-  NodeId node;
-  Uuid incarnation;
-  auto operator<=>(const VoterId&) const = default;
-};
-
 /// What Raft must never forget. A default VoterId is "has not voted in this term".
 struct HardState {
   LeaderEpoch term;

@@ -1,0 +1,43 @@
+// Bugs that tests plant, to see that the checkers find them. Production code asks Planted(...) at the place where the
+// rule is kept; in every ordinary build the answer is a constant false, and nothing of it is compiled in. A test
+// program that is built with SLUICE_PLANTED_BUGS (never a library that others link) chooses one with PlantBug.
+#pragma once
+
+#include <string_view>
+
+namespace sluice {
+
+enum class PlantedBug {
+  kNone,
+  kAnswerVoteBeforeDurable,    ///< A vote leaves before the disk has it.
+  kAnswerAppendBeforeDurable,  ///< A follower acknowledges batches before its disk has them.
+  kVoteTwice,                  ///< A second candidate of the same term gets a vote too.
+  kCommitOldTermByCounting,    ///< Raft paper, figure 8.
+  kForgetTruncation,           ///< A conflicting tail stays, and is acknowledged as if it were the leader's.
+  kIgnorePreviousCheck,        ///< Batches are taken without comparing what stands before them.
+  kTwoMembershipChanges,       ///< A second change is taken while the first one is uncommitted.
+  kMembershipBeforeOwnCommit,  ///< A change is taken before the leader has committed an entry of its own term.
+  kReadIndexWithoutQuorum,     ///< A read index is answered without hearing from a quorum.
+  kLeaderCountsBeforeDurable,  ///< The leader counts itself before its own disk has the batches.
+  kServeBeforeOwnCommit,       ///< A new leader serves reads before it has committed an entry of its own term.
+  kVoteForShorterLog,          ///< The candidate's log is not compared.
+  kVoteInDoubt,                ///< A replica whose log may have lost its tail votes and counts like any other.
+  kForgetMembershipRollback,   ///< A truncation leaves the configuration that it removed in use.
+  kCommitBeyondVerified,       ///< A follower takes the leader's commit for entries that it has not compared.
+};
+
+#ifdef SLUICE_PLANTED_BUGS
+inline PlantedBug planted_bug = PlantedBug::kNone;
+inline void PlantBug(PlantedBug bug) {
+  planted_bug = bug;
+}
+inline bool Planted(PlantedBug bug) {
+  return planted_bug == bug;
+}
+#else
+constexpr bool Planted(PlantedBug) {
+  return false;
+}
+#endif
+
+}  // namespace sluice
