@@ -230,6 +230,19 @@ void Log::SaveHardState(HardState hard_state, Done done) {
   Submit(std::move(record), std::move(done));
 }
 
+void Log::SaveRaftConfig(Bytes config, Done done) {
+  if (holding_) {
+    held_.push_back([this, config = std::move(config), done = std::move(done)]() mutable {
+      SaveRaftConfig(std::move(config), std::move(done));
+    });
+    return;
+  }
+  if (absl::Status status = CheckOpen(); !status.ok()) return Answer(std::move(done), std::move(status));
+  RaftConfigRecord record{replica_, std::move(config)};
+  Apply(record);
+  Submit(std::move(record), std::move(done));
+}
+
 LeaderEpoch Log::last_epoch() const {
   return state().segments.empty() ? LeaderEpoch(0) : state().segments.back().id.epoch;
 }

@@ -128,6 +128,8 @@ class Log : public std::enable_shared_from_this<Log> {
   /// Moves the log start up (lower changes nothing) and deletes whole segments below it. OutOfRange beyond the end.
   void SetLogStart(Offset offset, Done done);
   void SaveHardState(HardState state, Done done);
+  /// Replaces the replica's Raft state, which is opaque here.
+  void SaveRaftConfig(Bytes config, Done done);
   /// The next append opens a new segment. Lets retention delete what is now the active one.
   void CloseActiveSegment() { close_active_ = true; }
 
@@ -175,6 +177,8 @@ class Log : public std::enable_shared_from_this<Log> {
   Offset log_end() const { return state().next_offset; }
   Offset durable_end() const { return durable_end_; }
   const HardState& hard_state() const { return state().hard_state; }
+  /// As last saved; empty where nothing was.
+  const Bytes& raft_config() const { return state().raft_config; }
   const Uuid& incarnation() const { return state().incarnation; }
   /// Epoch of the last batch; 0 when the log is empty.
   LeaderEpoch last_epoch() const;
