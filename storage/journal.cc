@@ -131,7 +131,7 @@ absl::Status JournalImpl::Begin(FileSystem& fs, const ReplayedJournal& replayed)
   state_ = replayed.state;
   pins_ = replayed.pins;
   records_applied_ = replayed.records;
-  files_.Adopt(replayed);
+  SLUICE_RETURN_IF_ERROR(files_.Adopt(replayed));
   SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_));
   SLUICE_RETURN_IF_ERROR(WriteOpening(replayed.supersede_from, replayed.continues_after, &replayed, &fs));
   SLUICE_RETURN_IF_ERROR(files_.Sync());
@@ -142,7 +142,7 @@ absl::Status JournalImpl::Begin(FileSystem& fs, const ReplayedJournal& replayed)
   SLUICE_RETURN_IF_ERROR(files_.Sync());
   files_.MarkSynced();
   files_.MarkOpeningEnd();
-  return absl::OkStatus();
+  return files_.Mark();
 }
 
 // The log store has what it needs; what the new file replaces may go.
@@ -166,7 +166,8 @@ absl::Status JournalImpl::WriteOpening(uint64_t supersedes_from, uint64_t contin
     return absl::OkStatus();
   };
   frame_.Begin();
-  frame_.Add(OpeningRecord{options_.disk, supersedes_from, continues_after, state_.replicas().size()});
+  frame_.Add(OpeningRecord{options_.disk, supersedes_from, continues_after, state_.replicas().size(),
+                           static_cast<uint64_t>(files_.made_bytes())});
   for (const auto& [id, replica] : state_.replicas()) {
     frame_.Add(ReplicaSnapshotRecord{id, replica});
     SLUICE_RETURN_IF_ERROR(write_if_large());
@@ -395,6 +396,7 @@ absl::Status JournalImpl::Rotate() {
     SLUICE_RETURN_IF_ERROR(WriteOpening(0, frame_before, nullptr, nullptr));
     SLUICE_RETURN_IF_ERROR(files_.Sync());
     files_.MarkSynced();
+    SLUICE_RETURN_IF_ERROR(files_.Mark());
     return files_.RemoveSpares(pins_);
   };
   if (absl::Status status = open(); !status.ok()) {
@@ -503,10 +505,14 @@ void JournalImpl::FinishStop() {
   prepare_given_up_ = true;
   if (preparing_) return;  // OnPrepared comes back here
   absl::AnyInvocable<void()> stopped;
+  bool failed = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopped = std::exchange(stopped_, nullptr);
+    failed = !failed_.ok();
   }
+  // So that the next start knows exactly what must be there. Without it the start knows a little less.
+  if (!failed) files_.Mark().IgnoreError();
   files_.Close();
   if (stopped) stopped();
 }

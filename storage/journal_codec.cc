@@ -172,8 +172,9 @@ absl::StatusOr<AnyJournalRecord> DecodeSnapshot(FieldReader& fields, std::string
   return r;
 }
 
-absl::StatusOr<AnyJournalRecord> DecodeRecord(RecordType type, FieldReader& fields, std::string_view payload,
-                                              uint32_t payload_crc32c, const std::shared_ptr<const void>& owner) {
+absl::StatusOr<AnyJournalRecord> DecodeRecord(uint16_t version, RecordType type, FieldReader& fields,
+                                              std::string_view payload, uint32_t payload_crc32c,
+                                              const std::shared_ptr<const void>& owner) {
   switch (type) {
     case RecordType::kAppend: {
       AppendRecord r;
@@ -227,6 +228,7 @@ absl::StatusOr<AnyJournalRecord> DecodeRecord(RecordType type, FieldReader& fiel
       r.supersedes_from = fields.Get<uint64_t>();
       r.continues_after = fields.Get<uint64_t>();
       r.replica_count = fields.Get<uint64_t>();
+      if (version >= journal_format::kVersionMarked) r.file_bytes = fields.Get<uint64_t>();
       return r;
     }
     case RecordType::kReplicaSnapshot:
@@ -234,9 +236,10 @@ absl::StatusOr<AnyJournalRecord> DecodeRecord(RecordType type, FieldReader& fiel
     case RecordType::kPad:
       break;  // DecodeFrame keeps these
     case RecordType::kSegmentRange:
-      return absl::DataLossError("a SegmentRange record, which format version 1 reserves and never writes");
+      return absl::DataLossError("a SegmentRange record, which the format reserves and never writes");
   }
-  return absl::DataLossError(absl::StrCat("record type ", static_cast<int>(type), ", which version 1 does not have"));
+  return absl::DataLossError(
+      absl::StrCat("record type ", static_cast<int>(type), ", which version ", version, " does not have"));
 }
 
 struct RecordSpan {
@@ -366,7 +369,7 @@ void FrameBuilder::Add(const JournalRecord& record) {
 
 void FrameBuilder::Add(const OpeningRecord& r) {
   FieldWriter fields;
-  fields.Put(r.disk).Put(r.supersedes_from).Put(r.continues_after).Put(r.replica_count);
+  fields.Put(r.disk).Put(r.supersedes_from).Put(r.continues_after).Put(r.replica_count).Put(r.file_bytes);
   AddParts(RecordType::kOpening, fields.view(), {}, 0);
 }
 
@@ -420,6 +423,7 @@ std::optional<FrameHeader> PeekFrameHeader(std::string_view data) {
   if (data.size() < kFrameHeaderBytes) return std::nullopt;
   FrameHeader header;
   header.magic = LoadLittle<uint32_t>(data.data() + kMagicAt);
+  header.version = LoadLittle<uint16_t>(data.data() + kVersionAt);
   header.flags = LoadLittle<uint16_t>(data.data() + kFlagsAt);
   header.file_sequence = LoadLittle<uint64_t>(data.data() + kFileSequenceAt);
   header.file_id = *Uuid::FromBytes(data.substr(kFileIdAt, 16));
@@ -444,9 +448,9 @@ absl::StatusOr<Frame> DecodeFrame(std::string_view data, const std::shared_ptr<c
   if (crc != LoadLittle<uint32_t>(data.data() + kChecksumAt)) {
     return absl::DataLossError("the frame's checksum does not fit");
   }
-  const uint16_t version = LoadLittle<uint16_t>(data.data() + kVersionAt);
-  if (version != kVersion) {
-    return absl::DataLossError(absl::StrCat("format version ", version, ", this program reads ", kVersion));
+  if (header->version < kVersionOldest || header->version > kVersion) {
+    return absl::DataLossError(
+        absl::StrCat("format version ", header->version, ", this program reads ", kVersionOldest, " to ", kVersion));
   }
   Frame frame{*header, {}};
   frame.records.reserve(spans.size());
@@ -457,7 +461,7 @@ absl::StatusOr<Frame> DecodeFrame(std::string_view data, const std::shared_ptr<c
     }
     FieldReader fields(span.fields);
     SLUICE_ASSIGN_OR_RETURN(AnyJournalRecord record,
-                            DecodeRecord(span.type, fields, span.payload, span.payload_crc32c, owner));
+                            DecodeRecord(header->version, span.type, fields, span.payload, span.payload_crc32c, owner));
     if (!fields.Complete()) {
       return absl::DataLossError(
           absl::StrCat("fields of record type ", static_cast<int>(span.type), " are too short or too long"));

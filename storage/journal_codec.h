@@ -30,6 +30,7 @@ struct OpeningRecord {
   uint64_t supersedes_from = 0;
   uint64_t continues_after = 0;  // last frame of the file before (of those not superseded); 0: there is none
   uint64_t replica_count = 0;    // snapshots that follow
+  uint64_t file_bytes = 0;       // the file's size when it was begun, which it never falls below; 0: version 1
   bool operator==(const OpeningRecord&) const = default;
 };
 
@@ -42,6 +43,7 @@ using AnyJournalRecord = std::variant<JournalRecord, OpeningRecord, ReplicaSnaps
 
 struct FrameHeader {
   uint32_t magic = journal_format::kMagic;
+  uint16_t version = journal_format::kVersion;  // of a frame that is read; what is written has always this one
   uint16_t flags = 0;
   uint64_t file_sequence = 0;
   Uuid file_id;

@@ -6,6 +6,8 @@
 #include "common/crc32c.h"
 #include "common/endian.h"
 #include "storage/journal_codec.h"
+#include "storage/journal_mark.h"
+#include "tests/simulation/sim_file_system.h"
 
 namespace sluice::storage {
 
@@ -101,6 +103,26 @@ TEST_CASE("the journal frame on the page of formats is what the program writes a
   REQUIRE(append.next_offset == Offset(1042));
   REQUIRE(append.max_timestamp_ms == 1'700'000'000'000);
   REQUIRE(std::get<CheckpointRecord>(Plain(*frame, 1)).position == 4000);
+}
+
+TEST_CASE("the journal's mark on the page of formats is what the program writes and reads") {
+  simulation::SimFileSystem fs(1);
+  REQUIRE(fs.CreateDirs("journal").ok());
+  JournalMarkWriter writer(fs, "journal", kOther);
+  REQUIRE(writer.Open(std::nullopt).ok());
+  REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() == JournalMark{});
+  for (uint64_t turn = 1; turn < 9; ++turn) REQUIRE(writer.Write(2, turn).ok());
+  REQUIRE(writer.Write(3, 344).ok());
+  REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() == JournalMark{.turn = 9, .file = 3, .frame = 344});
+  const std::string written = fs.Contents("journal/newest").substr(4096, journal_format::kMarkBytes);
+  INFO("checksum " << std::hex << LoadLittle<uint32_t>(written.data() + journal_format::kMarkChecksumAt));
+  REQUIRE(ExampleOnThePage("journal-mark") == written);
+  REQUIRE(ReadJournalMark(fs, "journal", kTopic).status().code() == absl::StatusCode::kFailedPrecondition);
+  // Another process goes on where this one was.
+  JournalMarkWriter next(fs, "journal", kOther);
+  REQUIRE(next.Open(*ReadJournalMark(fs, "journal", kOther)).ok());
+  REQUIRE(next.Write(4, 345).ok());
+  REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() == JournalMark{.turn = 10, .file = 4, .frame = 345});
 }
 
 TEST_CASE("every kind of record survives being written and read") {

@@ -18,6 +18,8 @@ constexpr char kSpare[] = "spare";
 // next.
 constexpr size_t kSparesMin = 4;
 constexpr double kSparesShare = 0.75;
+// A file made under a configuration with smaller ones is used as it is, down to this size.
+constexpr int64_t kUsableBytesMin = int64_t{1} << 20;
 
 std::string ParentOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -37,19 +39,24 @@ absl::Status JournalFiles::PrepareDir() {
     }
   }
   SLUICE_ASSIGN_OR_RETURN(has_spare_, fs_.Exists(SparePath()));
-  return absl::OkStatus();
+  if (!has_spare_) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<File> spare, fs_.Open(SparePath(), {}));
+  SLUICE_ASSIGN_OR_RETURN(const int64_t bytes, spare->Size());
+  has_spare_ = IsUsable(bytes);
+  return has_spare_ ? absl::OkStatus() : fs_.Remove(SparePath());
 }
 
 std::string JournalFiles::SparePath() const {
   return absl::StrCat(options_.dir, "/", kSpare);
 }
 
-void JournalFiles::Adopt(const ReplayedJournal& replayed) {
+absl::Status JournalFiles::Adopt(const ReplayedJournal& replayed) {
   older_.assign(replayed.files.begin(), replayed.files.end());
   held_ = replayed.last_counting_file;
   last_sequence_ = replayed.last_file;
   last_frame_ = replayed.last_frame;
   last_synced_ = replayed.last_synced;
+  return mark_.Open(replayed.mark);
 }
 
 void JournalFiles::Supersede(uint64_t from) {
@@ -68,6 +75,16 @@ std::vector<size_t> JournalFiles::Recyclable(const JournalPins& pins) const {
   return found;
 }
 
+std::vector<size_t> JournalFiles::Reusable(const JournalPins& pins) const {
+  std::vector<size_t> found = Recyclable(pins);
+  std::erase_if(found, [&](size_t i) { return !IsUsable(older_[i].bytes); });
+  return found;
+}
+
+bool JournalFiles::IsUsable(int64_t bytes) const {
+  return bytes >= std::min(options_.file_bytes, kUsableBytesMin);
+}
+
 absl::Status JournalFiles::Create(const std::string& path) {
   JournalFileMaker maker(fs_, options_.dir, path, options_.file_bytes);
   for (bool more = true; more;) {
@@ -84,12 +101,11 @@ std::unique_ptr<JournalFileMaker> JournalFiles::MakeSpare() const {
 absl::Status JournalFiles::StartFile(const JournalPins& pins) {
   const uint64_t sequence = last_sequence_ + 1;
   const std::string path = JournalFilePath(options_.dir, sequence);
-  const std::vector<size_t> recyclable = Recyclable(pins);
-  JournalFileInfo next{.sequence = sequence, .path = path, .bytes = options_.file_bytes};
-  if (!recyclable.empty()) {
-    const size_t spare = recyclable.front();
+  const std::vector<size_t> reusable = Reusable(pins);
+  JournalFileInfo next{.sequence = sequence, .path = path};
+  if (!reusable.empty()) {
+    const size_t spare = reusable.front();
     SLUICE_RETURN_IF_ERROR(fs_.Rename(older_[spare].path, path));
-    next.bytes = std::max(next.bytes, older_[spare].bytes);
     older_.erase(older_.begin() + static_cast<std::ptrdiff_t>(spare));
     ++recycled_;
   } else if (has_spare_) {
@@ -102,6 +118,10 @@ absl::Status JournalFiles::StartFile(const JournalPins& pins) {
   SLUICE_RETURN_IF_ERROR(fs_.SyncDir(options_.dir));
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
                           fs_.Open(path, {.mode = OpenOptions::Mode::kReadWrite, .direct = true}));
+  // What was made under another configuration has another size.
+  SLUICE_ASSIGN_OR_RETURN(made_bytes_, file->Size());
+  full_at_ = std::min(options_.file_bytes, made_bytes_);
+  next.bytes = made_bytes_;
   if (file_ != nullptr) older_.push_back(current_);
   file_ = std::move(file);
   current_ = std::move(next);
@@ -124,9 +144,12 @@ absl::Status JournalFiles::RemoveSpares(const JournalPins& pins) {
   int64_t bytes = current_.bytes;
   for (const JournalFileInfo& file : older_) bytes += file.bytes;
   bool removed = false;
-  for (std::vector<size_t> spares = Recyclable(pins); spares.size() > kSparesMin && bytes > bytes_max;
-       spares = Recyclable(pins)) {
-    const auto spare = older_.begin() + static_cast<std::ptrdiff_t>(spares.front());
+  for (std::vector<size_t> spares = Recyclable(pins); !spares.empty(); spares = Recyclable(pins)) {
+    const auto useless =
+        std::find_if(spares.begin(), spares.end(), [&](size_t i) { return !IsUsable(older_[i].bytes); });
+    if (useless == spares.end() && (spares.size() <= kSparesMin || bytes <= bytes_max)) break;
+    const auto spare =
+        older_.begin() + static_cast<std::ptrdiff_t>(useless == spares.end() ? spares.front() : *useless);
     SLUICE_RETURN_IF_ERROR(fs_.Remove(spare->path));
     bytes -= spare->bytes;
     older_.erase(spare);

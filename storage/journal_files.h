@@ -17,6 +17,7 @@
 #include "common/file_system.h"
 #include "storage/journal_codec.h"
 #include "storage/journal_file_maker.h"
+#include "storage/journal_mark.h"
 #include "storage/journal_pins.h"
 #include "storage/journal_replay.h"
 
@@ -24,23 +25,28 @@ namespace sluice::storage {
 
 class JournalFiles {
  public:
-  JournalFiles(FileSystem& fs, const JournalOptions& options) : fs_(fs), options_(options) {}
+  JournalFiles(FileSystem& fs, const JournalOptions& options)
+      : fs_(fs), options_(options), mark_(fs, options.dir, options.disk) {}
 
   /// The folder, made durable, without what an interrupted making of a file left behind.
   absl::Status PrepareDir();
-  /// Takes over what replay found. The last file that counts is not recycled before Supersede.
-  void Adopt(const ReplayedJournal& replayed);
+  /// Takes over what replay found. The last file that counts is not recycled before Supersede. Makes the mark durable
+  /// where there is none yet: before the first file that would be missed without it.
+  absl::Status Adopt(const ReplayedJournal& replayed);
   /// The current file's opening, now synced, replaces all older files numbered `from` or higher.
   void Supersede(uint64_t from);
 
   /// Whether the next file is there already, so that StartFile takes no time and no space.
-  bool HasNext(const JournalPins& pins) const { return has_spare_ || !Recyclable(pins).empty(); }
+  bool HasNext(const JournalPins& pins) const { return has_spare_ || !Reusable(pins).empty(); }
   /// To make the spare file with, on any thread; AddSpare once it is done. Only when there is none.
   std::unique_ptr<JournalFileMaker> MakeSpare() const;
   void AddSpare() { has_spare_ = true; }
   /// Makes the next file current: one that can be recycled, else the spare one, else one made now; named durably. Its
-  /// opening must be written and synced before anything else. ResourceExhausted when the disk is full: nothing changed.
+  /// opening must be written and synced, and then Mark called, before anything else. ResourceExhausted when the disk is
+  /// full: nothing changed.
   absl::Status StartFile(const JournalPins& pins);
+  /// Writes down durably that the current file is the newest, and up to where it is synced.
+  absl::Status Mark() { return mark_.Write(current_.sequence, last_synced_); }
   /// Writes a finished frame behind the last one.
   absl::Status WriteFrame(absl::Span<const std::string_view> parts);
   absl::Status Sync() { return file_->Sync(); }
@@ -53,9 +59,11 @@ class JournalFiles {
   /// All frames handed out so far are synced.
   void MarkSynced() { last_synced_ = last_frame_; }
   uint64_t last_frame() const { return last_frame_; }
+  /// The current file's size when it was started.
+  int64_t made_bytes() const { return made_bytes_; }
 
   /// Whether `bytes` more would leave the current file; never right after its opening.
-  bool IsFull(int64_t bytes) const { return offset_ > opening_end_ && offset_ + bytes > options_.file_bytes; }
+  bool IsFull(int64_t bytes) const { return offset_ > opening_end_ && offset_ + bytes > full_at_; }
   void MarkOpeningEnd() { opening_end_ = offset_; }
   uint64_t current() const { return current_.sequence; }
   /// Oldest file, other than the current one, that something pins; 0: none.
@@ -66,21 +74,27 @@ class JournalFiles {
   uint64_t recycled() const { return recycled_; }
 
  private:
-  /// Indices into older_, in order.
+  /// Indices into older_, in order: what is needed no more, and of that what is worth using again.
   std::vector<size_t> Recyclable(const JournalPins& pins) const;
+  std::vector<size_t> Reusable(const JournalPins& pins) const;
+  /// Not what something cut short since it was made.
+  bool IsUsable(int64_t bytes) const;
   absl::Status Create(const std::string& path);
   std::string SparePath() const;
 
   FileSystem& fs_;
   const JournalOptions& options_;
   std::deque<JournalFileInfo> older_;  // by sequence; the current one is not in it
+  JournalMarkWriter mark_;
   JournalFileInfo current_;
   std::unique_ptr<File> file_;
   Uuid file_id_;
   int64_t offset_ = 0;       // where the next frame goes
   int64_t opening_end_ = 0;  // where the opening of the current file ends
-  bool has_spare_ = false;   // a file made ahead, not named as one that counts yet
-  uint64_t held_ = 0;        // file that must stay until it is superseded; 0: none
+  int64_t made_bytes_ = 0;
+  int64_t full_at_ = 0;     // no frame goes beyond, unless it is the opening or the first after it
+  bool has_spare_ = false;  // a file made ahead, not named as one that counts yet
+  uint64_t held_ = 0;       // file that must stay until it is superseded; 0: none
   uint64_t last_sequence_ = 0;
   uint64_t last_frame_ = 0;
   uint64_t last_synced_ = 0;

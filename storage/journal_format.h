@@ -1,4 +1,5 @@
-// Constants of the journal's files, format version 1. docs/formats.md explains them; integers are little-endian.
+// Constants of the journal's files, format versions 1 and 2. docs/formats.md explains them; integers are
+// little-endian.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +8,10 @@
 namespace sluice::storage::journal_format {
 
 inline constexpr uint32_t kMagic = 0x464a4c53;  // "SLJF" as it stands in the file
-inline constexpr uint16_t kVersion = 1;
+inline constexpr uint16_t kVersion = 2;         // written
+inline constexpr uint16_t kVersionOldest = 1;   // read
+// From this version on an opening says how large its file was made, and the mark is there before the file is.
+inline constexpr uint16_t kVersionMarked = 2;
 
 // A frame: this header, then records; padded with zeros to whole blocks of 4096 bytes.
 inline constexpr size_t kMagicAt = 0;         // u32
@@ -56,5 +60,18 @@ inline constexpr size_t kFieldBytesMax = 256;
 inline constexpr size_t kSnapshotSegmentBytes = 41;
 /// Largest payload of one record; larger appends must be split by whole batches.
 inline constexpr size_t kPayloadBytesMax = size_t{64} << 20;
+
+// The mark: a file of two blocks of 4096 bytes, written in turn; each begins so, the rest is zeros.
+inline constexpr uint32_t kMarkMagic = 0x4d4a4c53;  // "SLJM" as it stands in the file
+inline constexpr uint32_t kMarkVersion = 1;
+inline constexpr size_t kMarkMagicAt = 0;      // u32
+inline constexpr size_t kMarkVersionAt = 4;    // u32
+inline constexpr size_t kMarkTurnAt = 8;       // u64, one more at each write; the block with the higher one counts
+inline constexpr size_t kMarkDiskAt = 16;      // 16 bytes
+inline constexpr size_t kMarkFileAt = 32;      // u64, the newest file's number; 0: none yet
+inline constexpr size_t kMarkFrameAt = 40;     // u64, highest frame known to be synced
+inline constexpr size_t kMarkChecksumAt = 48;  // u32, CRC32C of bytes [0, 48)
+inline constexpr size_t kMarkBytes = 52;
+static_assert(kMarkChecksumAt + sizeof(uint32_t) == kMarkBytes);
 
 }  // namespace sluice::storage::journal_format

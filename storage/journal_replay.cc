@@ -47,6 +47,7 @@ struct FileScan {
   JournalFileInfo info;
   std::optional<Uuid> file_id;
   OpeningRecord opening;
+  bool marked = false;  // of a version that has the mark before it has a file
   bool opening_complete = false;
   uint64_t first_frame = 0;  // 0: no valid frame at the start
   uint64_t last_frame = 0;
@@ -120,6 +121,7 @@ absl::StatusOr<FileScan> ScanOnce(FileSystem& fs, const JournalFileInfo& info, c
             scan.info.path, ": journal of disk ", opening->disk.ToString(), ", this is disk ", disk.ToString()));
       }
       scan.opening = *opening;
+      scan.marked = frame.header.version >= journal_format::kVersionMarked;
       scan.first_frame = frame.header.frame;
       scan.file_id = frame.header.file_id;
     }
@@ -147,7 +149,10 @@ class Replayer {
 
   absl::StatusOr<ReplayedJournal> Run() {
     SLUICE_RETURN_IF_ERROR(ScanAll());
+    SLUICE_RETURN_IF_ERROR(TakeMark());
     SLUICE_RETURN_IF_ERROR(ChooseFiles());
+    SLUICE_RETURN_IF_ERROR(JudgeSizes());
+    SLUICE_RETURN_IF_ERROR(JudgeNewest());
     SLUICE_RETURN_IF_ERROR(JudgeEnds());
     for (const FileScan* scan : chain_) SLUICE_RETURN_IF_ERROR(ApplyFile(*scan));
     SLUICE_RETURN_IF_ERROR(out_.pins.CheckCovers(out_.state));
@@ -170,6 +175,46 @@ class Replayer {
       scans_.push_back(std::move(scan));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status TakeMark() {
+    SLUICE_ASSIGN_OR_RETURN(out_.mark, ReadJournalMark(fs_, dir_, disk_));
+    if (out_.mark) {
+      out_.last_synced = std::max(out_.last_synced, out_.mark->frame);
+      out_.last_file = std::max(out_.last_file, out_.mark->file);
+      return absl::OkStatus();
+    }
+    for (const FileScan& scan : scans_) {
+      if (!scan.marked) continue;
+      return DamagedAt(JournalMarkPath(dir_), 0,
+                       absl::StrCat("the file is missing; expected it to name the newest journal file, as it was made "
+                                    "before ",
+                                    scan.info.path));
+    }
+    return absl::OkStatus();
+  }
+
+  // A file is whole before it is one of the journal's, and only grows after that.
+  absl::Status JudgeSizes() {
+    for (const FileScan* scan : chain_) {
+      if (scan->info.bytes >= static_cast<int64_t>(scan->opening.file_bytes)) continue;
+      return DamagedAt(scan->info.path, scan->info.bytes,
+                       absl::StrCat("the file ends; expected ", scan->opening.file_bytes, " bytes, as it was made"));
+    }
+    return absl::OkStatus();
+  }
+
+  // The file that the mark names had its opening synced.
+  absl::Status JudgeNewest() {
+    if (!out_.mark || (chain_.empty() ? 0 : chain_.back()->info.sequence) >= out_.mark->file) return absl::OkStatus();
+    const std::string expected = absl::StrCat(
+        "; expected the opening of the newest journal file, which was synced: ", JournalMarkPath(dir_), " names it");
+    for (const FileScan& scan : scans_) {
+      if (scan.info.sequence != out_.mark->file) continue;
+      return DamagedAt(scan.info.path, scan.end,
+                       absl::StrCat(scan.why, ", and the file has ", scan.info.bytes, " bytes", expected));
+    }
+    return DamagedAt(JournalFilePath(dir_, out_.mark->file), 0, absl::StrCat("the file is missing", expected));
   }
 
   // Leaves out what was being made when the process died, and what a later file supersedes.
@@ -221,11 +266,11 @@ class Replayer {
     if (chain_.empty()) return absl::OkStatus();
     const FileScan& last = *chain_.back();
     if (out_.last_synced > last.last_frame) {
-      return DamagedAt(last.info.path, last.end,
-                       absl::StrCat(last.why, "; expected frame ", last.last_frame + 1,
-                                    ", which was synced: a later "
-                                    "frame says that all up to ",
-                                    out_.last_synced, " were"));
+      return DamagedAt(
+          last.info.path, last.end,
+          absl::StrCat(last.why, "; expected frame ", last.last_frame + 1, ", which was synced: ",
+                       out_.mark && out_.mark->frame == out_.last_synced ? JournalMarkPath(dir_) : "a later frame",
+                       " says that all up to ", out_.last_synced, " were"));
     }
     out_.last_counting_file = last.info.sequence;
     out_.supersede_from = last.opening.supersedes_from != 0 ? last.opening.supersedes_from : last.info.sequence;

@@ -1,19 +1,22 @@
 // Reads a journal folder back: which files count, where the journal ends, what it adds up to, and which appends are
 // still needed.
 //
-// A file counts once its opening snapshot is complete; a newest file whose opening is not was being made when the
-// process died. An invalid frame at or before a frame that any valid frame calls synced is damage and refuses; after
-// that it is a torn tail. Blocks; reads only.
+// A file counts once its opening snapshot is complete; a newest file whose opening is not, and which the mark does not
+// name, was being made when the process died. An invalid frame at or before a frame that the mark or any valid frame
+// calls synced is damage and refuses, and so is a file that is shorter than it was made; otherwise it is a torn tail.
+// Blocks; reads only.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/file_system.h"
 #include "storage/journal.h"
+#include "storage/journal_mark.h"
 #include "storage/journal_pins.h"
 #include "storage/journal_state.h"
 
@@ -40,11 +43,12 @@ struct ReplayedJournal {
   /// What the next file must supersede: the last file that counts and what that one superseded, which may still exist;
   /// everything, when no file counts.
   uint64_t supersede_from = 1;
-  uint64_t continues_after = 0;  // last frame of the file before last_counting_file; 0: there is none
-  uint64_t last_frame = 0;       // highest frame number seen anywhere
-  uint64_t last_synced = 0;      // highest frame known to have been synced
-  uint64_t last_file = 0;        // highest file number seen
-  uint64_t records = 0;          // applied
+  uint64_t continues_after = 0;     // last frame of the file before last_counting_file; 0: there is none
+  uint64_t last_frame = 0;          // highest frame number seen anywhere
+  uint64_t last_synced = 0;         // highest frame known to have been synced
+  uint64_t last_file = 0;           // highest file number seen
+  std::optional<JournalMark> mark;  // as found
+  uint64_t records = 0;             // applied
 };
 
 absl::StatusOr<ReplayedJournal> ReplayJournal(FileSystem& fs, const std::string& dir, const Uuid& disk);

@@ -359,7 +359,7 @@ TEST_CASE("a damaged last frame is cut, and the report says where, how much, and
   bench.Create(kA);
   const JournalState before = bench.state;
   bench.Append(kA, 6000);
-  bench.rig.Stop();
+  bench.rig.Kill();
   const std::string path = "data/journal/00000000000000000001.journal";
   std::string contents = bench.fs.Contents(path);
   const size_t frame = contents.rfind("SLJF");
