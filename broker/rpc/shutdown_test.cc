@@ -71,8 +71,31 @@ class BusyBroker final : public StubBroker {
   std::vector<std::thread> threads_;
 };
 
+/// Counts on one thread's side and waits on the other's. Waiting in a loop took the processor from those waited for.
+class Counter {
+ public:
+  void Add() {
+    std::lock_guard lock(mutex_);
+    ++count_;
+    more_.notify_one();
+  }
+  void Await(int count) {
+    std::unique_lock lock(mutex_);
+    more_.wait(lock, [&] { return count_ >= count; });
+  }
+  int count() const {
+    std::lock_guard lock(mutex_);
+    return count_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable more_;
+  int count_ = 0;
+};
+
 TEST_CASE("The server goes down at once while appends are answered by other threads") {
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 30; ++round) {
     BusyBroker broker;
     runtime::SystemClock clock;
     ServerOptions options;
@@ -81,8 +104,8 @@ TEST_CASE("The server goes down at once while appends are answered by other thre
     auto server = Server::Start(options, broker, clock);
     REQUIRE(server.ok());
     std::vector<std::thread> clients;
-    std::atomic<int> answered{0};
-    std::atomic<int> connected{0};
+    Counter answered;
+    Counter connected;
     for (int i = 0; i < 3; ++i) {
       clients.emplace_back([&, address = (*server)->address()] {
         grpc::ChannelArguments arguments;
@@ -94,8 +117,8 @@ TEST_CASE("The server goes down at once while appends are answered by other thre
         std::thread reader([&] {
           v1::ProduceResponse response;
           for (bool first = true; stream->Read(&response); first = false) {
-            ++answered;
-            if (first) ++connected;
+            answered.Add();
+            if (first) connected.Add();
           }
         });
         v1::ProduceRequest request;
@@ -111,7 +134,8 @@ TEST_CASE("The server goes down at once while appends are answered by other thre
       });
     }
     // Connections that are only being made are gRPC's: it gives them their 10 s.
-    while (answered < 50 + round || connected < 3) std::this_thread::yield();
+    connected.Await(3);
+    answered.Await(50 + round);
     (*server)->Shutdown(absl::ZeroDuration());
     for (auto& client : clients) client.join();
     broker.AnswerAll();
@@ -128,7 +152,7 @@ TEST_CASE("An append that is refused because the server goes down was not handed
     options.address = "127.0.0.1:0";
     auto server = Server::Start(options, broker, clock);
     REQUIRE(server.ok());
-    std::atomic<int> appended{0};
+    Counter appended;
     std::vector<std::thread> clients;
     for (int i = 0; i < 16; ++i) {
       clients.emplace_back([&, address = (*server)->address()] {
@@ -143,15 +167,15 @@ TEST_CASE("An append that is refused because the server goes down was not handed
           grpc::ClientContext context;
           v1::ProduceResponse response;
           if (!stub->Append(&context, request, &response).ok()) return;
-          ++appended;
+          appended.Add();
         }
       });
     }
-    while (appended < 10) std::this_thread::yield();
+    appended.Await(10);
     (*server)->Shutdown(absl::Seconds(10));
     for (auto& client : clients) client.join();
     broker.AnswerAll();
-    CHECK(broker.taken() == appended);
+    CHECK(broker.taken() == appended.count());
   }
 }
 
