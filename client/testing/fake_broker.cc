@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "client/await.h"
 #include "client/wire.h"
 #include "common/check.h"
 #include "common/record/control.h"
@@ -33,8 +34,8 @@ class FakeStream : public Stream {
   }
 
   void Send(Bytes message) override {
-    broker_->executor_.Post([broker = broker_, state = state_, message = std::move(message)] {
-      if (state->closed) return;
+    broker_->executor_.Post([broker = broker_, alive = broker_->alive_, state = state_, message = std::move(message)] {
+      if (!*alive || state->closed) return;
       state->held.push_back(Bytes::Adopt(broker->Produce(message, &state->refused)));
       if (!broker->hold_answers) Release(state);
     });
@@ -69,9 +70,11 @@ class FakeChannel : public Channel {
   }
   const std::string& address() const override { return address_; }
   void Connect(absl::Duration, absl::AnyInvocable<void(absl::Status)> done) override {
-    broker_->executor_.Post([broker = broker_, address = address_, done = std::move(done)]() mutable {
-      done(broker->reachable ? absl::OkStatus() : absl::UnavailableError(Cat("cannot connect to ", address)));
-    });
+    broker_->executor_.Post(
+        [broker = broker_, alive = broker_->alive_, address = address_, done = std::move(done)]() mutable {
+          if (!*alive) return;
+          done(broker->reachable ? absl::OkStatus() : absl::UnavailableError(Cat("cannot connect to ", address)));
+        });
   }
   void Call(std::string_view method, Bytes request, absl::Duration timeout,
             absl::AnyInvocable<void(absl::StatusOr<Bytes>)> done) override {
@@ -87,8 +90,9 @@ class FakeChannel : public Channel {
     }
     // A pause, so that a fetch at the end of a log does not spin.
     broker_->executor_.PostAfter(absl::Milliseconds(1),
-                                 [broker = broker_, method = std::string(method), request = std::move(request),
-                                  done = std::move(done)]() mutable {
+                                 [broker = broker_, alive = broker_->alive_, method = std::string(method),
+                                  request = std::move(request), done = std::move(done)]() mutable {
+                                   if (!*alive) return;
                                    if (!broker->reachable) return done(absl::UnavailableError("connection lost"));
                                    done(broker->Answer(method, request));
                                  });
@@ -134,6 +138,10 @@ absl::StatusOr<record::Batch> Place(std::string_view bytes, Offset at) {
 }
 
 }  // namespace
+
+FakeBroker::~FakeBroker() {
+  RunOn(executor_, [this] { *alive_ = false; });
+}
 
 std::unique_ptr<Channel> FakeBroker::Open(const std::string& address) {
   ++channels_opened;
@@ -264,6 +272,7 @@ std::string FakeBroker::Produce(const Bytes& request, std::set<TopicPartition>* 
 std::string FakeBroker::Fetch(const Bytes& request) {
   const auto fetch = ParseAs<v1::FetchRequest>(request).value();
   v1::FetchResponse response;
+  size_t bytes = 0;
   for (const v1::FetchItem& item : fetch.items()) {
     v1::FetchResult& result = *response.add_results();
     const TopicPartition partition{item.topic(), PartitionId(item.partition())};
@@ -284,6 +293,8 @@ std::string FakeBroker::Fetch(const Bytes& request) {
       if (!result.batches().empty() &&
           result.batches().size() + batch.size_bytes() > static_cast<size_t>(item.max_bytes()))
         break;
+      if (bytes > 0 && bytes + batch.size_bytes() > static_cast<size_t>(fetch.max_bytes())) break;
+      bytes += batch.size_bytes();
       result.mutable_batches()->append(batch.bytes().view());
       next = batch.next_offset();
     }

@@ -23,6 +23,8 @@ namespace sluice::client {
 class FakeBroker : public ChannelFactory {
  public:
   explicit FakeBroker(Executor& executor) : executor_(executor) {}
+  /// The executor must still run. Calls under way are never answered.
+  ~FakeBroker() override;
   std::unique_ptr<Channel> Open(const std::string& address) override;
 
   static constexpr char kAddress[] = "fake:7400";
@@ -77,6 +79,8 @@ class FakeBroker : public ChannelFactory {
   std::string ListOffsets(const Bytes& request);
 
   Executor& executor_;
+  // Whether this is still there, for what waits on the executor; read and written there.
+  const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::set<class FakeStream*> streams_;
 };
 

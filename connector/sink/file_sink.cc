@@ -166,6 +166,8 @@ absl::Status FileSinkImpl::Collect(client::ConsumedBatch batch) {
   p.chunk_bytes += size;
   p.chunk_next = batch.batch.next_offset();
   if (p.held_all && held_bytes_ + size <= options_.memory_bytes) {
+    // A batch shares the block of the answer that it came in: what stays must not keep all of that.
+    SLUICE_ASSIGN_OR_RETURN(batch.batch, record::Batch::FromStored(Bytes::Copy(batch.batch.bytes().view())));
     held_bytes_ += size;
     p.held.push_back(std::move(batch));
   } else if (p.held_all) {
