@@ -183,7 +183,9 @@ absl::StatusOr<ReplicaRaftState> ReplicaRaftState::Decode(std::string_view bytes
     if (size > bytes.size()) return Damaged("the state is cut short");
     SLUICE_ASSIGN_OR_RETURN(at.configuration, Configuration::Decode(bytes.substr(0, size)));
     bytes.remove_prefix(size);
-    const bool ascends = state.configurations.empty() || state.configurations.back().offset < at.offset;
+    const bool ascends = state.configurations.empty() ||
+                         std::pair(state.configurations.back().offset, state.configurations.back().epoch) <
+                             std::pair(at.offset, at.epoch);
     if (!ascends || at.offset.value() < -1 || at.epoch.value() < 0) {
       return Damaged(Cat("a configuration at offset ", at.offset.value()));
     }

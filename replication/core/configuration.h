@@ -61,7 +61,7 @@ struct ReplicaRaftState {
   /// Epoch of the batch before `base_offset`. Counts only where base_offset is still the log start.
   Offset base_offset;
   LeaderEpoch base_epoch;
-  /// Ascending by offset; the last known committed one first.
+  /// Ascending by offset, then epoch; the last known committed one first.
   std::vector<ConfigurationAt> configurations;
 
   static absl::StatusOr<ReplicaRaftState> Decode(std::string_view bytes);

@@ -75,7 +75,11 @@ struct HeartbeatResponse {
 
 /// The follower's log cannot be continued: it is to begin anew at `base.end`.
 struct InstallSnapshot {
-  LogPlace base;                  ///< Committed; the new log starts here.
+  /// Committed; the new log starts here. Epoch 0 where the leader does not know it any more.
+  LogPlace base;
+  /// Of the batch that follows the base in the leader's log; 0: none does. A follower that has the same epoch there (or
+  /// before the base) has that log already and keeps it.
+  LeaderEpoch next_epoch;
   ConfigurationAt configuration;  ///< The last one that the leader knows to be committed.
   Offset log_start;               ///< Of the leader; at or above base.end where it lies inside a batch.
   Bytes detail;                   ///< The driver's: which state machine snapshot goes with it, and where it is.

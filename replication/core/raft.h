@@ -200,15 +200,15 @@ class Raft {
   /// The connection to the leader broke: do not wait the whole time-out to ask for an election.
   void OnLeaderLost();
 
-  // ---- Of a leader; FailedPrecondition elsewhere
+  // ---- Of a leader; Unavailable elsewhere
 
-  /// Appends `batch` (taken only when OK) at log_end() in the present epoch. Unavailable when not leader or while
-  /// leadership is being handed over; InvalidArgument for control batches that only the core writes.
+  /// Appends `batch` (taken only when OK) at log_end() in the present epoch. Unavailable also while leadership is being
+  /// handed over; InvalidArgument for control batches that only the core writes.
   absl::StatusOr<Proposed> Propose(record::PendingBatch&& batch);
   /// Changes the members by one step. FailedPrecondition while another change is uncommitted or nothing of this term is
   /// committed yet, InvalidArgument where it is not one step; otherwise as Propose.
   absl::StatusOr<Proposed> ProposeMembership(const Configuration& next);
-  /// A result for `context` comes with a later Ready.
+  /// A result for `context` comes with a later Ready; not before something of this term is committed.
   absl::Status ReadIndex(uint64_t context);
   /// Hands leadership to a voter once it has the whole log. Proposals are refused meanwhile; given up after an election
   /// time-out, which shows only in that this replica still leads.
@@ -318,6 +318,8 @@ class Raft {
   void ResetElectionTimer();
   void TickElection();
   bool MayCampaign() const;
+  /// False: the log is empty and what came before it is not known, so it cannot be compared with another.
+  bool LogComparable() const;
   void StartPreVote();
   void StartElection(bool transfer);
   void CountVote(const VoterId& voter, bool granted, bool in_doubt);
@@ -332,7 +334,7 @@ class Raft {
   absl::Status CheckTiling(const Message& message, const AppendRequest& request) const;
   absl::Status FollowLeader(const Message& message);
   void RejectAppend(const Message& message, const LogPlace& previous);
-  absl::Status TakeBatches(AppendRequest& request, bool* took);
+  absl::Status TakeBatches(AppendRequest& request, Offset* end);
   void AcknowledgeAppend(const VoterId& leader, Offset end);
   absl::Status StepHeartbeat(const Message& message, const Heartbeat& heartbeat);
   void CommitVerified(Offset leader_committed);
@@ -362,6 +364,7 @@ class Raft {
   bool SendAppend(Progress& peer);
   void SendBatches(Progress& peer, LeaderEpoch previous_epoch, std::vector<record::Batch> batches);
   void SendHeartbeat(Progress& peer, bool answer);
+  void PokeFollower(const VoterId& id);
   void WantSnapshot(Progress& peer);
   bool Settled(const Progress& peer) const;
   void TrimWindow();
@@ -398,12 +401,12 @@ class Raft {
   int64_t now_ms_ = 0;
 
   // Votes received in the present campaign, by voter.
-  struct Vote {
+  struct VoteReceived {
     VoterId voter;
     bool granted;
     bool in_doubt;
   };
-  std::vector<Vote> votes_;
+  std::vector<VoteReceived> votes_;
   uint64_t own_vote_write_ = 0;  ///< The write that makes the vote for ourselves durable; 0: none awaited.
   bool transfer_campaign_ = false;
 
@@ -426,6 +429,7 @@ class Raft {
   std::vector<Message> messages_;
   std::vector<ReadIndexResult> read_results_;
   std::vector<LogRead> log_reads_;
+  uint64_t next_log_read_ = 0;
   std::vector<SnapshotWanted> snapshots_wanted_;
   std::optional<SnapshotInstall> install_;
   ConfigurationAt install_configuration_;

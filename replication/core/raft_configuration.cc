@@ -1,0 +1,93 @@
+// Which configuration is in use: the last one in the log, from its append until a truncation (dissertation
+// section 4.1).
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+#include "common/planted_bug.h"
+#include "common/record/control.h"
+#include "common/text.h"
+#include "replication/core/leader_state.h"
+#include "replication/core/membership.h"
+#include "replication/core/raft.h"
+
+namespace sluice::raft {
+
+absl::StatusOr<std::optional<Configuration>> MembershipIn(const record::Batch& batch) {
+  if (!batch.is_control()) return std::nullopt;
+  auto control = record::DecodeControlBatch(batch.view());
+  if (!control.ok()) return control.status();
+  const auto* membership = std::get_if<record::Membership>(&*control);
+  if (membership == nullptr) return std::nullopt;
+  auto configuration = Configuration::Decode(membership->configuration);
+  if (!configuration.ok()) return configuration.status();
+  if (configuration->voters.empty()) return absl::DataLossError("a membership without voters");
+  return std::optional<Configuration>(*std::move(configuration));
+}
+
+absl::Status Raft::RestoreConfigurations(const RestoredState& state, const ReplicaRaftState& stored) {
+  for (const ConfigurationAt& at : stored.configurations) {
+    // The blob may be ahead of the log: of a batch that never became durable, or of a reset that did not happen yet.
+    const bool before_log = at.offset < log_.start();
+    if (before_log || log_.EpochAt(at.offset) == at.epoch) configurations_.push_back(at);
+  }
+  if (stored.configurations.empty()) {
+    configurations_.push_back({Offset(-1), LeaderEpoch(0), state.initial});
+    state_pending_ = true;
+  } else if (configurations_.empty()) {
+    return absl::DataLossError(Cat("no stored raft configuration belongs to the log, which runs from ", state.log_start,
+                                   " to ", state.log_end));
+  }
+  ForgetOldConfigurations();
+  return absl::OkStatus();
+}
+
+absl::Status Raft::TakeConfiguration(const record::Batch& batch) {
+  auto membership = MembershipIn(batch);
+  if (!membership.ok()) return membership.status();
+  if (!*membership) return absl::OkStatus();
+  configurations_.push_back({batch.last_offset(), batch.epoch(), **std::move(membership)});
+  state_pending_ = true;
+  OnConfigurationChanged();
+  return absl::OkStatus();
+}
+
+void Raft::RollBackConfigurations(Offset new_end) {
+  if (Planted(PlantedBug::kForgetMembershipRollback)) return;
+  while (configurations_.size() > 1 && configurations_.back().offset >= new_end) {
+    configurations_.pop_back();
+    state_pending_ = true;
+  }
+}
+
+void Raft::ForgetOldConfigurations() {
+  // Those before the last committed one can never be in use again.
+  while (configurations_.size() > 1 && configurations_[1].offset < committed_) {
+    configurations_.erase(configurations_.begin());
+    state_pending_ = true;  // goes with the next write: an older list only remembers more
+  }
+}
+
+void Raft::OnConfigurationChanged() {
+  if (role_ != Role::kLeader) return;
+  std::vector<Progress> peers;
+  const auto take = [&](const VoterId& id, bool voter) {
+    if (id == self_) return;
+    Progress* known = lead_->Find(id);
+    if (known != nullptr) {
+      peers.push_back(std::move(*known));
+    } else {
+      Progress fresh;
+      fresh.id = id;
+      fresh.BecomeProbe(log_.end());
+      peers.push_back(std::move(fresh));
+    }
+    peers.back().voter = voter;
+  };
+  for (const VoterId& id : configuration().voters) take(id, true);
+  for (const VoterId& id : configuration().learners) take(id, false);
+  lead_->peers = std::move(peers);
+  if (!configuration().IsVoter(lead_->transfer_to)) lead_->transfer_to = VoterId{};
+}
+
+}  // namespace sluice::raft

@@ -1,0 +1,173 @@
+// Elections: pre-votes, votes, and who may have one (Raft paper sections 5.2 and 5.4.1, dissertation 9.6 and 4.2.3).
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+#include "common/planted_bug.h"
+#include "common/text.h"
+#include "replication/core/raft.h"
+
+namespace sluice::raft {
+
+namespace {
+
+constexpr int32_t kTermMax = INT32_MAX - 1;
+
+bool UpToDate(const LogPlace& candidate, const LogPlace& ours) {
+  if (candidate.epoch != ours.epoch) return candidate.epoch > ours.epoch;
+  return candidate.end >= ours.end;
+}
+
+}  // namespace
+
+void Raft::ResetElectionTimer() {
+  election_elapsed_ = 0;
+  const auto spread = static_cast<uint64_t>(std::max(1, options_.election_ticks));
+  election_timeout_ = options_.election_ticks + static_cast<int>(random_.Next() % spread);
+}
+
+void Raft::TickElection() {
+  if (++election_elapsed_ < election_timeout_) return;
+  ResetElectionTimer();
+  if (MayCampaign()) {
+    StartPreVote();
+  } else {
+    SetRole(Role::kFollower, VoterId{});
+  }
+}
+
+void Raft::OnLeaderLost() {
+  if (role_ != Role::kFollower || leader_.IsNone()) return;
+  SetRole(Role::kFollower, VoterId{});
+  election_elapsed_ = 0;
+  // Still by chance, so that the followers that saw the same break do not all ask at once.
+  const auto spread = static_cast<uint64_t>(std::max(1, options_.election_ticks / 2));
+  election_timeout_ = 1 + static_cast<int>(random_.Next() % spread);
+}
+
+bool Raft::LogComparable() const {
+  return log_.end().value() == 0 || log_.Last().epoch.value() != 0;
+}
+
+bool Raft::MayCampaign() const {
+  return configuration().IsVoter(self_) && !install_ && LogComparable() && term().value() < kTermMax;
+}
+
+absl::Status Raft::Campaign() {
+  if (role_ == Role::kLeader) return absl::FailedPreconditionError("it leads already");
+  if (!MayCampaign())
+    return absl::FailedPreconditionError(Cat(self_, " may not campaign: no voter, or being installed"));
+  ResetElectionTimer();
+  StartPreVote();
+  return absl::OkStatus();
+}
+
+// Asks whether an election could be won, without disturbing a group whose leader others hear.
+void Raft::StartPreVote() {
+  SetRole(Role::kPreCandidate, VoterId{});
+  votes_.clear();
+  own_vote_write_ = 0;
+  for (const VoterId& voter : configuration().voters) {
+    if (voter != self_) Send(voter, VoteRequest{true, false, log_.Last()});
+  }
+  CountVote(self_, true, in_doubt());
+}
+
+void Raft::StartElection(bool transfer) {
+  ResetElectionTimer();
+  SetHardState({term() + 1, self_});
+  verified_end_ = Offset(0);
+  doubt_ends_at_.reset();
+  role_changed_ = true;
+  SetRole(Role::kCandidate, VoterId{});
+  votes_.clear();
+  // The requests wait for our own vote to be durable, and with it all that was appended before. Otherwise a candidate
+  // that crashes could come back in an older term with a shorter log, campaign in the same term again, and count votes
+  // that were given to the longer log that it has lost.
+  own_vote_write_ = LatestWrite();
+  for (const VoterId& voter : configuration().voters) {
+    if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, log_.Last()});
+  }
+}
+
+void Raft::OnVoteDurable() {
+  if (own_vote_write_ == 0 || own_vote_write_ > durable_write_) return;
+  own_vote_write_ = 0;
+  if (role_ == Role::kCandidate) CountVote(self_, true, in_doubt());
+}
+
+void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
+  const auto same = [&](const VoteReceived& v) { return v.voter == voter; };
+  if (std::any_of(votes_.begin(), votes_.end(), same)) return;
+  votes_.push_back({voter, granted, in_doubt});
+  size_t sure = 0, yes = 0, no = 0;
+  for (const VoteReceived& v : votes_) {
+    if (!v.granted) ++no;
+    if (v.granted) ++yes;
+    if (v.granted && !v.in_doubt) ++sure;
+  }
+  const Configuration& members = configuration();
+  // Every voter, in doubt or not: then whatever still exists of the log anywhere is at most what the candidate holds.
+  if (sure >= members.Quorum() || yes == members.voters.size()) {
+    const bool was_pre_vote = role_ == Role::kPreCandidate;
+    votes_.clear();
+    if (was_pre_vote) {
+      StartElection(false);
+    } else {
+      doubt_ = kNoDoubt;
+      BecomeLeader();
+    }
+  } else if (no > members.voters.size() - members.Quorum()) {
+    votes_.clear();
+    SetRole(Role::kFollower, VoterId{});  // the timer runs on
+  }
+}
+
+bool Raft::HearsLeader() const {
+  if (role_ == Role::kLeader) return true;
+  return !leader_.IsNone() && election_elapsed_ < options_.election_ticks;
+}
+
+absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& request) {
+  const int32_t last_possible = message.term.value() - (request.pre_vote ? 0 : 1);
+  const bool empty = request.last.end.value() == 0;
+  if (request.last.end.value() < 0 || request.last.epoch.value() > last_possible ||
+      (empty != (request.last.epoch.value() == 0))) {
+    return absl::InvalidArgumentError(Cat(message.from, " asks for a vote in term ", message.term,
+                                          " for a log that ends in epoch ", request.last.epoch, " at ",
+                                          request.last.end));
+  }
+  const LogPlace ours = log_.Last();
+  const bool up_to_date = (LogComparable() && UpToDate(request.last, ours)) || Planted(PlantedBug::kVoteForShorterLog);
+  const bool disturbs = HearsLeader() && !request.transfer;
+  // A member that asks has not heard of this leader; where heartbeats are the driver's, it would not hear of it soon.
+  if (role_ == Role::kLeader) PokeFollower(message.from);
+
+  if (request.pre_vote) {
+    // In the candidate's term, as it counts no older one; a refusal may tell of a newer.
+    const bool granted = up_to_date && !disturbs;
+    messages_.push_back({self_, message.from, std::max(term(), message.term), VoteResponse{true, granted, doubt_}});
+    return absl::OkStatus();
+  }
+  if (message.term > term()) return absl::OkStatus();  // not listened to while a leader is heard (dissertation 4.2.3)
+  const bool free = hard_state_.voted_for.IsNone() && leader_.IsNone();
+  const bool may = free || hard_state_.voted_for == message.from || Planted(PlantedBug::kVoteTwice);
+  if (!may || !up_to_date || role_ == Role::kLeader) {
+    Send(message.from, VoteResponse{false, false, doubt_});
+    return absl::OkStatus();
+  }
+  SetHardState({term(), message.from});
+  election_elapsed_ = 0;
+  const uint64_t write = Planted(PlantedBug::kAnswerVoteBeforeDurable) ? 0 : hard_state_write_;
+  SendOnceDurable(write, message.from, VoteResponse{false, true, doubt_});
+  return absl::OkStatus();
+}
+
+absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& response) {
+  const Role asking = response.pre_vote ? Role::kPreCandidate : Role::kCandidate;
+  if (role_ != asking || !configuration().IsVoter(message.from)) return absl::OkStatus();
+  CountVote(message.from, response.granted, response.doubt != kNoDoubt && !Planted(PlantedBug::kVoteInDoubt));
+  return absl::OkStatus();
+}
+
+}  // namespace sluice::raft
