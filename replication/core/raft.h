@@ -134,7 +134,7 @@ struct Ready {
   uint64_t number = 0;
   bool must_persist = false;
 
-  // To be journaled in this order, where present. Answered by OnDurable(number).
+  // To be journaled in this order, where present (rarely, nothing is). Answered by OnDurable(number).
   std::optional<HardState> hard_state;
   std::optional<Offset> truncate_to;  ///< The end of a batch.
   std::optional<Bytes> raft_state;

@@ -50,7 +50,11 @@ absl::Status Raft::CheckProposal() const {
 Proposed Raft::AppendAsLeader(record::PendingBatch&& batch) {
   const record::Batch placed = std::move(batch).Assign(log_.end(), term());
   AppendToLog(placed);
-  if (!lead_->peers.empty()) lead_->window.Push(placed, options_.window_bytes_max);
+  if (lead_->peers.empty()) {
+    lead_->window.DropBefore(log_.end());  // nobody needs it, and it must not have a gap
+  } else {
+    lead_->window.Push(placed, options_.window_bytes_max);
+  }
   return {placed.base_offset(), placed.last_offset(), placed.epoch()};
 }
 

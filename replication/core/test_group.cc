@@ -266,11 +266,30 @@ void TestGroup::Crash(int number) {
   Line(Cat(number, " crashes"));
 }
 
+void TestGroup::LoseTail(int number, Offset end) {
+  Node& n = node(number);
+  while (!n.durable.log.empty() && n.durable.log.back().base_offset() >= end) n.durable.log.pop_back();
+  Crash(number);
+}
+
 void TestGroup::Restart(int number, bool doubtful) {
   if (node(number).raft) Crash(number);
   Start(node(number), doubtful);
   node(number).committed = at(number).committed();
   Line(Cat(number, " restarts", doubtful ? " in doubt" : ""));
+  Check();
+}
+
+void TestGroup::MoveLogStart(int number, Offset log_start) {
+  Node& n = node(number);
+  Persist(number);
+  for (DiskImage* image : {&n.memory, &n.durable}) {
+    // Batches go whole; the one that holds the log start stays.
+    if (image->log.back().next_offset() <= log_start) image->base = log_start;
+    std::erase_if(image->log, [&](const record::Batch& b) { return b.next_offset() <= log_start; });
+    image->log_start = log_start;
+  }
+  n.raft->OnLogStart(log_start);
   Check();
 }
 
@@ -335,7 +354,7 @@ void TestGroup::Check() {
       REQUIRE(at->second == number);
     }
     for (const record::Batch& b : n.memory.log) {
-      if (b.next_offset() > std::min(r.committed(), n.memory.end())) break;
+      if (b.next_offset() > n.committed) break;  // as it said: what it has not handed out is not written either
       const std::pair<int32_t, uint32_t> content{b.epoch().value(), b.whole_crc32c()};
       const auto [at, fresh] = committed_batches_.emplace(b.last_offset().value(), content);
       REQUIRE(at->second == content);

@@ -92,6 +92,9 @@ class TestGroup {
   /// Comes back with what is durable; messages that it was sent are lost.
   void Restart(int node, bool doubtful = false);
   void Crash(int node);
+  /// A crash that also loses what was durable from `end` on: the damage that a replica is in doubt after.
+  void LoseTail(int node, Offset end);
+  void MoveLogStart(int node, Offset log_start);
   void SendSnapshot(int node, int to);
   void Install(int node);
   /// Ticks everyone up, running in between, until somebody leads and serves; fails after `ticks_max`.
