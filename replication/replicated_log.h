@@ -73,7 +73,8 @@ class ReplicatedLog {
 
   /// Names one waiter; 0 names none.
   using WaitId = uint64_t;
-  /// Runs `wake` once when high_watermark exceeds `offset` (soon, when it does already), or the log stops.
+  /// Runs `wake` once when high_watermark exceeds `offset` (soon, when it does already), leadership is lost, or the log
+  /// stops.
   virtual WaitId WaitForCommit(Offset offset, absl::AnyInvocable<void()> wake) = 0;
   virtual void CancelWait(WaitId id) = 0;
 
@@ -91,6 +92,8 @@ class ReplicatedLog {
   virtual LeaderEpoch leader_epoch() const = 0;
   /// Whether proposals are taken here now.
   virtual bool IsLeader() const = 0;
+  /// Who takes proposals, as far as this replica knows; this node only where IsLeader.
+  virtual std::optional<NodeId> leader() const = 0;
   /// One past the last committed batch that holds data records (control batches not counted); log_start when none.
   virtual Offset last_data_offset_end() const = 0;
   /// Bytes in this replica's segments.

@@ -7,30 +7,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/record/control.h"
-#include "common/record/record.h"
-#include "common/status_macros.h"
+#include "replication/timestamp_search.h"
 
 namespace sluice::replication {
 namespace {
 
-constexpr int64_t kScanBytes = 1 << 20;
-
 absl::Status Stopped() {
   return absl::UnavailableError("the partition is not served here now");
-}
-
-/// The first record of `batch` at or after both.
-absl::StatusOr<std::optional<TimestampOffset>> FirstRecordFrom(const record::Batch& batch, int64_t timestamp_ms,
-                                                               Offset from) {
-  SLUICE_ASSIGN_OR_RETURN(auto reader, record::RecordReader::Open(batch.view()));
-  record::Record record;
-  while (true) {
-    SLUICE_ASSIGN_OR_RETURN(const bool more, reader.Next(&record));
-    if (!more) return std::nullopt;
-    if (record.timestamp_ms >= timestamp_ms && record.offset >= from) {
-      return TimestampOffset{record.offset, record.timestamp_ms};
-    }
-  }
 }
 
 }  // namespace
@@ -238,32 +221,12 @@ void SingleReplicaLog::AdvanceLogStart(Offset offset, Callback<absl::StatusOr<Of
 void SingleReplicaLog::FindTimestamp(int64_t timestamp_ms,
                                      Callback<absl::StatusOr<std::optional<TimestampOffset>>> done) {
   if (stopped_) return Answer<absl::StatusOr<std::optional<TimestampOffset>>>(std::move(done), Stopped());
-  auto tracked = Track<std::optional<TimestampOffset>>(std::move(done), Stopped());
-  log_->SeekTimestamp(timestamp_ms, [self = shared_from_this(), timestamp_ms,
-                                     tracked = std::move(tracked)](absl::StatusOr<Offset> from) mutable {
-    if (!from.ok()) return tracked(from.status());
-    self->ScanForTimestamp(timestamp_ms, *from, std::move(tracked));
-  });
-}
-
-void SingleReplicaLog::ScanForTimestamp(int64_t timestamp_ms, Offset from,
-                                        Callback<absl::StatusOr<std::optional<TimestampOffset>>> done) {
-  from = std::max(from, log_->log_start());
-  if (stopped_ || from >= high_watermark_) return done(std::nullopt);
-  log_->Read(from, high_watermark_, kScanBytes,
-             [self = shared_from_this(), timestamp_ms, from,
-              done = std::move(done)](absl::StatusOr<std::vector<record::Batch>> batches) mutable {
-               if (!batches.ok()) return done(batches.status());
-               Offset next = from;
-               for (const record::Batch& batch : *batches) {
-                 next = batch.next_offset();
-                 if (batch.is_control() || batch.max_timestamp_ms() < timestamp_ms) continue;
-                 auto found = FirstRecordFrom(batch, timestamp_ms, self->log_start_);
-                 if (!found.ok() || found->has_value()) return done(std::move(found));
-               }
-               if (next == from) return done(std::nullopt);
-               self->ScanForTimestamp(timestamp_ms, next, std::move(done));
-             });
+  SearchTimestamp(
+      log_, timestamp_ms,
+      [self = shared_from_this()]() -> std::optional<LogBounds> {
+        return self->stopped_ ? std::nullopt : std::optional(self->bounds());
+      },
+      Track<std::optional<TimestampOffset>>(std::move(done), Stopped()));
 }
 
 void SingleReplicaLog::ReadBarrier(Callback<absl::Status> done) {

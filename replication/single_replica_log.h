@@ -43,6 +43,7 @@ class SingleReplicaLog final : public ReplicatedLog, public std::enable_shared_f
   LogBounds bounds() const override;
   LeaderEpoch leader_epoch() const override { return epoch_; }
   bool IsLeader() const override { return !stopped_; }
+  std::optional<NodeId> leader() const override { return stopped_ ? std::nullopt : std::optional(node_); }
   Offset last_data_offset_end() const override;
   int64_t size_bytes() const override { return log_->size_bytes(); }
 
@@ -62,8 +63,6 @@ class SingleReplicaLog final : public ReplicatedLog, public std::enable_shared_f
   void ReadStored(ReadRequest request, Callback<absl::StatusOr<ReadResult>> done);
   void OnCommitted(Offset end, bool data);
   void WakeWaiters();
-  void ScanForTimestamp(int64_t timestamp_ms, Offset from,
-                        Callback<absl::StatusOr<std::optional<TimestampOffset>>> done);
   int64_t NowMs() const;
 
   const std::shared_ptr<storage::Log> log_;

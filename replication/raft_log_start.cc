@@ -1,0 +1,112 @@
+// Where the log starts: advances that are committed entries, and snapshots for followers that are behind the start.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/record/control.h"
+#include "replication/raft_log.h"
+#include "replication/raft_log_internal.h"
+
+namespace sluice::replication {
+
+// ---- Advances
+
+void RaftLog::AdvanceLogStart(Offset offset, Callback<absl::StatusOr<Offset>> done) {
+  using Result = absl::StatusOr<Offset>;
+  if (ended()) return AnswerLater<Result>(std::move(done), NotServed());
+  if (!IsLeader()) {
+    return AnswerLater<Result>(std::move(done), absl::UnavailableError("this replica does not lead the partition"));
+  }
+  if (offset > high_watermark_) {
+    return AnswerLater<Result>(
+        std::move(done), absl::OutOfRangeError(absl::StrCat("offset ", offset.value(), " is beyond the high watermark ",
+                                                            high_watermark_.value())));
+  }
+  if (offset <= log_start_) return WhenLogStartDurable(offset, std::move(done));
+  auto place =
+      TryPropose(record::MakeControlBatch(record::LogStartAdvance{offset}, NowMs()), storage::Log::Urgency::kEssential);
+  if (!place.ok()) return AnswerLater<Result>(std::move(done), place.status());
+  AddProposal(*place,
+              [self = shared_from_this(), offset, done = std::move(done)](absl::StatusOr<Committed> committed) mutable {
+                if (!committed.ok()) return done(committed.status());
+                self->WhenLogStartDurable(offset, std::move(done));
+              });
+}
+
+void RaftLog::WhenLogStartDurable(Offset offset, Callback<absl::StatusOr<Offset>> done) {
+  if (ended()) {
+    return AnswerLater<absl::StatusOr<Offset>>(
+        std::move(done), absl::UnknownError("the partition stopped before the log start was on disk"));
+  }
+  if (log_start_durable_ >= offset) return AnswerLater<absl::StatusOr<Offset>>(std::move(done), log_start_durable_);
+  log_start_waiters_.emplace_back(offset, std::move(done));
+}
+
+void RaftLog::ApplyAdvances() {
+  Offset log_start = log_start_;
+  std::erase_if(advances_, [&](const PendingAdvance& advance) {
+    if (advance.end > high_watermark_) return false;
+    log_start = std::max(log_start, advance.log_start);
+    return true;
+  });
+  if (log_start > log_start_) MoveLogStart(log_start);
+}
+
+void RaftLog::MoveLogStart(Offset log_start) {
+  // From its commit on every later leader has it too, so readers may know before this disk does.
+  log_start_ = log_start;
+  log_->SetLogStart(log_start, [self = shared_from_this(), log_start](const absl::Status& status) {
+    if (self->ended()) return;
+    if (!status.ok()) return self->Halt(status);
+    self->log_start_durable_ = std::max(self->log_start_durable_, log_start);
+    auto waiters = std::exchange(self->log_start_waiters_, {});
+    for (auto& [offset, done] : waiters) self->WhenLogStartDurable(offset, std::move(done));
+  });
+  raft_->OnLogStart(log_start);
+  ScheduleTurn();
+}
+
+void RaftLog::ApplyRetention(const storage::RetentionPolicy& policy, Callback<absl::StatusOr<Offset>> done) {
+  const std::vector<storage::SegmentInfo> segments = log_->segments();
+  const storage::RetentionDecision decision =
+      storage::DecideRetention(segments, policy, NowMs(), log_start_, high_watermark_, last_data_offset_end());
+  if (decision.closes_active) log_->CloseActiveSegment();
+  AdvanceLogStart(decision.log_start, std::move(done));
+}
+
+// ---- Snapshots of a log without a state machine: "begin where mine begins"
+
+void RaftLog::ServeSnapshot(const VoterId& to) {
+  const Offset start = log_->log_start();
+  if (start >= log_->log_end()) return SendSnapshot(to, start);
+  // The start may lie inside a batch; the follower begins with that batch.
+  log_->Read(start, log_->log_end(), 1,
+             [self = shared_from_this(), to](absl::StatusOr<std::vector<record::Batch>> batches) {
+               if (self->ended()) return;
+               if (batches.ok() && !batches->empty()) return self->SendSnapshot(to, batches->front().base_offset());
+               self->OnReadFailed(batches.status());
+               self->raft_->OnSnapshotFailed(to);
+               self->ScheduleTurn();
+             });
+}
+
+void RaftLog::SendSnapshot(const VoterId& to, Offset base_end) {
+  if (absl::Status sent = raft_->SendSnapshot(to, base_end, {}); sent.ok()) {
+    ++counts_.snapshots_sent;
+  } else {
+    if (raft_->role() == raft::Role::kLeader) raft_->OnSnapshotFailed(to);
+    seams_.log->Debug("a snapshot was not sent",
+                      {{"replica", group_.ToString()}, {"to", to.node.value()}, {"why", sent}});
+  }
+  ScheduleTurn();
+}
+
+// The reset is durable, and so is all that this write had before it.
+void RaftLog::OnResetDone(Offset base_end) {
+  ++counts_.snapshots_installed;
+  log_start_durable_ = std::max(log_start_durable_, base_end);
+  raft_->OnSnapshotInstalled(base_end);
+  ScheduleTurn();
+}
+
+}  // namespace sluice::replication
