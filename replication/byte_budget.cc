@@ -36,6 +36,7 @@ struct ByteBudget::Lease::State {
   const int64_t max;
   std::mutex mutex;
   int64_t used = 0;
+  bool closed = false;
   std::deque<Waiter> waiters;
 };
 
@@ -68,9 +69,17 @@ ByteBudget::ByteBudget(int64_t bytes_max) : state_(std::make_shared<Lease::State
 void ByteBudget::Ask(int64_t bytes, Executor& home, absl::AnyInvocable<void(Lease)> granted) {
   {
     std::lock_guard lock(state_->mutex);
+    if (state_->closed) return;
     state_->waiters.push_back({std::clamp<int64_t>(bytes, 0, state_->max), &home, std::move(granted)});
   }
   Lease::State::Serve(state_);
+}
+
+void ByteBudget::Close() {
+  std::deque<Lease::State::Waiter> waiters;
+  std::lock_guard lock(state_->mutex);
+  state_->closed = true;
+  waiters.swap(state_->waiters);
 }
 
 int64_t ByteBudget::used() const {

@@ -37,6 +37,8 @@ class ByteBudget {
 
   /// Runs `granted` on `home` once the share is there; never inside this call. `home` outlives the wait.
   void Ask(int64_t bytes, Executor& home, absl::AnyInvocable<void(Lease)> granted);
+  /// Forgets who waits, and serves nobody any more.
+  void Close();
   int64_t used() const;
   int64_t waiting() const;
 

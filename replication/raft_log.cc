@@ -55,25 +55,25 @@ RaftLog::~RaftLog() {
 
 void RaftLog::Open(std::shared_ptr<storage::Log> log, const RaftLogSeams& seams, Start start,
                    Callback<absl::StatusOr<std::shared_ptr<RaftLog>>> done) {
-  if (!log->raft_config().empty() || start.initial.empty()) {
-    Executor& home = log->home();
-    home.Post([log = std::move(log), seams, start = std::move(start), done = std::move(done)]() mutable {
-      Restore(std::move(log), seams, start, std::move(done));
-    });
-    return;
+  Bytes blob = log->raft_config();
+  const bool first = blob.empty() && !start.initial.empty();
+  if (first) {
+    // The members are on disk before the first vote is: a later start may have nobody to ask who they were.
+    const raft::ConfigurationAt members{.offset = Offset(-1), .epoch = LeaderEpoch(0), .configuration = start.initial};
+    const raft::ReplicaRaftState state{
+        .base_offset = Offset(0), .base_epoch = LeaderEpoch(0), .configurations = {members}};
+    blob = Bytes::Adopt(ReplicaBlob{.core = Bytes::Adopt(state.Encode()), .advances = {}}.Encode());
   }
-  // The members are on disk before the first vote is: a later start may have nobody to ask who they were.
-  const raft::ReplicaRaftState first{
-      .base_offset = Offset(0),
-      .base_epoch = LeaderEpoch(0),
-      .configurations = {{.offset = Offset(-1), .epoch = LeaderEpoch(0), .configuration = start.initial}}};
-  const ReplicaBlob blob{.core = Bytes::Adopt(first.Encode()), .advances = {}};
   storage::Log& storage = *log;
-  storage.SaveRaftConfig(Bytes::Adopt(blob.Encode()), [log = std::move(log), seams, start = std::move(start),
-                                                       done = std::move(done)](absl::Status saved) mutable {
-    if (!saved.ok()) return done(saved);
+  const bool reopened = start.reopened;
+  auto restore = [log = std::move(log), seams, start = std::move(start),
+                  done = std::move(done)](absl::Status ready) mutable {
+    if (!ready.ok()) return done(ready);
     Restore(std::move(log), seams, start, std::move(done));
-  });
+  };
+  // The core takes what it is restored from for durable; the journal keeps order, so this comes behind all of it.
+  if (first || reopened) return storage.SaveRaftConfig(std::move(blob), std::move(restore));
+  storage.home().Post([restore = std::move(restore)]() mutable { restore(absl::OkStatus()); });
 }
 
 void RaftLog::Restore(std::shared_ptr<storage::Log> log, const RaftLogSeams& seams, const Start& start,
@@ -303,6 +303,7 @@ void RaftLog::OnRoleChange(const raft::RoleChange& change) {
     return;
   }
   shares_.clear();
+  proposals_orphaned_ = !proposals_.empty();
   for (auto& [last, proposal] : proposals_) {
     if (!proposal.deadline) proposal.deadline = Now() + seams_.options->unknown_after;
   }

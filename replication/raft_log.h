@@ -69,6 +69,7 @@ struct RaftLogSeams {
   InboxBound* inbox = nullptr;
   const RaftLogOptions* options = nullptr;
   const Logger* log = nullptr;
+  std::shared_ptr<const void> keep;  ///< Owns what of this lives no longer than the groups.
 };
 
 struct RaftLogStats {
@@ -101,6 +102,8 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
     raft::Configuration initial;
     /// The journal's end was cut, and not vouched for (storage::JournalTail::vouched).
     bool doubtful = false;
+    /// Another RaftLog stood on this storage log before, in this process, and its writes may still be under way.
+    bool reopened = false;
   };
 
   /// A follower as the disk has it; a sole voter campaigns at once. Answers on the log's home, where this is called.
@@ -244,6 +247,8 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   void PumpWrites();
   void Submit(Op op);
   void OnOpDone(uint64_t write, absl::Status status);
+  /// Of all writes at the front that have nothing left.
+  void TellDurable();
   void OnResetDone(Offset base_end);
   Bytes EncodeBlob() const;
 
@@ -251,6 +256,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   absl::StatusOr<raft::Proposed> TryPropose(record::PendingBatch batch, storage::Log::Urgency urgency);
   void AddProposal(const raft::Proposed& place, Callback<absl::StatusOr<Committed>> done);
   void ResolveProposals();
+  void FailOvertaken();
   void ExpireProposals();
 
   // raft_log_start.cc
@@ -301,6 +307,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   Offset log_start_durable_;
   std::vector<std::pair<Offset, Callback<absl::StatusOr<Offset>>>> log_start_waiters_;
   std::multimap<Offset, Proposal> proposals_;  ///< By last offset.
+  bool proposals_orphaned_ = false;            ///< Some may have lost their leader.
   std::vector<Answer> answers_;                ///< Of this turn.
 
   // While leading

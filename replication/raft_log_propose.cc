@@ -84,10 +84,29 @@ void RaftLog::ResolveProposals() {
     answers_.push_back(
         [done = std::move(proposal.done), result = std::move(result)]() mutable { done(std::move(result)); });
   }
+  FailOvertaken();
+}
+
+// Epochs only grow along a log. So once anything of a later epoch is committed, what an earlier one wrote beyond it can
+// be in no leader's log any more.
+void RaftLog::FailOvertaken() {
+  if (!proposals_orphaned_) return;
+  const LeaderEpoch committed = raft_->history().EpochBefore(high_watermark_).value_or(LeaderEpoch(0));
+  for (auto at = proposals_.begin(); at != proposals_.end();) {
+    if (at->second.epoch >= committed) {
+      ++at;
+      continue;
+    }
+    answers_.push_back([done = std::move(at->second.done)]() mutable {
+      done(absl::UnavailableError("another leader took over, and nothing was written"));
+    });
+    at = proposals_.erase(at);
+  }
+  proposals_orphaned_ = !proposals_.empty();
 }
 
 void RaftLog::ExpireProposals() {
-  if (proposals_.empty()) return;
+  if (!proposals_orphaned_) return;
   for (auto at = proposals_.begin(); at != proposals_.end();) {
     if (!at->second.deadline || *at->second.deadline > Now()) {
       ++at;

@@ -58,6 +58,7 @@ void RaftLog::QueueWrites(raft::Ready& ready) {
   }
   if (ready.install.has_value()) queue(Reset{ready.install->base.end});
   writes_.push_back(write);
+  TellDurable();  // the core may change its mind before it hands out: a write of nothing
 }
 
 void RaftLog::PumpWrites() {
@@ -111,13 +112,17 @@ void RaftLog::OnOpDone(uint64_t write, absl::Status status) {
   for (Write& each : writes_) {
     if (each.number == write) --each.left;
   }
+  TellDurable();
+  ScheduleTurn();
+}
+
+void RaftLog::TellDurable() {
   uint64_t durable = 0;
   while (!writes_.empty() && writes_.front().left == 0) {
     durable = writes_.front().number;
     writes_.pop_front();
   }
   if (durable > 0) raft_->OnDurable(durable);
-  ScheduleTurn();
 }
 
 }  // namespace sluice::replication

@@ -1,0 +1,220 @@
+#include "replication/raft_log.h"
+
+#include <catch2/catch.hpp>
+
+#include "tests/simulation/raft_cluster.h"
+
+namespace sluice::replication {
+namespace {
+
+using simulation::MakeBatch;
+using simulation::RaftCluster;
+
+NodeId Other(NodeId than, NodeId and_than = NodeId(0)) {
+  for (int i = 1; i <= 3; ++i) {
+    if (NodeId(i) != than && NodeId(i) != and_than) return NodeId(i);
+  }
+  return NodeId(0);
+}
+
+TEST_CASE("three replicas elect a leader, commit, and hold the same bytes") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  for (int i = 0; i < 20; ++i) cluster.Write("v" + std::to_string(i));
+  cluster.Converge();
+  for (int i = 1; i <= 3; ++i) CHECK(cluster.Values(NodeId(i)) == cluster.acknowledged);
+  cluster.RequireSame();
+}
+
+TEST_CASE("a group commits with one node down, and that one catches up") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  const NodeId leader = cluster.Leader();
+  const NodeId away = Other(leader);
+  cluster.Crash(away);
+  for (int i = 0; i < 20; ++i) cluster.Write("v" + std::to_string(i));
+  cluster.Start(away);
+  cluster.Converge();
+  CHECK(cluster.Values(away) == cluster.acknowledged);
+  cluster.RequireSame();
+}
+
+TEST_CASE("after the leader's crash another leads, and what was acknowledged is there") {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    RaftCluster cluster(seed);
+    cluster.StartAll();
+    for (int i = 0; i < 10; ++i) cluster.Write("a" + std::to_string(i));
+    const NodeId first = cluster.Leader();
+    cluster.Crash(first);
+    const NodeId second = cluster.Leader();
+    CHECK(second != first);
+    cluster.RequireAcknowledged(second);
+    for (int i = 0; i < 10; ++i) cluster.Write("b" + std::to_string(i));
+    cluster.Start(first);
+    cluster.Converge();
+    for (int i = 1; i <= 3; ++i) cluster.RequireAcknowledged(NodeId(i));
+    cluster.RequireSame();
+  }
+}
+
+TEST_CASE("a leader that is cut off acknowledges nothing, and its tail gives way to the new leader's") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("before");
+  const NodeId old = cluster.Leader();
+  cluster.Converge();
+  cluster.network.Isolate(old);
+  std::vector<absl::StatusOr<Committed>> lost;
+  for (int i = 0; i < 3; ++i) {
+    cluster.log(old).Propose(MakeBatch("lost" + std::to_string(i)), std::nullopt,
+                             [&](absl::StatusOr<Committed> result) { lost.push_back(std::move(result)); });
+  }
+  CHECK(cluster.log(old).bounds().log_end == cluster.log(old).bounds().high_watermark + 3);
+  cluster.Leader(0, old);
+  cluster.Write("after");
+  CHECK(lost.empty());  // nobody knows yet
+  cluster.network.HealAll();
+  cluster.Converge();
+  REQUIRE(lost.size() == 3);
+  for (const auto& result : lost) CHECK(absl::IsUnavailable(result.status()));
+  for (int i = 1; i <= 3; ++i) CHECK(cluster.Values(NodeId(i)) == std::vector<std::string>{"before", "after"});
+  CHECK_FALSE(cluster.log(old).IsLeader());
+  CHECK(cluster.log(old).leader() == cluster.Leader());
+}
+
+TEST_CASE("a proposal whose leader is gone for long is unknown, and may still be committed") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("before");
+  const NodeId old = cluster.Leader();
+  cluster.network.Isolate(old);
+  std::optional<absl::Status> outcome;
+  cluster.log(old).Propose(MakeBatch("maybe"), std::nullopt, [&](auto result) { outcome = result.status(); });
+  cluster.RunFor(absl::Seconds(5));
+  CHECK_FALSE(outcome.has_value());
+  CHECK_FALSE(cluster.log(old).IsLeader());
+  cluster.RunFor(absl::Seconds(30));
+  REQUIRE(outcome.has_value());
+  CHECK(absl::IsUnknown(*outcome));
+}
+
+TEST_CASE("a proposal that is committed after its leader lost its place is answered with success") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("before");
+  const NodeId old = cluster.Leader();
+  cluster.Converge();
+  // Its batches arrive, the answers to them do not.
+  for (const auto& node : cluster.nodes) {
+    if (node->id() != old) cluster.network.Block(node->id(), old);
+  }
+  std::optional<absl::StatusOr<Committed>> outcome;
+  cluster.log(old).Propose(MakeBatch("kept"), std::nullopt, [&](auto result) { outcome = std::move(result); });
+  cluster.RunFor(absl::Milliseconds(20));
+  cluster.network.Isolate(old);
+  cluster.Leader(0, old);
+  CHECK_FALSE(outcome.has_value());
+  cluster.network.HealAll();
+  REQUIRE(cluster.RunUntil([&] { return outcome.has_value(); }));
+  CHECK(outcome->ok());
+  cluster.Converge();
+  CHECK(cluster.Values(old) == std::vector<std::string>{"before", "kept"});
+}
+
+TEST_CASE("a follower takes no proposals and serves no reads, and knows who does") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("v");
+  cluster.Converge();
+  const NodeId leader = cluster.Leader();
+  const NodeId follower = Other(leader);
+  RaftLog& log = cluster.log(follower);
+  CHECK_FALSE(log.IsLeader());
+  CHECK(log.leader() == leader);
+  CHECK(absl::IsUnavailable(cluster.Propose(follower, "no").status()));
+  CHECK(absl::IsUnavailable(cluster.Advance(follower, Offset(1)).status()));
+  auto read = cluster.Await<absl::StatusOr<ReadResult>>([&](auto done) { log.Read({}, std::move(done)); });
+  CHECK(absl::IsUnavailable(read.status()));
+  auto barrier = cluster.Await<absl::Status>([&](auto done) { log.ReadBarrier(std::move(done)); });
+  CHECK(absl::IsUnavailable(barrier));
+}
+
+TEST_CASE("a read barrier needs a quorum") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("v");
+  const NodeId leader = cluster.Leader();
+  CHECK(cluster.Await<absl::Status>([&](auto done) { cluster.log(leader).ReadBarrier(std::move(done)); }).ok());
+  cluster.network.Isolate(leader);
+  const auto barrier =
+      cluster.Await<absl::Status>([&](auto done) { cluster.log(leader).ReadBarrier(std::move(done)); });
+  CHECK(absl::IsUnavailable(barrier));
+}
+
+TEST_CASE("a follower that was away for long catches up from old segments, within the recovery budget") {
+  simulation::RaftClusterOptions options;
+  options.raft.recovery_bytes_max = 16 << 10;
+  options.raft.log.raft.message_bytes_max = 4 << 10;
+  options.raft.log.raft.window_bytes_max = 4 << 10;
+  RaftCluster cluster(1, options);
+  cluster.StartAll();
+  const NodeId away = Other(cluster.Leader());
+  cluster.Crash(away);
+  for (int i = 0; i < 200; ++i) cluster.Write("v" + std::to_string(i), 500);
+  cluster.RunFor(absl::Seconds(5));
+  cluster.Start(away);
+  int64_t most = 0;
+  REQUIRE(cluster.RunUntil([&] {
+    most = std::max(most, cluster.node(cluster.LeaderNow().value_or(NodeId(1))).raft->stats().recovery_bytes);
+    return cluster.Converged();
+  }));
+  CHECK(most > 0);
+  CHECK(most <= options.raft.recovery_bytes_max);
+  CHECK(cluster.Values(away) == cluster.acknowledged);
+  cluster.RunFor(absl::Seconds(5));
+  for (const auto& node : cluster.nodes) CHECK(node->raft->stats().recovery_bytes == 0);
+}
+
+TEST_CASE("leadership is handed over without a proposal lost") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("a");
+  cluster.Converge();
+  const NodeId from = cluster.Leader();
+  const NodeId to = Other(from);
+  REQUIRE(cluster.log(from).TransferLeadership(cluster.node(to).voter()).ok());
+  REQUIRE(cluster.RunUntil([&] { return cluster.LeaderNow() == to; }, absl::Seconds(1)));
+  cluster.Write("b");
+  cluster.Converge();
+  CHECK(cluster.Values(from) == cluster.acknowledged);
+}
+
+TEST_CASE("stopping answers proposals with unknown, reads and waiters too") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("a");
+  const NodeId leader = cluster.Leader();
+  RaftLog& log = cluster.log(leader);
+  std::optional<absl::Status> proposed;
+  std::optional<absl::Status> read;
+  std::optional<absl::Status> barrier;
+  bool woken = false;
+  log.Propose(MakeBatch("b"), std::nullopt, [&](auto result) { proposed = result.status(); });
+  log.Read({.offset = Offset(0)}, [&](auto result) { read = result.status(); });
+  log.ReadBarrier([&](auto result) { barrier = result; });
+  log.WaitForCommit(Offset(100), [&] { woken = true; });
+  log.Stop();
+  CHECK_FALSE(proposed.has_value());
+  cluster.RunFor(absl::Milliseconds(10));
+  REQUIRE(proposed.has_value());
+  CHECK(absl::IsUnknown(*proposed));
+  REQUIRE(read.has_value());
+  CHECK(absl::IsUnavailable(*read));
+  REQUIRE(barrier.has_value());
+  CHECK(absl::IsUnavailable(*barrier));
+  CHECK(woken);
+  CHECK_FALSE(log.IsLeader());
+}
+
+}  // namespace
+}  // namespace sluice::replication
