@@ -179,8 +179,9 @@ void Raft::FlushTo(Progress& peer) {
 bool Raft::SendAppend(Progress& peer) {
   const std::optional<LeaderEpoch> previous = log_.EpochBefore(peer.next);
   // Where the follower is known to agree, the epoch need not be: it has just begun anew there, maybe inside our log's
-  // first batch.
-  if (!previous && (peer.match != peer.next || peer.next.value() == 0)) {
+  // first batch. One that is probed there may as well have been away while our log start passed it.
+  const bool agrees = peer.state == Progress::State::kReplicate && peer.match == peer.next && peer.next.value() != 0;
+  if (!previous && !agrees) {
     WantSnapshot(peer);
     return false;
   }

@@ -189,8 +189,37 @@ class RaftCluster {
     }
     return LeaderNow(group).has_value();
   }
+  /// Where every replica stands; for people.
+  std::string Describe(int group = 0) const {
+    std::string text;
+    for (const auto& each : nodes) {
+      text += "node " + std::to_string(each->id().value()) + ": ";
+      const auto one = each->log(group);
+      if (one == nullptr) {
+        text += "down\n";
+        continue;
+      }
+      const raft::Raft& raft = one->raft();
+      text += std::string(raft::RoleName(raft.role())) + " t" + std::to_string(raft.term().value()) + ", log " +
+              std::to_string(raft.log_start().value()) + " to " + std::to_string(raft.log_end().value()) +
+              ", durable " + std::to_string(raft.durable_end().value()) + ", committed " +
+              std::to_string(raft.committed().value()) + ", stored " +
+              std::to_string(one->storage_log().log_start().value()) + " to " +
+              std::to_string(one->storage_log().log_end().value()) + (raft.installing() ? ", installing" : "") +
+              (raft.in_doubt() ? ", in doubt" : "") + (one->damage().ok() ? "" : ", damaged") + " " +
+              one->failure().ToString();
+      for (const raft::FollowerStatus& follower : raft.followers()) {
+        text += "; " + std::to_string(follower.id.node.value()) + " " + std::string(follower.state) + " match " +
+                std::to_string(follower.match.value()) + " next " + std::to_string(follower.next.value());
+      }
+      text += "\n";
+    }
+    return text;
+  }
   void Converge(int group = 0) {
-    REQUIRE(RunUntil([&] { return Converged(group); }));
+    const bool there = RunUntil([&] { return Converged(group); });
+    INFO(Describe(group));
+    REQUIRE(there);
   }
 
   /// Every committed batch that a node has, from its storage's first on.
