@@ -58,6 +58,37 @@ def hex_examples(name):
             yield bytes.fromhex("".join(line.split("#")[0] for line in block.splitlines()))
 
 
+def field(number, value):
+    """Of a protobuf message: bytes, or a number that is not negative."""
+    def varint(n):
+        return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def peer_messages():
+    """The page's examples, and one of each kind of message; the target puts checksums right."""
+    yield from hex_examples("peer-hello")
+    yield from hex_examples("peer-message")
+    group = field(1, bytes(range(16))) + field(2, 4) + field(3, bytes(16)) + field(4, bytes(16)) + field(5, 7)
+    place = field(1, 3) + field(2, 256)
+    configuration = next(hex_examples("raft-state"))[30:56]
+    entry = field(1, bytes(range(16))) + field(2, 4) + field(3, 7)
+    bodies = [field(6, field(1, 1) + field(3, place)), field(7, field(2, 1) + field(3, 9)),
+              field(8, field(1, place) + field(2, 256)), field(9, field(1, 1) + field(2, 256) + field(3, place) + field(4, 300)),
+              field(10, field(1, 256) + field(2, 1) + field(3, 5)), field(11, field(1, 5) + field(2, 300)),
+              field(12, field(1, place) + field(4, configuration) + field(5, 256) + field(6, b"detail") + field(7, 3)),
+              field(13, field(1, 256)), field(14, b"")]
+    envelopes = [field(2, group + body) for body in bodies] + [b"".join(field(2, group + body) for body in bodies)]
+    envelopes.append(field(3, field(1, field(1, 1) + field(2, 4) + field(3, 5) + field(4, entry) * 3)))
+    envelopes.append(field(3, field(2, field(1, 1) + field(2, 5) + field(3, entry))))
+    batch = next(hex_examples("record-batch"))
+    for envelope in envelopes:
+        yield b"\x0d" + bytes(4) + field(2, envelope)
+        yield b"\x0d" + bytes(4) + field(2, envelope) + field(3, batch)
+
+
 def configurations():
     for path in glob.glob(os.path.join(ROOT, "deploy", "examples", "*.yaml")):
         yield read(path)
@@ -78,6 +109,8 @@ def main():
     write("codec_fuzz", [bytes([batch[22] & 7]) + batch[61:] for batch in single], 30)
     write("segment_fuzz", segments + indexes + list(hex_examples("segment-index")), 20)
     write("journal_fuzz", [frame for journal in journals for frame in frames(journal)] + list(hex_examples("journal-frame")), 30)
+    # The first byte: slices of 128 bytes, the checksum put right.
+    write("peer_message_fuzz", [b"\xfe" + message for message in peer_messages()], 40)
     write("config_fuzz", configurations(), 30)
 
 
