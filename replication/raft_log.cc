@@ -60,8 +60,8 @@ void RaftLog::Open(std::shared_ptr<storage::Log> log, const RaftLogSeams& seams,
   if (first) {
     // The members are on disk before the first vote is: a later start may have nobody to ask who they were.
     const raft::ConfigurationAt members{.offset = Offset(-1), .epoch = LeaderEpoch(0), .configuration = start.initial};
-    const raft::ReplicaRaftState state{
-        .base_offset = Offset(0), .base_epoch = LeaderEpoch(0), .configurations = {members}};
+    raft::ReplicaRaftState state;
+    state.configurations.push_back(members);
     blob = Bytes::Adopt(ReplicaBlob{.core = Bytes::Adopt(state.Encode()), .advances = {}}.Encode());
   }
   storage::Log& storage = *log;
