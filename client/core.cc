@@ -66,6 +66,10 @@ Channel& Core::ChannelTo(const std::string& address) {
 void Core::CloseChannels() {
   if (closed_ == nullptr) closed_ = std::make_unique<ClosedChannel>(executor());
   channels_.clear();
+  // Who waits for routes may be what keeps this alive, and no answer need come any more.
+  for (auto& [topic, waiting] : std::exchange(asking_, {})) {
+    for (RoutesDone& each : waiting) each(absl::CancelledError("the client is closed"));
+  }
 }
 
 void Core::CallAny(std::string_view method, Bytes request, absl::Duration timeout, Done done) {

@@ -61,7 +61,8 @@ class ConsumeHandler final : public Handler, public std::enable_shared_from_this
   bool fetching_ = false;
   size_t queued_ = 0;  // answers that have not left
   bool ended_ = false;
-  FetchHandle fetch_;
+  FetchHandle fetch_;     // of the fetch under way; null until the broker has handed it over
+  uint64_t fetches_ = 0;  // asked for so far
 };
 
 void ConsumeHandler::OnMessage(grpc::ByteBuffer message) {
@@ -73,7 +74,7 @@ void ConsumeHandler::OnMessage(grpc::ByteBuffer message) {
   {
     std::lock_guard lock(mutex_);
     if (ended_) return;
-    if (Apply(request) && fetching_) stale = fetch_;
+    if (Apply(request)) stale = fetch_;
   }
   if (stale != nullptr) stale->Cancel();  // what it brings for other partitions is still of use
   if (request.credit_bytes() < 0) return End(MakeError(Reason::kInvalidArgument, "credit_bytes: must not be negative"));
@@ -102,6 +103,7 @@ void ConsumeHandler::FetchMore() {
   FetchSpec spec;
   std::vector<uint64_t> generations;
   uint64_t newest = 0;
+  uint64_t number = 0;
   {
     std::lock_guard lock(mutex_);
     if (ended_ || fetching_ || positions_.empty() || credit_bytes_ <= 0 || queued_ >= kAnswersQueuedMax) return;
@@ -116,6 +118,7 @@ void ConsumeHandler::FetchMore() {
     }
     spec.bytes_max = std::min(answer_bytes_max_, credit_bytes_);
     newest = generation_;
+    number = ++fetches_;
     fetching_ = true;
   }
   FetchHandle fetch = services_.broker.Fetch(
@@ -124,7 +127,9 @@ void ConsumeHandler::FetchMore() {
   bool cancel = false;
   {
     std::lock_guard lock(mutex_);
-    fetch_ = fetch;
+    // It may have been answered by now, on another thread, which may have asked for the next already: that one's handle
+    // must stay, or nothing could end its wait.
+    if (fetching_ && fetches_ == number) fetch_ = fetch;
     // What came in between did not find the handle; a handle whose fetch is over takes a Cancel well.
     cancel = ended_ || generation_ != newest;
   }
@@ -135,6 +140,7 @@ void ConsumeHandler::OnFetched(const std::vector<uint64_t>& generations, std::ve
   {
     std::lock_guard lock(mutex_);
     fetching_ = false;
+    fetch_ = nullptr;
     if (ended_) return;
     std::vector<FetchOutcome> send;
     for (size_t i = 0; i < outcomes.size(); ++i) {
@@ -170,7 +176,7 @@ void ConsumeHandler::End(std::optional<Error> error) {
   {
     std::lock_guard lock(mutex_);
     if (std::exchange(ended_, true)) return;
-    if (fetching_) fetch = fetch_;
+    fetch = fetch_;
     positions_.clear();
   }
   if (fetch != nullptr) fetch->Cancel();
