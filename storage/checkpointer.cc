@@ -68,7 +68,7 @@ void Checkpointer::WatchMemory() {
   const bool full = shared.cache_bytes > shared.cache_bytes_max / 4 * 3;
   // Many logs may each have too little to begin a write, and yet together so much that the journal would soon wait for
   // them.
-  if (!full && shared.behind_bytes <= shared.cache_bytes_max / 8) return;
+  if (!full && !shared.writes_wanted()) return;
   for (const std::shared_ptr<Log>& log : store_.Logs()) {
     log->home().Post([log, full] {
       log->FlushSoon();

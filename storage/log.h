@@ -49,6 +49,8 @@ struct LogShared {
   /// the journal slows down, so that producers wait a little where they would otherwise soon be refused.
   std::atomic<int64_t> behind_bytes{0};
   bool segments_lag() const { return behind_bytes > cache_bytes_max / 4; }
+  /// Small writes are better than none: much waits for them, over all logs.
+  bool writes_wanted() const { return behind_bytes > cache_bytes_max / 8; }
   std::atomic<bool> disk_full{false};  ///< Free space is below the low watermark.
 };
 

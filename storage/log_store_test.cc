@@ -294,6 +294,34 @@ TEST_CASE("segment writes that lag slow producers down and refuse nobody") {
   w.log.reset();
 }
 
+TEST_CASE("what other logs keep in memory does not make a log write in small pieces") {
+  Writer w;
+  w.node.log_options.segment_bytes = 64 << 20;
+  w.node.log_options.write_bytes = 64 << 10;
+  w.Start();
+  w.Fill(static_cast<int>(w.node.options.cache_bytes >> 16) + 8, 64 << 10);
+  REQUIRE(w.Checkpoint().ok());
+  REQUIRE(w.node.store->shared().behind_bytes == 0);
+  REQUIRE(w.node.store->shared().cache_bytes > w.node.options.cache_bytes / 2 - (128 << 10));
+
+  const ReplicaId second = simulation::StorageNode::Replica(1);
+  REQUIRE(w.node.Create(second).ok());
+  std::shared_ptr<Log> log = w.node.Attach(second);
+  const auto append = [&] {
+    record::Batch batch = MakeBatch("s", 1, 20 << 10).Assign(log->log_end(), LeaderEpoch(1));
+    REQUIRE(w.node.Do([&](auto done) { log->Append({batch}, std::move(done)); }).ok());
+    w.node.scheduler.RunFor(absl::Milliseconds(5));
+    const auto files = w.node.fs.List("data/topics/" + second.ToString());
+    return files.ok() && !files->empty();
+  };
+  CHECK_FALSE(append());
+  REQUIRE(w.node.store->shared().cache_bytes > w.node.options.cache_bytes / 2 - (128 << 10));
+  CHECK_FALSE(append());
+  CHECK_FALSE(append());
+  CHECK(append());  // 64 KiB have come together
+  log.reset();
+}
+
 TEST_CASE("a log whose segment cannot be written does not slow the others down") {
   Writer w;
   w.node.options.journal.file_bytes = 4 << 20;
@@ -302,8 +330,8 @@ TEST_CASE("a log whose segment cannot be written does not slow the others down")
   w.node.log_options.write_bytes = 4 << 20;  // nothing is written before it is asked for,
   w.node.options.tick = absl::Hours(1);      // which no tick does
   w.Start();
-  w.Fill(30, 64 << 10);
-  REQUIRE(w.node.store->shared().segments_lag());
+  w.Fill(7, 64 << 10);
+  REQUIRE(w.node.store->shared().behind_bytes >= 7 << 16);
   w.node.fs.FailCreatesOf(".log", 1);
   w.log->FlushSoon();
   w.node.scheduler.RunFor(absl::Milliseconds(50));

@@ -110,7 +110,9 @@ bool Log::WriteWanted() const {
   const Tail& next = tail_[tail_accepted_];
   if (next.batch.next_offset() > durable_end_) return false;
   if (flush_asked_ || checkpoint_step_ == CheckpointStep::kWriting || next.segment != active_) return true;
-  if (env_.shared->cache_bytes > env_.shared->cache_bytes_max / 2) return true;
+  // Not when the cache as a whole is: what is in it already stands in files and can go, and does not make room by
+  // small writes here, each of which grows a file and makes the journal's syncs wait.
+  if (env_.shared->writes_wanted()) return true;
   int64_t bytes = 0;
   for (size_t i = tail_accepted_; i < tail_.size() && tail_[i].batch.next_offset() <= durable_end_; ++i) {
     bytes += static_cast<int64_t>(tail_[i].batch.size_bytes());
