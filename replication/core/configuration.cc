@@ -15,7 +15,7 @@ namespace {
 constexpr uint16_t kVersion = 0;
 constexpr size_t kConfigurationHeaderBytes = 6;
 constexpr size_t kMemberBytes = 20;
-constexpr size_t kStateHeaderBytes = 16;
+constexpr size_t kStateHeaderBytes = 36;
 constexpr size_t kStateEntryBytes = 16;
 // Far more than a replica ever has uncommitted, which is one.
 constexpr uint16_t kConfigurationsMax = 1024;
@@ -148,8 +148,11 @@ std::string ReplicaRaftState::Encode() const {
   std::string out;
   Put<uint16_t>(&out, kVersion);
   Put<uint16_t>(&out, static_cast<uint16_t>(configurations.size()));
-  Put<int64_t>(&out, base_offset.value());
-  Put<int32_t>(&out, base_epoch.value());
+  for (const Base& b : {base, installing}) {
+    Put<int64_t>(&out, b.start.value());
+    Put<int32_t>(&out, b.epoch.exact.value());
+    Put<int32_t>(&out, b.epoch.at_most.value());
+  }
   for (const ConfigurationAt& at : configurations) {
     const std::string bytes = at.configuration.Encode();
     Put<int64_t>(&out, at.offset.value());
@@ -167,11 +170,17 @@ absl::StatusOr<ReplicaRaftState> ReplicaRaftState::Decode(std::string_view bytes
   }
   const uint16_t count = LoadLittle<uint16_t>(bytes.data() + 2);
   ReplicaRaftState state;
-  state.base_offset = Offset(LoadLittle<int64_t>(bytes.data() + 4));
-  state.base_epoch = LeaderEpoch(LoadLittle<int32_t>(bytes.data() + 12));
-  if (count == 0 || count > kConfigurationsMax || state.base_offset.value() < 0 || state.base_epoch.value() < 0) {
-    return Damaged(Cat("a state of ", count, " configurations, base ", state.base_offset.value()));
+  size_t at_byte = 4;
+  for (Base* b : {&state.base, &state.installing}) {
+    b->start = Offset(LoadLittle<int64_t>(bytes.data() + at_byte));
+    b->epoch.exact = LeaderEpoch(LoadLittle<int32_t>(bytes.data() + at_byte + 8));
+    b->epoch.at_most = LeaderEpoch(LoadLittle<int32_t>(bytes.data() + at_byte + 12));
+    at_byte += 16;
+    if (b->start.value() < 0 || b->epoch.exact.value() < 0 || b->epoch.at_most < b->epoch.exact) {
+      return Damaged(Cat("a state with base ", b->start, ", epoch ", b->epoch.exact));
+    }
   }
+  if (count == 0 || count > kConfigurationsMax) return Damaged(Cat("a state of ", count, " configurations"));
   bytes.remove_prefix(kStateHeaderBytes);
   for (uint16_t i = 0; i < count; ++i) {
     if (bytes.size() < kStateEntryBytes) return Damaged("the state is cut short");

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/types.h"
+#include "replication/core/epoch_history.h"
 
 namespace sluice::raft {
 
@@ -58,9 +59,14 @@ struct ConfigurationAt {
 /// The blob that a replica stores (storage's RaftConfigRecord). It is written before the batches and after the
 /// truncation that it belongs to, so after a crash it may know of entries that the log has not; those are left out.
 struct ReplicaRaftState {
-  /// Epoch of the batch before `base_offset`. Counts only where base_offset is still the log start.
-  Offset base_offset;
-  LeaderEpoch base_epoch;
+  /// What came before the log; counts only where `start` is still the log start.
+  struct Base {
+    Offset start;
+    BaseEpoch epoch;
+    bool operator==(const Base&) const = default;
+  };
+  Base base;
+  Base installing;  ///< Of the log that a snapshot is to begin; all zero: none.
   /// Ascending by offset, then epoch; the last known committed one first.
   std::vector<ConfigurationAt> configurations;
 

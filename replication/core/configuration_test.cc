@@ -97,8 +97,8 @@ TEST_CASE("bytes that are no configuration are refused, wherever they are cut or
 }
 
 TEST_CASE("a replica's raft state reads back as it was written, and nothing shorter does") {
-  const ReplicaRaftState state{Offset(100),
-                               LeaderEpoch(4),
+  const ReplicaRaftState state{{Offset(100), {LeaderEpoch(4), LeaderEpoch(4)}},
+                               {Offset(500), {LeaderEpoch(0), LeaderEpoch(6)}},
                                {{Offset(-1), LeaderEpoch(0), Of({Voter(1)})},
                                 {Offset(120), LeaderEpoch(5), Of({Voter(1), Voter(2)}, {Voter(3)})}}};
   const std::string bytes = state.Encode();
@@ -119,8 +119,8 @@ TEST_CASE("the page's raft state is what this program writes, and reads as the p
   const VoterId one{NodeId(1), *Uuid::Parse("01234567-89ab-4def-8123-456789abcdef")};
   const VoterId two{NodeId(2), *Uuid::Parse("11234567-89ab-4def-8123-456789abcdef")};
   const ReplicaRaftState state{
-      Offset(256),
-      LeaderEpoch(3),
+      {Offset(256), {LeaderEpoch(3), LeaderEpoch(3)}},
+      {},
       {{Offset(-1), LeaderEpoch(0), Of({one})}, {Offset(300), LeaderEpoch(4), Of({one}, {two})}}};
   REQUIRE(state.Encode() == Example("raft-state"));
   REQUIRE(ReplicaRaftState::Decode(Example("raft-state")).value() == state);

@@ -18,7 +18,7 @@ auto Covering(const std::vector<EpochStart>& epochs, Offset offset) {
 
 }  // namespace
 
-absl::StatusOr<EpochHistory> EpochHistory::Make(Offset start, Offset end, LeaderEpoch base_epoch,
+absl::StatusOr<EpochHistory> EpochHistory::Make(Offset start, Offset end, BaseEpoch base,
                                                 std::vector<EpochStart> epochs) {
   if (start.value() < 0 || start > end) {
     return absl::InvalidArgumentError(Cat("a log from ", start.value(), " to ", end.value()));
@@ -37,7 +37,7 @@ absl::StatusOr<EpochHistory> EpochHistory::Make(Offset start, Offset end, Leader
   EpochHistory history;
   history.start_ = start;
   history.end_ = end;
-  history.base_epoch_ = base_epoch;
+  history.base_ = base;
   history.epochs_ = std::move(epochs);
   return history;
 }
@@ -52,8 +52,17 @@ std::optional<LeaderEpoch> EpochHistory::EpochBefore(Offset end) const {
   if (end.value() == 0) return LeaderEpoch(0);
   const auto after = Covering(epochs_, end - 1);
   if (after != epochs_.begin()) return std::prev(after)->epoch;
-  if (base_epoch_.value() == 0) return std::nullopt;
-  return base_epoch_;
+  if (base_.exact.value() == 0) return std::nullopt;
+  return base_.exact;
+}
+
+LogPlace EpochHistory::LastAtMost() const {
+  return {EpochBefore(end_).value_or(base_.at_most), end_};
+}
+
+BaseEpoch EpochHistory::base() const {
+  const std::optional<LeaderEpoch> exact = EpochBefore(start_);
+  return exact ? BaseEpoch{*exact, *exact} : base_;
 }
 
 std::optional<LogPlace> EpochHistory::EndOf(LeaderEpoch epoch) const {
@@ -81,16 +90,17 @@ void EpochHistory::Truncate(Offset new_end) {
 void EpochHistory::SetStart(Offset start) {
   if (start <= start_) return;
   SLUICE_CHECK(start <= end_) << "log start " << start << " beyond " << end_;
-  base_epoch_ = EpochBefore(start).value_or(LeaderEpoch(0));
+  const LeaderEpoch before = EpochBefore(start).value_or(LeaderEpoch(0));
+  base_ = {before, before};
   start_ = start;
   // Of those that begin below the start, the last one tells the epoch at (or just before) it.
   const auto covering = Covering(epochs_, start);
   if (covering != epochs_.begin()) epochs_.erase(epochs_.begin(), std::prev(covering));
 }
 
-void EpochHistory::Reset(LogPlace place) {
-  start_ = end_ = place.end;
-  base_epoch_ = place.epoch;
+void EpochHistory::Reset(Offset start, BaseEpoch base) {
+  start_ = end_ = start;
+  base_ = base;
   epochs_.clear();
 }
 

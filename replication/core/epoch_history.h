@@ -30,13 +30,19 @@ struct LogPlace {
   bool operator==(const LogPlace&) const = default;
 };
 
+/// What is known of the epoch of the batch before a log.
+struct BaseEpoch {
+  LeaderEpoch exact;    ///< 0: not known.
+  LeaderEpoch at_most;  ///< It is not later than this; 0: not known either.
+  bool operator==(const BaseEpoch&) const = default;
+};
+
 class EpochHistory {
  public:
   EpochHistory() = default;
-  /// `base_epoch` is the epoch of the batch before `start`, 0 when not known. Epochs may begin below `start`.
-  /// InvalidArgument when they do not ascend, begin at or beyond `end`, or leave a gap after `start`.
-  static absl::StatusOr<EpochHistory> Make(Offset start, Offset end, LeaderEpoch base_epoch,
-                                           std::vector<EpochStart> epochs);
+  /// `base` tells of the batch before `start`. Epochs may begin below `start`. InvalidArgument when they do not ascend,
+  /// begin at or beyond `end`, or leave a gap after `start`.
+  static absl::StatusOr<EpochHistory> Make(Offset start, Offset end, BaseEpoch base, std::vector<EpochStart> epochs);
 
   Offset start() const { return start_; }
   Offset end() const { return end_; }
@@ -49,6 +55,10 @@ class EpochHistory {
   std::optional<LeaderEpoch> EpochAt(Offset offset) const;
   /// The end of the log; its epoch is 0 when not known.
   LogPlace Last() const { return {EpochBefore(end_).value_or(LeaderEpoch(0)), end_}; }
+  /// The end of the log with the latest epoch that its last batch can have; what a candidate's log is compared with.
+  LogPlace LastAtMost() const;
+  /// Of the batch before start().
+  BaseEpoch base() const;
   /// Where the largest epoch at or below `epoch` ends; nullopt when the log holds none.
   std::optional<LogPlace> EndOf(LeaderEpoch epoch) const;
 
@@ -58,13 +68,13 @@ class EpochHistory {
   void Truncate(Offset new_end);
   /// The log start moves up; at most to end().
   void SetStart(Offset start);
-  /// An empty log after `place`.
-  void Reset(LogPlace place);
+  /// An empty log that begins at `start`.
+  void Reset(Offset start, BaseEpoch base);
 
  private:
   Offset start_;
   Offset end_;
-  LeaderEpoch base_epoch_;  ///< Of the batch before start_, where epochs_ does not tell.
+  BaseEpoch base_;  ///< Where epochs_ does not tell.
   std::vector<EpochStart> epochs_;
 };
 

@@ -11,7 +11,8 @@ LogPlace Place(int32_t epoch, int64_t end) {
 }
 
 EpochHistory Of(int64_t start, int64_t end, int32_t base, std::vector<EpochStart> epochs) {
-  return EpochHistory::Make(Offset(start), Offset(end), LeaderEpoch(base), std::move(epochs)).value();
+  const BaseEpoch before{LeaderEpoch(base), LeaderEpoch(base)};
+  return EpochHistory::Make(Offset(start), Offset(end), before, std::move(epochs)).value();
 }
 
 EpochStart Start(int32_t epoch, int64_t start) {
@@ -86,16 +87,26 @@ TEST_CASE("without a base epoch the place at the log start is not known") {
 
 TEST_CASE("after a reset the log is empty behind the given place") {
   EpochHistory log = Of(0, 30, 0, {Start(2, 0)});
-  log.Reset(Place(5, 100));
+  log.Reset(Offset(100), {LeaderEpoch(5), LeaderEpoch(5)});
   REQUIRE(log.Last() == Place(5, 100));
   log.Append(LeaderEpoch(6), Offset(101));
   REQUIRE(log.EpochBefore(Offset(100)) == LeaderEpoch(5));
   REQUIRE(log.EpochBefore(Offset(101)) == LeaderEpoch(6));
 }
 
+TEST_CASE("an empty log whose last epoch is not known may still know what it is at most") {
+  EpochHistory log = Of(0, 30, 0, {Start(2, 0)});
+  log.Reset(Offset(100), {LeaderEpoch(0), LeaderEpoch(7)});
+  REQUIRE(log.Last() == Place(0, 100));
+  REQUIRE(log.LastAtMost() == Place(7, 100));
+  REQUIRE(log.base() == BaseEpoch{LeaderEpoch(0), LeaderEpoch(7)});
+  log.Append(LeaderEpoch(8), Offset(101));
+  REQUIRE(log.LastAtMost() == Place(8, 101));
+}
+
 TEST_CASE("a history that cannot be is refused") {
   const auto make = [](int64_t start, int64_t end, std::vector<EpochStart> epochs) {
-    return EpochHistory::Make(Offset(start), Offset(end), LeaderEpoch(0), std::move(epochs)).ok();
+    return EpochHistory::Make(Offset(start), Offset(end), BaseEpoch{}, std::move(epochs)).ok();
   };
   REQUIRE(make(0, 10, {Start(1, 0)}));
   REQUIRE_FALSE(make(5, 4, {}));

@@ -65,10 +65,11 @@ absl::StatusOr<std::unique_ptr<Raft>> Raft::Restore(const Options& options, Rand
   if (!state.raft_state.empty()) {
     SLUICE_ASSIGN_OR_RETURN(stored, ReplicaRaftState::Decode(state.raft_state.view()));
   }
-  const bool base_counts = !state.raft_state.empty() && stored.base_offset == state.log_start;
-  SLUICE_ASSIGN_OR_RETURN(EpochHistory log,
-                          EpochHistory::Make(state.log_start, state.log_end,
-                                             base_counts ? stored.base_epoch : LeaderEpoch(0), state.epochs));
+  BaseEpoch base;
+  for (const ReplicaRaftState::Base& known : {stored.base, stored.installing}) {
+    if (known.start == state.log_start) base = known.epoch;
+  }
+  SLUICE_ASSIGN_OR_RETURN(EpochHistory log, EpochHistory::Make(state.log_start, state.log_end, base, state.epochs));
   const LeaderEpoch term = state.hard_state.term;
   if (term.value() < 0 || term.value() > kTermMax || log.Last().epoch > term) {
     return absl::DataLossError(Cat("the log ends in epoch ", log.Last().epoch, ", the stored term is ", term,
@@ -283,9 +284,10 @@ void Raft::OnDurable(uint64_t number) {
 // ---- What goes out
 
 Bytes Raft::EncodeState() const {
-  ReplicaRaftState state{log_.start(), log_.EpochBefore(log_.start()).value_or(LeaderEpoch(0)), configurations_};
+  ReplicaRaftState state{{log_.start(), log_.base()}, {}, configurations_};
   if (install_) {
     // Counts from the moment that the log begins anew; until then the log that is there does not hold its entry.
+    state.installing = {install_->base.end, install_base_};
     auto& list = state.configurations;
     const auto key = [](const ConfigurationAt& at) { return std::pair(at.offset, at.epoch); };
     const auto place = std::find_if(list.begin(), list.end(),

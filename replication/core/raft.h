@@ -318,8 +318,7 @@ class Raft {
   void ResetElectionTimer();
   void TickElection();
   bool MayCampaign() const;
-  /// False: the log is empty and what came before it is not known, so it cannot be compared with another.
-  bool LogComparable() const;
+  LogPlace ClaimedEnd() const;
   void StartPreVote();
   void StartElection(bool transfer);
   void CountVote(const VoterId& voter, bool granted, bool in_doubt);
@@ -433,6 +432,7 @@ class Raft {
   std::vector<SnapshotWanted> snapshots_wanted_;
   std::optional<SnapshotInstall> install_;
   ConfigurationAt install_configuration_;
+  BaseEpoch install_base_;
   bool install_pending_ = false;  ///< install_ is yet to be handed out.
 
   std::unique_ptr<LeaderState> lead_;  ///< While leader.

@@ -45,12 +45,20 @@ void Raft::OnLeaderLost() {
   election_timeout_ = 1 + static_cast<int>(random_.Next() % spread);
 }
 
-bool Raft::LogComparable() const {
-  return log_.end().value() == 0 || log_.Last().epoch.value() != 0;
+// What a candidate says of its log. Where it does not know the last epoch (it has begun anew and got nothing since) it
+// claims the least; others, where they do not know theirs, assume the most.
+LogPlace Raft::ClaimedEnd() const {
+  LogPlace last = log_.Last();
+  if (last.end.value() > 0 && last.epoch.value() == 0) last.epoch = LeaderEpoch(1);
+  return last;
 }
 
+// Also a voter whose removal is not known to be committed: it may be the only one that has the removal, and the others
+// cannot outvote its longer log (dissertation section 4.2.2). It does not count its own vote then.
 bool Raft::MayCampaign() const {
-  return configuration().IsVoter(self_) && !install_ && LogComparable() && term().value() < kTermMax;
+  const auto voter = [&](const ConfigurationAt& at) { return at.configuration.IsVoter(self_); };
+  const bool any = std::any_of(configurations_.begin(), configurations_.end(), voter);
+  return any && !configuration().voters.empty() && !install_ && term().value() < kTermMax;
 }
 
 absl::Status Raft::Campaign() {
@@ -68,9 +76,9 @@ void Raft::StartPreVote() {
   votes_.clear();
   own_vote_write_ = 0;
   for (const VoterId& voter : configuration().voters) {
-    if (voter != self_) Send(voter, VoteRequest{true, false, log_.Last()});
+    if (voter != self_) Send(voter, VoteRequest{true, false, ClaimedEnd()});
   }
-  CountVote(self_, true, in_doubt());
+  if (configuration().IsVoter(self_)) CountVote(self_, true, in_doubt());
 }
 
 void Raft::StartElection(bool transfer) {
@@ -86,14 +94,14 @@ void Raft::StartElection(bool transfer) {
   // that were given to the longer log that it has lost.
   own_vote_write_ = LatestWrite();
   for (const VoterId& voter : configuration().voters) {
-    if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, log_.Last()});
+    if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, ClaimedEnd()});
   }
 }
 
 void Raft::OnVoteDurable() {
   if (own_vote_write_ == 0 || own_vote_write_ > durable_write_) return;
   own_vote_write_ = 0;
-  if (role_ == Role::kCandidate) CountVote(self_, true, in_doubt());
+  if (role_ == Role::kCandidate && configuration().IsVoter(self_)) CountVote(self_, true, in_doubt());
 }
 
 void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
@@ -137,8 +145,9 @@ absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& re
                                           " for a log that ends in epoch ", request.last.epoch, " at ",
                                           request.last.end));
   }
-  const LogPlace ours = log_.Last();
-  const bool up_to_date = (LogComparable() && UpToDate(request.last, ours)) || Planted(PlantedBug::kVoteForShorterLog);
+  const LogPlace ours = log_.LastAtMost();
+  const bool comparable = ours.epoch.value() != 0 || ours.end.value() == 0;
+  const bool up_to_date = (comparable && UpToDate(request.last, ours)) || Planted(PlantedBug::kVoteForShorterLog);
   const bool disturbs = HearsLeader() && !request.transfer;
   // A member that asks has not heard of this leader; where heartbeats are the driver's, it would not hear of it soon.
   if (role_ == Role::kLeader) PokeFollower(message.from);

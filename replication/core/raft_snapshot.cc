@@ -73,6 +73,8 @@ absl::Status Raft::StepInstallSnapshot(const Message& message, InstallSnapshot& 
     return absl::OkStatus();
   }
   install_ = SnapshotInstall{message.from, base, snapshot.log_start, std::move(snapshot.detail)};
+  // The batch before the base is of the next one's epoch or an earlier one.
+  install_base_ = {base.epoch, base.epoch.value() != 0 ? base.epoch : snapshot.next_epoch};
   install_configuration_ = {base.end - 1, base.epoch, std::move(snapshot.configuration.configuration)};
   install_pending_ = true;
   // The new configuration is on disk before the log goes; the old ones stay with it until then.
@@ -85,7 +87,7 @@ void Raft::OnSnapshotInstalled(Offset base_end) {
   SLUICE_CHECK(install_ && install_->base.end == base_end) << "nothing is being installed at " << base_end;
   SLUICE_CHECK(append_pending_.empty() && base_end >= committed_)
       << "base " << base_end << ", committed " << committed_;
-  log_.Reset(install_->base);
+  log_.Reset(base_end, install_base_);
   for (Write& write : writes_) write.log_end = base_end;
   handed_out_end_ = durable_end_ = base_end;
   truncate_pending_.reset();

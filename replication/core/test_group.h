@@ -6,6 +6,7 @@
 // is on disk tiles.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -39,7 +40,7 @@ struct DiskImage {
   std::vector<record::Batch> log;
   Offset base;  ///< Where the log begins when it is empty.
 
-  Offset end() const { return log.empty() ? base : log.back().next_offset(); }
+  Offset end() const { return log.empty() ? std::max(base, log_start) : log.back().next_offset(); }
   std::vector<EpochStart> epochs() const;
   void Write(const Ready& ready);
   void Reset(Offset offset);
