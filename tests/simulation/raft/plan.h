@@ -1,0 +1,160 @@
+// What one seed draws before it begins: how large the group is, how it is set up, how bad its network and its disks
+// are, and what happens to it. And the count of every fault that really struck.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "replication/core/raft.h"
+#include "tests/simulation/sim_executor.h"
+
+namespace sluice::raft_simulation {
+
+using simulation::SimRandom;
+
+/// Everything that goes wrong, or that is out of the ordinary. Each counts its hits; over many seeds none may stay at
+/// 0.
+enum class Fault : uint8_t {
+  // network
+  kMessageLost,
+  kMessageDuplicated,
+  kMessageLate,     ///< Delivered long after others that were sent later.
+  kMessageRefound,  ///< One of long ago is delivered once more.
+  kMessageMisaddressed,
+  kCutSymmetric,
+  kCutOneWay,
+  kCutBridge,
+  kCutLeader,
+  // process
+  kCrash,
+  kCrashLeader,
+  kCrashAll,
+  kPause,
+  kPauseLeader,
+  kTickSkew,
+  kDriverLags,  ///< Several events went before one TakeReady.
+  // disk
+  kWritesLost,
+  kWriteTorn,
+  kSyncFailed,
+  kSyncSlow,
+  kReadFailed,
+  kReadOutdated,  ///< The log was cut between a read's request and its answer.
+  kDamageLoss,    ///< What had been durable is gone; the replica is in doubt.
+  kDamageAlarm,   ///< In doubt, and nothing durable was lost.
+  kDiskWiped,
+  // logs
+  kLogStartMoved,
+  kSnapshotInstalled,
+  kSnapshotFailed,
+  kCrashDuringInstall,
+  // orders
+  kLearnerAdded,
+  kLearnerPromoted,
+  kVoterDemoted,
+  kMemberRemoved,
+  kLeaderRemoved,
+  kTransfer,
+  kCampaign,
+  kStepDown,
+  kUnreachable,
+  kLeaderLost,
+  kCount,
+};
+inline constexpr size_t kFaultKinds = static_cast<size_t>(Fault::kCount);
+std::string_view FaultName(Fault fault);
+
+class FaultCounts {
+ public:
+  void Hit(Fault fault) { ++counts_[static_cast<size_t>(fault)]; }
+  uint64_t of(Fault fault) const { return counts_[static_cast<size_t>(fault)]; }
+  void Add(const FaultCounts& other) {
+    for (size_t i = 0; i < kFaultKinds; ++i) counts_[i] += other.counts_[i];
+  }
+
+ private:
+  std::array<uint64_t, kFaultKinds> counts_{};
+};
+
+/// What the run does to the group, one at a time, at drawn moments.
+enum class Action : uint8_t {
+  kCrash,
+  kCrashLeader,
+  kCrashAll,
+  kDamage,              ///< A crash whose journal ends in damage.
+  kDamageBehindLeader,  ///< The leader dies and a follower comes back damaged, at once.
+  kWipe,
+  kPause,
+  kPauseLeader,
+  kCutSymmetric,
+  kCutOneWay,
+  kCutBridge,
+  kCutLeader,
+  kHealNetwork,
+  kRefind,
+  kMoveLogStart,
+  kMembership,
+  kTransfer,
+  kCampaign,
+  kStepDown,
+  kUnreachable,
+  kLeaderLost,
+  kCount,
+};
+inline constexpr size_t kActions = static_cast<size_t>(Action::kCount);
+
+/// The nominal tick; every replica's own differs from it a little, or a lot.
+inline constexpr absl::Duration kTick = absl::Milliseconds(10);
+
+struct Plan {
+  int voters = 3;
+  int spares = 0;  ///< Replicas that begin outside the group.
+  raft::Options options;
+  std::vector<absl::Duration> ticks;  ///< By slot.
+  int length_ticks = 0;               ///< Of the time with faults.
+
+  // Network
+  absl::Duration delay_min;
+  absl::Duration delay_max;
+  bool in_order = false;  ///< Messages of one sender to one receiver do not overtake each other, unless they are late.
+  int loss_percent = 0;
+  int duplicate_percent = 0;
+  int late_per_mille = 0;
+
+  // Disks
+  absl::Duration sync_max;
+  int slow_sync_percent = 0;
+  int sync_failure_per_10000 = 0;
+  absl::Duration read_max;
+  int read_failure_percent = 0;
+  int keep_below_start = 0;  ///< Records that a log keeps below its start, as whole segments do.
+
+  int driver_lag_percent = 0;
+  int snapshot_failure_percent = 0;
+
+  // Clients and misfortune
+  absl::Duration client_interval;
+  int record_bytes_max = 0;
+  absl::Duration action_interval;
+  std::array<int, kActions> weights{};
+
+  int slots() const { return voters + spares; }
+};
+
+Plan DrawPlan(SimRandom& random);
+
+/// True in `percent` of 100 cases.
+inline bool Percent(SimRandom& random, int percent) {
+  return static_cast<int>(random.Below(100)) < percent;
+}
+/// Uniform in [least, most].
+inline absl::Duration Between(SimRandom& random, absl::Duration least, absl::Duration most) {
+  const auto span = static_cast<uint64_t>(absl::ToInt64Nanoseconds(most - least));
+  return least + absl::Nanoseconds(static_cast<int64_t>(random.Below(span + 1)));
+}
+
+}  // namespace sluice::raft_simulation

@@ -1,0 +1,53 @@
+// The Raft core through many seeds of everything that can go wrong. A seed that breaks a rule is printed with the
+// command that shows it again.
+#include <catch2/catch.hpp>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "tests/simulation/raft/group.h"
+#include "tests/simulation/seeds.h"
+
+namespace sluice::raft_simulation {
+namespace {
+
+TEST_CASE("a raft group keeps every promise through faults, and recovers once they heal") {
+  ReportSeedOnAbort();
+  FaultCounts faults;
+  const simulation::SeedRange seeds = simulation::Seeds(kSeedsShort);
+  for (const uint64_t seed : seeds) {
+    CurrentSeed() = seed;
+    const Outcome outcome = RunSeed(seed);
+    INFO(Report(outcome));
+    REQUIRE_FALSE(outcome.violation);
+    faults.Add(outcome.faults);
+    if (seed % 100 == 0) {
+      INFO("the second run of seed " << seed << " differs from the first");
+      REQUIRE(RunSeed(seed).trace_hash == outcome.trace_hash);
+    }
+  }
+  if (seeds.count < kSeedsShort) return;
+  for (size_t i = 0; i < kFaultKinds; ++i) {
+    INFO("this fault never struck: " << FaultName(static_cast<Fault>(i)));
+    REQUIRE(faults.of(static_cast<Fault>(i)) > 0);
+  }
+}
+
+TEST_CASE("another process sees the same happen in the same seeds") {
+  constexpr uint64_t kFrom = 1, kCount = 10;
+  const std::string command = Cat(SLUICE_RAFT_SIM, " --hash ", kFrom, " ", kCount);
+  const std::unique_ptr<FILE, int (*)(FILE*)> other(popen(command.c_str(), "r"), pclose);
+  REQUIRE(other != nullptr);
+  for (uint64_t seed = kFrom; seed < kFrom + kCount; ++seed) {
+    char line[64] = {};
+    REQUIRE(fgets(line, sizeof(line), other.get()) != nullptr);
+    INFO("seed " << seed);
+    REQUIRE(std::strtoull(line, nullptr, 10) == RunSeed(seed).trace_hash);
+  }
+}
+
+}  // namespace
+}  // namespace sluice::raft_simulation
