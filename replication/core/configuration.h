@@ -1,8 +1,8 @@
 // Who takes part in one Raft group, and what of Raft a replica keeps beside its log and its vote.
 //
 // A configuration is in use from the moment it is appended (committed or not) until a truncation removes it, so a
-// replica remembers those that it may have to go back to: the last one known to be committed, and what came after.
-// Bytes: docs/formats.md, "Raft configuration" and "Raft state of a replica".
+// replica remembers those that it may have to go back to: the last one known to be committed (and durable), and what
+// came after. Bytes: docs/formats.md, "Raft configuration" and "Raft state of a replica".
 //
 // Threads: value types. Errors: InvalidArgument for a configuration that cannot be, DataLoss for bytes that are none,
 // FailedPrecondition for a step that is not allowed.

@@ -76,6 +76,9 @@ absl::StatusOr<std::unique_ptr<Raft>> Raft::Restore(const Options& options, Rand
                                    "; the term cannot be the lower"));
   }
   const bool lost = state.doubtful || state.committed > state.log_end;
+  // What is left of a log that lost its end may even be an earlier state of it: then only a leader can tell how much of
+  // it is committed.
+  if (lost) state.committed = Offset(0);
   std::unique_ptr<Raft> raft(new Raft(options, random, state, std::move(log)));
   SLUICE_RETURN_IF_ERROR(raft->RestoreConfigurations(state, stored));
   // A sole voter has nobody to ask.
@@ -234,7 +237,8 @@ void Raft::OnLogStart(Offset log_start) {
   SLUICE_CHECK(log_start <= committed_) << "log start " << log_start << ", committed to " << committed_;
   if (log_start <= log_.start()) return;
   log_.SetStart(log_start);
-  state_pending_ = true;  // goes with the next write: until then only the epoch before the log start is not known
+  state_pending_ = true;  // goes with the next write: until then only the epoch before the log start is not known,
+  if (log_.empty()) NotePendingWrite();  // which matters where no batch tells an epoch any more
 }
 
 // ---- What waits for the disk
@@ -273,6 +277,7 @@ void Raft::OnDurable(uint64_t number) {
   size_t done = 0;
   for (; done < writes_.size() && writes_[done].number <= number; ++done) durable_end_ = writes_[done].log_end;
   writes_.erase(writes_.begin(), writes_.begin() + static_cast<std::ptrdiff_t>(done));
+  ForgetOldConfigurations();
   if (writes_.empty()) std::vector<Write>().swap(writes_);
   ReleaseHeld();
   dirty_ = true;

@@ -195,7 +195,9 @@ class Raft {
   void OnRead(uint64_t token, absl::StatusOr<std::vector<record::Batch>> batches);
   /// Messages to it may have been lost.
   void OnUnreachable(const VoterId& voter);
-  /// The storage's log start moved up. At most to committed().
+  /// The storage's log start moves up, at most to committed(). Where nothing is left of the log, the driver journals
+  /// the Ready that follows before it moves the storage's: a replica that comes back with an empty log and does not
+  /// know the epoch before it cannot vote until it is sent a batch.
   void OnLogStart(Offset log_start);
   /// The connection to the leader broke: do not wait the whole time-out to ask for an election.
   void OnLeaderLost();
@@ -312,6 +314,7 @@ class Raft {
   absl::Status TakeConfiguration(const record::Batch& batch);
   void RollBackConfigurations(Offset new_end);
   void ForgetOldConfigurations();
+  std::vector<ConfigurationAt>::const_iterator LastCommittedConfiguration() const;
   void OnConfigurationChanged();
 
   // raft_election.cc

@@ -60,9 +60,16 @@ void Raft::RollBackConfigurations(Offset new_end) {
   }
 }
 
+std::vector<ConfigurationAt>::const_iterator Raft::LastCommittedConfiguration() const {
+  const auto beyond = std::find_if(configurations_.begin() + 1, configurations_.end(),
+                                   [&](const ConfigurationAt& at) { return at.offset >= committed_; });
+  return std::prev(beyond);
+}
+
 void Raft::ForgetOldConfigurations() {
-  // Those before the last committed one can never be in use again.
-  while (configurations_.size() > 1 && configurations_[1].offset < committed_) {
+  // Those before the last committed one can never be in use again, once this disk has it: a crash may still take it
+  // from the end of the log, and then the one before it is the log's last.
+  while (configurations_.size() > 1 && configurations_[1].offset < std::min(committed_, durable_end_)) {
     configurations_.erase(configurations_.begin());
     state_pending_ = true;  // goes with the next write: an older list only remembers more
   }

@@ -57,7 +57,7 @@ LogPlace Raft::ClaimedEnd() const {
 // cannot outvote its longer log (dissertation section 4.2.2). It does not count its own vote then.
 bool Raft::MayCampaign() const {
   const auto voter = [&](const ConfigurationAt& at) { return at.configuration.IsVoter(self_); };
-  const bool any = std::any_of(configurations_.begin(), configurations_.end(), voter);
+  const bool any = std::any_of(LastCommittedConfiguration(), configurations_.end(), voter);
   return any && !configuration().voters.empty() && !install_ && term().value() < kTermMax;
 }
 

@@ -88,7 +88,11 @@ absl::StatusOr<Proposed> Raft::ProposeMembership(const Configuration& next) {
   configurations_.push_back({placed.last_offset, placed.epoch, checked});
   state_pending_ = true;
   OnConfigurationChanged();
-  MaybeCommit();  // fewer voters may already be enough
+  MaybeCommit();  // fewer voters may already be enough, also for a read round
+  if (role_ == Role::kLeader) {
+    MaybeFinishReadRound();
+    MaybeConfirmDoubtful();
+  }
   return placed;
 }
 

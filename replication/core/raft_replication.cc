@@ -70,7 +70,14 @@ absl::Status Raft::StepAppendResponse(const Message& message, const AppendRespon
 
 absl::Status Raft::OnRejected(Progress& peer, const AppendResponse& response) {
   // Answers to what has been asked differently since, or is known to agree.
-  if (peer.state == Progress::State::kSnapshot || response.end <= peer.match) return absl::OkStatus();
+  if (peer.state == Progress::State::kSnapshot) return absl::OkStatus();
+  if (response.end <= peer.match) {
+    // It agreed there once, has restarted and does not know that this is committed, and we do not know the epoch to
+    // show it any more.
+    const bool unproven = response.end == peer.next && !log_.EpochBefore(response.end);
+    if (unproven) WantSnapshot(peer);
+    return absl::OkStatus();
+  }
   if (peer.state == Progress::State::kProbe && response.end != peer.next) return absl::OkStatus();
   Offset next = response.hint.end;
   bool known = true;

@@ -30,7 +30,7 @@ absl::Status Raft::SendSnapshot(const VoterId& to, Offset base_end, Bytes detail
   snapshot.base = {log_.EpochBefore(base_end).value_or(LeaderEpoch(0)), base_end};
   // The batch that holds the log start may begin before it, and has the log start's epoch.
   snapshot.next_epoch = log_.EpochAt(std::max(base_end, log_.start())).value_or(LeaderEpoch(0));
-  snapshot.configuration = configurations_.front();
+  snapshot.configuration = *LastCommittedConfiguration();
   snapshot.log_start = log_.start();
   snapshot.detail = std::move(detail);
   peer->snapshot = snapshot;
