@@ -313,7 +313,7 @@ void RaftLog::OnRoleChange(const raft::RoleChange& change) {
     });
   }
   // Whoever waits for more here would wait at the wrong node.
-  answers_.push_back([self = shared_from_this()] { self->WakeWaiters(true); });
+  answers_.push_back([this] { WakeWaiters(true); });
 }
 
 void RaftLog::Settle() {
@@ -327,7 +327,7 @@ void RaftLog::Settle() {
   }
   if (!shares_.empty()) GiveBackShares();
   if (high_watermark_ > before && !waiters_.empty()) {
-    answers_.push_back([self = shared_from_this()] { self->WakeWaiters(false); });
+    answers_.push_back([this] { WakeWaiters(false); });
   }
 }
 

@@ -26,11 +26,11 @@ void RaftLog::AdvanceLogStart(Offset offset, Callback<absl::StatusOr<Offset>> do
   auto place =
       TryPropose(record::MakeControlBatch(record::LogStartAdvance{offset}, NowMs()), storage::Log::Urgency::kEssential);
   if (!place.ok()) return AnswerLater<Result>(std::move(done), place.status());
-  AddProposal(*place,
-              [self = shared_from_this(), offset, done = std::move(done)](absl::StatusOr<Committed> committed) mutable {
-                if (!committed.ok()) return done(committed.status());
-                self->WhenLogStartDurable(offset, std::move(done));
-              });
+  // Not `self`: this log keeps the proposal, and would keep itself.
+  AddProposal(*place, [this, offset, done = std::move(done)](absl::StatusOr<Committed> committed) mutable {
+    if (!committed.ok()) return done(committed.status());
+    WhenLogStartDurable(offset, std::move(done));
+  });
 }
 
 void RaftLog::WhenLogStartDurable(Offset offset, Callback<absl::StatusOr<Offset>> done) {
