@@ -15,7 +15,8 @@ namespace {
 constexpr uint16_t kVersion = 0;
 constexpr size_t kConfigurationHeaderBytes = 6;
 constexpr size_t kMemberBytes = 20;
-constexpr size_t kStateHeaderBytes = 36;
+constexpr size_t kStateHeaderBytes = 38;
+constexpr uint16_t kInDoubt = 1;
 constexpr size_t kStateEntryBytes = 16;
 // Far more than a replica ever has uncommitted, which is one.
 constexpr uint16_t kConfigurationsMax = 1024;
@@ -148,6 +149,7 @@ std::string ReplicaRaftState::Encode() const {
   std::string out;
   Put<uint16_t>(&out, kVersion);
   Put<uint16_t>(&out, static_cast<uint16_t>(configurations.size()));
+  Put<uint16_t>(&out, in_doubt ? kInDoubt : 0);
   for (const Base& b : {base, installing}) {
     Put<int64_t>(&out, b.start.value());
     Put<int32_t>(&out, b.epoch.exact.value());
@@ -170,7 +172,10 @@ absl::StatusOr<ReplicaRaftState> ReplicaRaftState::Decode(std::string_view bytes
   }
   const uint16_t count = LoadLittle<uint16_t>(bytes.data() + 2);
   ReplicaRaftState state;
-  size_t at_byte = 4;
+  const uint16_t flags = LoadLittle<uint16_t>(bytes.data() + 4);
+  if ((flags & ~kInDoubt) != 0) return Damaged(Cat("a state with flags ", flags));
+  state.in_doubt = (flags & kInDoubt) != 0;
+  size_t at_byte = 6;
   for (Base* b : {&state.base, &state.installing}) {
     b->start = Offset(LoadLittle<int64_t>(bytes.data() + at_byte));
     b->epoch.exact = LeaderEpoch(LoadLittle<int32_t>(bytes.data() + at_byte + 8));

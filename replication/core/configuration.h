@@ -66,7 +66,8 @@ struct ReplicaRaftState {
     bool operator==(const Base&) const = default;
   };
   Base base;
-  Base installing;  ///< Of the log that a snapshot is to begin; all zero: none.
+  Base installing;        ///< Of the log that a snapshot is to begin; all zero: none.
+  bool in_doubt = false;  ///< The replica came back from damage, and its doubt has not ended (Raft, "Doubt").
   /// Ascending by offset, then epoch; the last known committed one first.
   std::vector<ConfigurationAt> configurations;
 

@@ -99,6 +99,7 @@ TEST_CASE("bytes that are no configuration are refused, wherever they are cut or
 TEST_CASE("a replica's raft state reads back as it was written, and nothing shorter does") {
   const ReplicaRaftState state{{Offset(100), {LeaderEpoch(4), LeaderEpoch(4)}},
                                {Offset(500), {LeaderEpoch(0), LeaderEpoch(6)}},
+                               true,
                                {{Offset(-1), LeaderEpoch(0), Of({Voter(1)})},
                                 {Offset(120), LeaderEpoch(5), Of({Voter(1), Voter(2)}, {Voter(3)})}}};
   const std::string bytes = state.Encode();
@@ -121,6 +122,7 @@ TEST_CASE("the page's raft state is what this program writes, and reads as the p
   const ReplicaRaftState state{
       {Offset(256), {LeaderEpoch(3), LeaderEpoch(3)}},
       {},
+      true,
       {{Offset(-1), LeaderEpoch(0), Of({one})}, {Offset(300), LeaderEpoch(4), Of({one}, {two})}}};
   REQUIRE(state.Encode() == Example("raft-state"));
   REQUIRE(ReplicaRaftState::Decode(Example("raft-state")).value() == state);

@@ -122,6 +122,7 @@ struct Progress {
   uint64_t confirm_seq = 0;             ///< The read round that must show that we lead.
   std::optional<Offset> confirmed_end;  ///< It has.
 
+  bool snapshot_asked = false;              ///< The driver has been told.
   std::optional<InstallSnapshot> snapshot;  ///< Sent; repeated until it is answered.
   int snapshot_ticks = 0;
 
@@ -141,6 +142,7 @@ struct Progress {
     state = State::kSnapshot;
     paused = ask = false;
     snapshot_ticks = 0;
+    snapshot_asked = false;
     Forget();
   }
   void Sent(Offset end, int64_t bytes) {

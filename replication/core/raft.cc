@@ -75,7 +75,7 @@ absl::StatusOr<std::unique_ptr<Raft>> Raft::Restore(const Options& options, Rand
     return absl::DataLossError(Cat("the log ends in epoch ", log.Last().epoch, ", the stored term is ", term,
                                    "; the term cannot be the lower"));
   }
-  const bool lost = state.doubtful || state.committed > state.log_end;
+  const bool lost = state.doubtful || stored.in_doubt || state.committed > state.log_end;
   // What is left of a log that lost its end may even be an earlier state of it: then only a leader can tell how much of
   // it is committed.
   if (lost) state.committed = Offset(0);
@@ -86,6 +86,9 @@ absl::StatusOr<std::unique_ptr<Raft>> Raft::Restore(const Options& options, Rand
   const bool alone = members.voters.size() == 1 && members.IsVoter(state.self);
   if (lost && !alone && !Planted(PlantedBug::kVoteInDoubt)) {
     while (raft->doubt_ == kNoDoubt) raft->doubt_ = random.Next();
+    // The next start may find nothing wrong with the journal any more; the doubt must outlive it.
+    raft->state_pending_ = true;
+    raft->NotePendingWrite();
   }
   raft->ResetElectionTimer();
   return raft;
@@ -289,7 +292,7 @@ void Raft::OnDurable(uint64_t number) {
 // ---- What goes out
 
 Bytes Raft::EncodeState() const {
-  ReplicaRaftState state{{log_.start(), log_.base()}, {}, configurations_};
+  ReplicaRaftState state{{log_.start(), log_.base()}, {}, in_doubt(), configurations_};
   if (install_) {
     // Counts from the moment that the log begins anew; until then the log that is there does not hold its entry.
     state.installing = {install_->base.end, install_base_};

@@ -87,6 +87,8 @@ struct RestoredState {
   /// In use where the blob has none: the members that the group is created with, or none for a replica that joins.
   Configuration initial;
   Offset committed;  ///< Known to be committed, such as what a state machine has applied; 0 where nothing is.
+  /// The journal ended in damage that may have been acknowledged. Remembered in Ready::raft_state until it is resolved,
+  /// so the first Ready is to be written before anything else happens.
   bool doubtful = false;
 };
 

@@ -122,6 +122,7 @@ void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
     if (was_pre_vote) {
       StartElection(false);
     } else {
+      if (doubt_ != kNoDoubt) state_pending_ = true;
       doubt_ = kNoDoubt;
       BecomeLeader();
     }

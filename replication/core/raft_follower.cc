@@ -157,6 +157,7 @@ void Raft::MaybeEndDoubt() {
   if (!in_doubt() || !doubt_ends_at_ || role_ != Role::kFollower) return;
   if (verified_end_ < *doubt_ends_at_ || durable_end_ < *doubt_ends_at_ || hard_state_write_ > durable_write_) return;
   doubt_ = kNoDoubt;
+  state_pending_ = true;  // goes with the next write
   doubt_ends_at_.reset();
   Send(leader_, HeartbeatResponse{0, log_.end(), committed_, doubt_});
 }

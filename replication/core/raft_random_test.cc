@@ -10,6 +10,16 @@ namespace sluice::raft {
 
 namespace {
 
+uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+// How much of the trace a failure shows.
+size_t TailBytes() {
+  return FromEnvironment("SLUICE_TRACE_BYTES", 4000);
+}
+
 class Chaos {
  public:
   explicit Chaos(uint64_t seed) : random_(seed * 7919 + 1), group_(RandomOptions()) {
@@ -83,7 +93,22 @@ class Chaos {
     if (!Up(n)) return group_.Restart(n);
     int down = 0;
     for (int i = 1; i <= 5; ++i) down += Up(i) ? 0 : 1;
-    if (down < 2) group_.Crash(n);
+    if (down >= 2) return;
+    if (Chance(30) && MayTear(n)) return group_.TearOff(n, 1 + Below(3));
+    group_.Crash(n);
+  }
+
+  // One disk at a time lies about what it has: more could lose a committed batch for good.
+  bool MayTear(int n) {
+    for (const auto& [number, node] : group_.nodes) {
+      if (node.torn || node.was_in_doubt || (node.raft && node.raft->in_doubt())) return false;
+      if (!node.raft) return false;
+      // What a sole voter has committed is nowhere else.
+      for (const ConfigurationAt& at : node.raft->configurations()) {
+        if (at.configuration.voters.size() == 1) return false;
+      }
+    }
+    return group_.at(n).configuration().voters.size() > 1;
   }
 
   void Disturb(int n) {
@@ -112,7 +137,7 @@ class Chaos {
     } else if (kind < 85) {
       (void)raft.TransferLeadership(TestGroup::Id(Someone()));
     } else if (kind < 95) {
-      (void)raft.ReadIndex(next_value_++);
+      (void)group_.ReadIndex(n, next_value_++);
     } else {
       raft.StepDown();
     }
@@ -190,7 +215,7 @@ class Chaos {
   }
 
   std::string Tail() const {
-    return group_.trace.substr(group_.trace.size() - std::min<size_t>(group_.trace.size(), 4000));
+    return group_.trace.substr(group_.trace.size() - std::min<size_t>(group_.trace.size(), TailBytes()));
   }
   std::string Statuses() const {
     std::string all;
@@ -207,12 +232,7 @@ class Chaos {
 
 constexpr const char* kMustHappen[] = {
     "is leader", "truncate to", "Rejected", "Snapshot", "has installed", "voters 1, 2, 3, 4", "learners", "TimeoutNow",
-    "transfer",  "reads from",  " read ",   "crashes",  "no answer",     "commits to",        "Vote no"};
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
+    "transfer",  "reads from",  " read ",   "crashes",  "no answer",     "commits to",        "Vote no",  "in doubt"};
 
 }  // namespace
 

@@ -160,9 +160,13 @@ void Raft::FlushAppends() {
 }
 
 void Raft::FlushTo(Progress& peer) {
-  if (peer.state == Progress::State::kProbe && !peer.paused && peer.log_read_token == 0) {
-    SendAppend(peer);
-    return;
+  if (peer.state == Progress::State::kProbe && !peer.paused && peer.log_read_token == 0) SendAppend(peer);
+  // The new log begins with members that are known to be committed. A leader that has joined lately may have to commit
+  // before it knows any.
+  const bool members_known = !LastCommittedConfiguration()->configuration.voters.empty();
+  if (peer.state == Progress::State::kSnapshot && !peer.snapshot_asked && members_known) {
+    peer.snapshot_asked = true;
+    snapshots_wanted_.push_back({peer.id});
   }
   if (peer.state != Progress::State::kReplicate) return;
   const auto full = [&] {

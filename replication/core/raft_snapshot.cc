@@ -15,7 +15,6 @@ namespace sluice::raft {
 
 void Raft::WantSnapshot(Progress& peer) {
   peer.BecomeSnapshot();
-  snapshots_wanted_.push_back({peer.id});
   dirty_ = true;
 }
 
@@ -23,6 +22,9 @@ absl::Status Raft::SendSnapshot(const VoterId& to, Offset base_end, Bytes detail
   if (role_ != Role::kLeader) return absl::UnavailableError("not the leader");
   Progress* peer = lead_->Find(to);
   if (peer == nullptr || peer->state != Progress::State::kSnapshot) return absl::OkStatus();
+  if (LastCommittedConfiguration()->configuration.voters.empty()) {
+    return absl::UnavailableError("which members are committed is not known yet");
+  }
   if (base_end > committed_ || base_end.value() < 0) {
     return absl::InvalidArgumentError(Cat("a snapshot at ", base_end, ", committed to ", committed_));
   }

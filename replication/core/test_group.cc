@@ -166,6 +166,7 @@ void TestGroup::TakeReady(int number) {
   for (const ReadIndexResult& read : ready.read_results) {
     Line(Cat(number, " read ", read.context, read.index ? Cat(" at ", *read.index) : std::string(" lost")));
     n.reads.push_back(read);
+    if (read.index && reads_asked_.contains(read.context)) REQUIRE(*read.index >= reads_asked_.at(read.context));
   }
   for (const LogRead& read : ready.log_reads) {
     Line(Cat(number, " reads from ", read.from, " for ", read.to.node));
@@ -202,7 +203,11 @@ void TestGroup::Persist(int number) {
   Node& n = node(number);
   if (!n.raft || n.unpersisted.empty()) return;
   const uint64_t last = n.unpersisted.back().number;
-  for (const Ready& ready : n.unpersisted) n.durable.Write(ready);
+  for (const Ready& ready : n.unpersisted) {
+    n.past.push_back(n.durable);
+    if (n.past.size() > 8) n.past.erase(n.past.begin());
+    n.durable.Write(ready);
+  }
   n.unpersisted.clear();
   n.raft->OnDurable(last);
   Check();
@@ -257,6 +262,11 @@ void TestGroup::Run() {
 
 void TestGroup::Crash(int number) {
   Node& n = node(number);
+  n.was_in_doubt = n.torn || n.was_in_doubt || (n.raft && n.raft->in_doubt());
+  // A driver writes the first Ready before it goes on; here a crash may come first, and the damage is found once more.
+  const auto stored =
+      n.durable.raft_state.empty() ? ReplicaRaftState() : *ReplicaRaftState::Decode(n.durable.raft_state.view());
+  if (n.was_in_doubt && !stored.in_doubt) n.torn = true;
   n.raft.reset();
   n.unpersisted.clear();
   n.snapshots_wanted.clear();
@@ -272,9 +282,30 @@ void TestGroup::LoseTail(int number, Offset end) {
   Crash(number);
 }
 
+void TestGroup::TearOff(int number, size_t writes) {
+  Node& n = node(number);
+  for (; writes > 0 && !n.past.empty(); --writes) {
+    n.durable = std::move(n.past.back());
+    n.past.pop_back();
+    n.torn = true;
+  }
+  Crash(number);
+}
+
+absl::Status TestGroup::ReadIndex(int number, uint64_t context) {
+  Offset seen;
+  for (const auto& [other, n] : nodes) seen = std::max(seen, n.committed);
+  reads_asked_[context] = seen;
+  return at(number).ReadIndex(context);
+}
+
 void TestGroup::Restart(int number, bool doubtful) {
   if (node(number).raft) Crash(number);
+  doubtful = std::exchange(node(number).torn, false) || doubtful;
   Start(node(number), doubtful);
+  if (std::exchange(node(number).was_in_doubt, false) && at(number).configuration().voters.size() > 1) {
+    REQUIRE(at(number).in_doubt());
+  }
   node(number).committed = at(number).committed();
   Line(Cat(number, " restarts", doubtful ? " in doubt" : ""));
   Check();
@@ -283,6 +314,7 @@ void TestGroup::Restart(int number, bool doubtful) {
 void TestGroup::MoveLogStart(int number, Offset log_start) {
   Node& n = node(number);
   Persist(number);
+  n.past.clear();
   for (DiskImage* image : {&n.memory, &n.durable}) {
     // Batches go whole; the one that holds the log start stays.
     if (image->log.back().next_offset() <= log_start) image->base = log_start;
@@ -309,6 +341,7 @@ void TestGroup::Install(int number) {
   REQUIRE(n.install);
   Persist(number);
   const Offset base = n.install->base.end;
+  n.past.clear();
   n.memory.Reset(base);
   n.durable.Reset(base);
   n.install.reset();

@@ -59,8 +59,10 @@ class TestGroup {
     std::vector<VoterId> snapshots_wanted;
     std::optional<SnapshotInstall> install;
     std::vector<ReadIndexResult> reads;
-    Offset committed;  ///< The highest that it ever reported.
-    uint64_t life = 1;
+    Offset committed;             ///< The highest that it ever reported.
+    std::vector<DiskImage> past;  ///< Before each of the last durable writes.
+    bool torn = false;
+    bool was_in_doubt = false;  ///< When it crashed.
   };
 
   explicit TestGroup(Options options = {});
@@ -95,6 +97,9 @@ class TestGroup {
   void Crash(int node);
   /// A crash that also loses what was durable from `end` on: the damage that a replica is in doubt after.
   void LoseTail(int node, Offset end);
+  /// A crash that also takes back the last `writes` durable writes; the next start is in doubt.
+  void TearOff(int node, size_t writes);
+  absl::Status ReadIndex(int node, uint64_t context);
   void MoveLogStart(int node, Offset log_start);
   void SendSnapshot(int node, int to);
   void Install(int node);
@@ -122,7 +127,8 @@ class TestGroup {
   void Start(Node& node, bool doubtful);
   std::vector<record::Batch> Read(const Node& node, const LogRead& read) const;
 
-  std::map<int32_t, int> leaders_;                                     ///< Term to node.
+  std::map<uint64_t, Offset> reads_asked_;  ///< What was committed anywhere when a read came.
+  std::map<int32_t, int> leaders_;          ///< Term to node.
   std::map<int64_t, std::pair<int32_t, uint32_t>> committed_batches_;  ///< Last offset to epoch and checksum.
 };
 
