@@ -251,6 +251,7 @@ void Raft::NotePendingWrite() {
 }
 
 void Raft::Send(const VoterId& to, MessageBody body) {
+  SLUICE_CHECK(!to.IsNone() && to != self_) << "a message to " << to;
   messages_.push_back({self_, to, term(), std::move(body)});
   dirty_ = true;
 }

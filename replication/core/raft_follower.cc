@@ -159,7 +159,7 @@ void Raft::MaybeEndDoubt() {
   doubt_ = kNoDoubt;
   state_pending_ = true;  // goes with the next write
   doubt_ends_at_.reset();
-  Send(leader_, HeartbeatResponse{0, log_.end(), committed_, doubt_});
+  if (!leader_.IsNone()) Send(leader_, HeartbeatResponse{0, log_.end(), committed_, doubt_});
 }
 
 }  // namespace sluice::raft
