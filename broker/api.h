@@ -247,13 +247,19 @@ struct AlterTopicSpec {
 
 struct NodeInfo {
   NodeId id;
-  std::string address;
+  std::string address;  ///< host:port for clients.
   std::string rack;
   std::string version;
   int64_t started_ms = 0;
   int64_t disk_free_bytes = 0;
   int64_t disk_used_bytes = 0;
   bool alive = false;
+  bool fenced = false;      ///< Registered, but not heard of: gets no new replicas.
+  bool draining = false;    ///< Stopping: gives its leaderships away.
+  int32_t feature_min = 0;  ///< The feature levels that its program can work at.
+  int32_t feature_max = 0;
+  std::string peer_address;       ///< host:port for other nodes; empty where it takes none.
+  bool controller_voter = false;  ///< Of group 0; the others only follow it.
 };
 
 struct ClusterInfo {
@@ -263,6 +269,74 @@ struct ClusterInfo {
   std::vector<NodeInfo> nodes;
   int32_t topics = 0;
   int32_t partitions = 0;
+  int32_t under_replicated_partitions = 0;  ///< Fewer replicas in sync than there should be.
+  int32_t leaderless_partitions = 0;        ///< Nobody known takes writes now.
+  int32_t offline_partitions = 0;           ///< Cannot be served before a node comes back or is repaired.
+  int32_t feature_level = 0;                ///< That the cluster works at.
+};
+
+/// One replica, as the partition's leader sees it.
+struct ReplicaStatus {
+  NodeId node;
+  bool learner = false;  ///< Follows without a vote.
+  bool in_sync = false;  ///< Has all that is committed, and is heard of; false while there is no leader to tell.
+  int64_t lag = -1;      ///< Offsets from its end to the leader's; -1 where nobody knows.
+};
+
+struct PartitionStatus {
+  std::string topic;
+  PartitionId partition;
+  NodeId leader_node;  ///< 0: none known.
+  std::string leader;  ///< host:port for clients.
+  LeaderEpoch leader_epoch;
+  NodeId preferred_leader;
+  std::vector<ReplicaStatus> replicas;  ///< By their place in the assignment.
+  Offset log_start;
+  Offset high_watermark;
+  int64_t size_bytes = 0;                     ///< At the leader.
+  std::optional<Error> error = std::nullopt;  ///< Why it cannot be served until a restart.
+};
+
+/// All that is set must hold.
+struct ListPartitionsSpec {
+  std::string topic = {};  ///< Empty: all topics, the broker's own too.
+  NodeId node = {};        ///< 0: all; otherwise only what has a replica there.
+  bool under_replicated = false;
+  bool leaderless = false;
+};
+
+/// Whether fewer replicas than there should be are in sync.
+inline bool IsUnderReplicated(const PartitionStatus& partition) {
+  for (const ReplicaStatus& replica : partition.replicas) {
+    if (!replica.in_sync) return true;
+  }
+  return false;
+}
+inline bool IsLeaderless(const PartitionStatus& partition) {
+  return partition.leader_node == NodeId(0);
+}
+/// Whether ListPartitions shows it.
+inline bool Matches(const ListPartitionsSpec& spec, const PartitionStatus& partition) {
+  if (!spec.topic.empty() && partition.topic != spec.topic) return false;
+  if (spec.under_replicated && !IsUnderReplicated(partition)) return false;
+  if (spec.leaderless && !IsLeaderless(partition)) return false;
+  if (spec.node == NodeId(0)) return true;
+  for (const ReplicaStatus& replica : partition.replicas) {
+    if (replica.node == spec.node) return true;
+  }
+  return false;
+}
+
+struct ElectLeaderSpec {
+  std::string topic;
+  PartitionId partition;
+  NodeId node = {};  ///< 0: the preferred leader.
+};
+
+struct ElectedLeader {
+  NodeId leader_node;
+  std::string leader;  ///< host:port for clients.
+  LeaderEpoch leader_epoch;
 };
 
 // ---- What metrics are made of --------------------------------------------------------------------------------------
@@ -335,6 +409,12 @@ class Broker {
   virtual void DeleteTopic(std::string name, Callback<Result<Done>> done) = 0;
 
   virtual void DescribeCluster(Callback<Result<ClusterInfo>> done) = 0;
+  /// By topic and partition. kUnknownTopic where the spec names a topic that there is not.
+  virtual void ListPartitions(ListPartitionsSpec spec, Callback<Result<std::vector<PartitionStatus>>> done) = 0;
+  /// Hands the partition's leadership over and answers who leads then; at once where that node leads already.
+  /// kInvalidArgument for a node without a replica, kNotAvailable (retriable) where it did not come to lead in time,
+  /// for one that is behind or not alive.
+  virtual void ElectLeader(ElectLeaderSpec spec, Callback<Result<ElectedLeader>> done) = 0;
   virtual void Stats(Callback<BrokerStats> done) = 0;
 };
 

@@ -115,30 +115,6 @@ void NodeBroker::CloseEverything(Callback<Done> done) {
 
 // ---- The node ------------------------------------------------------------------------------------------------------
 
-void NodeBroker::DescribeCluster(Callback<Result<ClusterInfo>> done) {
-  AtHome<ClusterInfo>(std::move(done), [this](Callback<Result<ClusterInfo>> answer) {
-    Stats([this, answer = std::move(answer)](BrokerStats stats) mutable {
-      ClusterInfo cluster;
-      cluster.cluster_id = options_.cluster_id;
-      cluster.cluster_name = options_.cluster_name;
-      cluster.controller_node = options_.node;
-      cluster.topics = stats.topics;
-      cluster.partitions = static_cast<int32_t>(stats.partitions.size());
-      NodeInfo node;
-      node.id = options_.node;
-      node.address = options_.address;
-      node.rack = options_.rack;
-      node.version = options_.version;
-      node.started_ms = started_ms_;
-      node.disk_free_bytes = stats.disk_free_bytes;
-      for (const auto& partition : stats.partitions) node.disk_used_bytes += partition.size_bytes;
-      node.alive = true;
-      cluster.nodes.push_back(std::move(node));
-      answer(std::move(cluster));
-    });
-  });
-}
-
 void NodeBroker::Stats(Callback<BrokerStats> done) {
   BrokerStats stats;
   stats.inflight_bytes = memory_->used();

@@ -66,11 +66,15 @@ class NodeBroker final : public Broker {
   void AddPartitions(std::string name, int32_t partitions, Callback<Result<TopicInfo>> done) override;
   void DeleteTopic(std::string name, Callback<Result<Done>> done) override;
   void DescribeCluster(Callback<Result<ClusterInfo>> done) override;
+  void ListPartitions(ListPartitionsSpec spec, Callback<Result<std::vector<PartitionStatus>>> done) override;
+  void ElectLeader(ElectLeaderSpec spec, Callback<Result<ElectedLeader>> done) override;
   void Stats(Callback<BrokerStats> done) override;
 
  private:
   Executor& home() const { return *seams_.shards.front(); }
 
+  /// What this node knows of the partitions that `spec` asks for. Answers on the first shard or a partition's.
+  void CollectPartitions(ListPartitionsSpec spec, Callback<std::vector<PartitionStatus>> done);
   void OpenController(Callback<absl::Status> done);
   void CheckDisk(absl::AnyInvocable<void()> done);
   void ArmDiskTimer();

@@ -103,6 +103,56 @@ TEST_CASE("topics are created, listed, described, altered and widened") {
   CHECK(cluster->partitions == 7);
 }
 
+TEST_CASE("a node alone leads all its partitions, in sync with itself, and says so to operators") {
+  SimNode node;
+  node.Start();
+  REQUIRE(node.Create("b", 2).ok());
+  REQUIRE(node.Create("a").ok());
+  REQUIRE(node.Produce("b", "v", 1).ok());
+  const auto list = [&](const ListPartitionsSpec& spec) {
+    return node.Wait<Result<std::vector<PartitionStatus>>>(
+        [&](auto done) { node.broker->ListPartitions(spec, std::move(done)); });
+  };
+  const auto all = list({});
+  REQUIRE(all.ok());
+  REQUIRE(all->size() == 3);
+  CHECK((*all)[0].topic == "a");
+  const PartitionStatus& last = (*all)[2];
+  CHECK(last.topic == "b");
+  CHECK(last.partition == PartitionId(1));
+  CHECK(last.leader_node == NodeId(1));
+  CHECK(last.preferred_leader == NodeId(1));
+  CHECK(last.leader == "127.0.0.1:7400");
+  REQUIRE(last.replicas.size() == 1);
+  CHECK(last.replicas[0].in_sync);
+  CHECK(last.replicas[0].lag == 0);
+  CHECK(last.high_watermark > last.log_start);
+  CHECK(last.size_bytes > (*all)[1].size_bytes);
+  CHECK(list({.topic = "b", .node = NodeId(1)})->size() == 2);
+  CHECK(list({.node = NodeId(2)})->empty());
+  CHECK(list({.under_replicated = true})->empty());
+  CHECK(list({.leaderless = true})->empty());
+  CHECK(list({.topic = "none"}).error().reason == Reason::kUnknownTopic);
+
+  const auto elect = [&](const ElectLeaderSpec& spec) {
+    return node.Wait<Result<ElectedLeader>>([&](auto done) { node.broker->ElectLeader(spec, std::move(done)); });
+  };
+  CHECK(elect({.topic = "a", .partition = PartitionId(0)})->leader_node == NodeId(1));
+  CHECK(elect({.topic = "a", .partition = PartitionId(0), .node = NodeId(1)})->leader_epoch == (*all)[0].leader_epoch);
+  CHECK(elect({.topic = "a", .partition = PartitionId(0), .node = NodeId(2)}).error().reason ==
+        Reason::kInvalidArgument);
+  CHECK(elect({.topic = "a", .partition = PartitionId(9)}).error().reason == Reason::kUnknownTopic);
+
+  const auto cluster =
+      node.Wait<Result<ClusterInfo>>([&](auto done) { node.broker->DescribeCluster(std::move(done)); });
+  CHECK(cluster->under_replicated_partitions == 0);
+  CHECK(cluster->leaderless_partitions == 0);
+  CHECK(cluster->offline_partitions == 0);
+  REQUIRE(cluster->nodes.size() == 1);
+  CHECK(cluster->nodes[0].controller_voter);
+  CHECK(cluster->nodes[0].disk_used_bytes > 0);
+}
+
 TEST_CASE("a change of a topic that is committed is in force, also when the metadata store could not take it yet") {
   SimNode node;
   node.Start();
@@ -195,6 +245,16 @@ TEST_CASE("a partition whose segment is gone or short is an error that names the
   names_it(*described->partitions[0].error);
   CHECK(described->partitions[0].leader_node == NodeId(1));  // who is asked, and says why
   CHECK_FALSE(described->partitions[1].error.has_value());
+  const auto behind = node.Wait<Result<std::vector<PartitionStatus>>>(
+      [&](auto done) { node.broker->ListPartitions({.under_replicated = true}, std::move(done)); });
+  REQUIRE(behind->size() == 1);
+  names_it(*behind->front().error);
+  names_it(node.Wait<Result<ElectedLeader>>([&](auto done) {
+                 node.broker->ElectLeader({.topic = "t", .partition = PartitionId(0)}, std::move(done));
+               })
+               .error());
+  CHECK(node.Wait<Result<ClusterInfo>>([&](auto done) { node.broker->DescribeCluster(std::move(done)); })
+            ->offline_partitions == 1);
   const auto stats = node.Wait<BrokerStats>([&](auto done) { node.broker->Stats(std::move(done)); });
   CHECK(std::count_if(stats.partitions.begin(), stats.partitions.end(), [](const auto& p) { return p.failed; }) == 1);
   // Its settings can change, retention passes it by, and a restart finds it as it was.

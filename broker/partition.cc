@@ -302,6 +302,25 @@ PartitionInfo Partition::info() const {
   return info;
 }
 
+PartitionStatus Partition::status() const {
+  PartitionInfo known = info();
+  PartitionStatus status;
+  status.topic = topic_;
+  status.partition = known.partition;
+  status.leader_node = known.leader_node;
+  status.leader = std::move(known.leader);
+  status.leader_epoch = known.leader_epoch;
+  status.preferred_leader = node_.id;
+  // The only replica: what it has is all there is.
+  const bool in_sync = log_ != nullptr && log().IsLeader();
+  status.replicas.push_back({.node = node_.id, .in_sync = in_sync, .lag = in_sync ? 0 : -1});
+  status.log_start = known.log_start;
+  status.high_watermark = known.high_watermark;
+  status.size_bytes = known.size_bytes;
+  status.error = std::move(known.error);
+  return status;
+}
+
 void Partition::Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done) {
   SLUICE_CHECK(shard_.IsCurrent() && !stopping_) << replica_;
   stopping_ = true;

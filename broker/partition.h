@@ -94,6 +94,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void EnforceRetention();
   PartitionStats stats() const;
   PartitionInfo info() const;
+  /// For operators: what info tells, and how each replica stands.
+  PartitionStatus status() const;
 
   /// Refuses what comes from now on with `reason`, answers what is pending, closes the log, then runs `done`. Once.
   void Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done);

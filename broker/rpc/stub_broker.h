@@ -39,6 +39,10 @@ class StubBroker : public Broker {
   void AddPartitions(std::string, int32_t, Callback<Result<TopicInfo>> done) override { done(TopicInfo()); }
   void DeleteTopic(std::string, Callback<Result<Done>> done) override { done(Done()); }
   void DescribeCluster(Callback<Result<ClusterInfo>> done) override { done(ClusterInfo()); }
+  void ListPartitions(ListPartitionsSpec, Callback<Result<std::vector<PartitionStatus>>> done) override {
+    done(std::vector<PartitionStatus>());
+  }
+  void ElectLeader(ElectLeaderSpec, Callback<Result<ElectedLeader>> done) override { done(ElectedLeader()); }
   void Stats(Callback<BrokerStats> done) override { done(BrokerStats()); }
 };
 

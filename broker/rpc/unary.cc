@@ -141,6 +141,10 @@ void DescribeCluster(Services& services, v1::DescribeClusterRequest, std::shared
     response.set_controller_node(cluster->controller_node.value());
     response.set_topics(cluster->topics);
     response.set_partitions(cluster->partitions);
+    response.set_under_replicated_partitions(cluster->under_replicated_partitions);
+    response.set_leaderless_partitions(cluster->leaderless_partitions);
+    response.set_offline_partitions(cluster->offline_partitions);
+    response.set_feature_level(cluster->feature_level);
     for (const NodeInfo& node : cluster->nodes) {
       v1::Node& out = *response.add_nodes();
       out.set_id(node.id.value());
@@ -151,9 +155,69 @@ void DescribeCluster(Services& services, v1::DescribeClusterRequest, std::shared
       out.set_disk_free_bytes(node.disk_free_bytes);
       out.set_disk_used_bytes(node.disk_used_bytes);
       out.set_alive(node.alive);
+      out.set_fenced(node.fenced);
+      out.set_draining(node.draining);
+      out.set_feature_min(node.feature_min);
+      out.set_feature_max(node.feature_max);
+      out.set_peer_address(node.peer_address);
+      out.set_controller_voter(node.controller_voter);
     }
     call->Reply(Serialize(response));
   });
+}
+
+void ToProto(const PartitionStatus& partition, v1::PartitionStatus* out) {
+  out->set_topic(partition.topic);
+  out->set_partition(partition.partition.value());
+  out->set_leader_node(partition.leader_node.value());
+  out->set_leader(partition.leader);
+  out->set_leader_epoch(partition.leader_epoch.value());
+  out->set_preferred_leader(partition.preferred_leader.value());
+  for (const ReplicaStatus& replica : partition.replicas) {
+    v1::ReplicaStatus& each = *out->add_replicas();
+    each.set_node(replica.node.value());
+    each.set_learner(replica.learner);
+    each.set_in_sync(replica.in_sync);
+    each.set_lag(replica.lag);
+  }
+  out->set_log_start_offset(partition.log_start.value());
+  out->set_high_watermark(partition.high_watermark.value());
+  out->set_size_bytes(partition.size_bytes);
+  if (partition.error) rpc::ToProto(*partition.error, out->mutable_error());
+}
+
+void ListPartitions(Services& services, v1::ListPartitionsRequest request, std::shared_ptr<Call> call) {
+  ListPartitionsSpec spec;
+  spec.topic = request.topic();
+  spec.node = NodeId(request.node());
+  spec.under_replicated = request.under_replicated();
+  spec.leaderless = request.leaderless();
+  services.broker.ListPartitions(std::move(spec),
+                                 [call = std::move(call)](Result<std::vector<PartitionStatus>> partitions) {
+                                   if (!partitions.ok()) return call->Fail(partitions.error());
+                                   v1::ListPartitionsResponse response;
+                                   for (const PartitionStatus& each : *partitions) {
+                                     ToProto(each, response.add_partitions());
+                                   }
+                                   call->Reply(Serialize(response));
+                                 });
+}
+
+void ElectLeader(Services& services, v1::ElectLeaderRequest request, std::shared_ptr<Call> call) {
+  if (request.partition() < 0 || request.node() < 0) {
+    return call->Fail(
+        MakeError(Reason::kInvalidArgument, Cat(request.node() < 0 ? "node" : "partition", ": must not be negative")));
+  }
+  services.broker.ElectLeader(
+      {.topic = request.topic(), .partition = PartitionId(request.partition()), .node = NodeId(request.node())},
+      [call = std::move(call)](Result<ElectedLeader> elected) {
+        if (!elected.ok()) return call->Fail(elected.error());
+        v1::ElectLeaderResponse response;
+        response.set_leader_node(elected->leader_node.value());
+        response.set_leader(elected->leader);
+        response.set_leader_epoch(elected->leader_epoch.value());
+        call->Reply(Serialize(response));
+      });
 }
 
 void ListOffsets(Services& services, v1::ListOffsetsRequest request, std::shared_ptr<Call> call) {
@@ -229,6 +293,8 @@ std::shared_ptr<Handler> MakeUnaryHandler(Services& services, const std::string&
       {"/sluice.v1.Topics/AddPartitions", Unary(&AddPartitions)},
       {"/sluice.v1.Topics/Delete", Unary(&DeleteTopic)},
       {"/sluice.v1.Cluster/Describe", Unary(&DescribeCluster)},
+      {"/sluice.v1.Cluster/ListPartitions", Unary(&ListPartitions)},
+      {"/sluice.v1.Cluster/ElectLeader", Unary(&ElectLeader)},
   };
   const auto found = kMethods->find(method);
   return found == kMethods->end() ? nullptr : found->second(services, std::move(call));
