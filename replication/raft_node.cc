@@ -11,7 +11,7 @@ namespace {
 
 /// Election time-outs differ by whole ticks, so a heartbeat is two of them.
 constexpr int kTicksPerHeartbeat = 2;
-constexpr int kTicksBetweenStats = 4;
+constexpr int kTicksBetweenStats = 10;
 
 /// A shard's own random numbers (SplitMix64), from a seed that the node's source gave.
 class ShardRandom final : public Random {
@@ -52,11 +52,12 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
     : options_(options),
       seams_(std::move(seams)),
       tick_(std::max(options.heartbeat / kTicksPerHeartbeat, absl::Milliseconds(1))),
-      shared_(std::make_shared<Shared>(options.recovery_bytes_max)) {
+      shared_(std::make_shared<Shared>(options.recovery_bytes_max)),
+      liveness_(std::max<uint64_t>(seams_.random->Next(), 1)) {
   shared_->options = options.log;
   shared_->options.raft.heartbeat_ticks = kTicksPerHeartbeat;
   shared_->options.raft.election_ticks = ElectionTicks(options.election_timeout, tick_);
-  shared_->options.raft.explicit_heartbeats = true;
+  shared_->options.raft.explicit_heartbeats = !options.coalesce_heartbeats;
   shared_->inbox.bytes_max = options.inbox_bytes_max;
   for (Executor* executor : seams_.shards) {
     shared_->random.push_back(std::make_unique<ShardRandom>(seams_.random->Next()));
@@ -197,15 +198,17 @@ void RaftNode::Close(const ReplicaId& group, Callback<absl::Status> done) {
     }
   }
   Shard& shard = *shards_[route.shard];
-  shard.executor->Post([&shard, group, route = std::move(route), done = std::move(done)]() mutable {
-    if (route.log == nullptr) return done(absl::OkStatus());
-    CountInto(*route.log, &shard.closed);
-    route.log->Stop();
-    shard.logs.erase(group);
-    route.log.reset();
-    // Behind the answers that Stop has posted.
-    shard.executor->Post([done = std::move(done)]() mutable { done(absl::OkStatus()); });
-  });
+  shard.executor->Post(
+      [self = shared_from_this(), &shard, group, route = std::move(route), done = std::move(done)]() mutable {
+        if (route.log == nullptr) return done(absl::OkStatus());
+        CountInto(*route.log, &shard.closed);
+        route.log->Stop();
+        shard.logs.erase(group);
+        self->ForgetLiveness(shard, group);
+        route.log.reset();
+        // Behind the answers that Stop has posted.
+        shard.executor->Post([done = std::move(done)]() mutable { done(absl::OkStatus()); });
+      });
 }
 
 void RaftNode::Remove(const ReplicaId& group, Callback<absl::Status> done) {
@@ -233,8 +236,6 @@ void RaftNode::OnMessage(const ReplicaId& group, raft::Message message) {
   at->second.log->Deliver(std::move(message));
 }
 
-void RaftNode::OnLiveness(NodeId, LivenessMessage) {}
-
 void RaftNode::OnPeerState(NodeId peer, PeerState state) {
   for (auto& shard : shards_) {
     shard->executor->Post([self = shared_from_this(), shard = shard.get(), peer, state] {
@@ -250,6 +251,7 @@ void RaftNode::TickLater(size_t index) {
     const auto self = weak.lock();
     if (self == nullptr || self->shards_[index]->stopped) return;
     self->Tick(*self->shards_[index]);
+    if (index == 0 && self->shards_[0]->ticks % kTicksPerHeartbeat == 0) self->SendHeartbeats();
     self->TickLater(index);
   });
 }
@@ -259,6 +261,7 @@ void RaftNode::Tick(Shard& shard) {
   std::vector<std::shared_ptr<RaftLog>> logs;
   logs.reserve(shard.logs.size());
   for (const auto& [group, log] : shard.logs) logs.push_back(log);
+  if (options_.coalesce_heartbeats) ExchangeLiveness(shard);
   for (const auto& log : logs) log->Tick();
   if (++shard.ticks % kTicksBetweenStats != 0) return;
   RaftNodeStats stats;

@@ -14,11 +14,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "common/executor.h"
 #include "common/log.h"
+#include "replication/liveness.h"
 #include "replication/raft_log.h"
 #include "replication/transport.h"
 #include "storage/log_store.h"
@@ -31,7 +33,9 @@ struct RaftNodeOptions {
   absl::Duration heartbeat = absl::Milliseconds(100);  ///< raft.heartbeat_ms
   int64_t recovery_bytes_max = int64_t{8} << 20;       ///< Under way to followers that catch up from the log.
   int64_t inbox_bytes_max = int64_t{64} << 20;         ///< Received, and not looked at yet.
-  RaftLogOptions log;                                  ///< Its ticks and explicit_heartbeats are set here.
+  /// Nodes tell each other of their life, rather than each group of its own (liveness.h). All nodes alike.
+  bool coalesce_heartbeats = true;
+  RaftLogOptions log;  ///< Its ticks and explicit_heartbeats are set here.
 };
 
 struct RaftNodeSeams {
@@ -111,11 +115,22 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   void OnPeerState(NodeId peer, PeerState state) override;
 
  private:
+  /// What liveness was last told of a group.
+  struct Told {
+    LeaderEpoch term;
+    NodeId leader;                  ///< It follows one there; 0: none.
+    std::vector<NodeId> followers;  ///< It leads, and these have members of it.
+    bool operator==(const Told&) const = default;
+  };
+
   /// Touched on its executor only, but for `stats`.
   struct Shard {
     Executor* executor = nullptr;
     RaftLogSeams seams;
     std::map<ReplicaId, std::shared_ptr<RaftLog>> logs;
+    std::map<ReplicaId, Told> told;
+    std::map<NodeId, uint64_t> leaders_heard;    ///< As Liveness counted them when this shard last looked.
+    std::map<NodeId, uint64_t> followers_heard;  ///< The same.
     bool stopped = false;
     uint64_t ticks = 0;
     RaftNodeStats closed;  ///< Counters of groups that are closed.
@@ -127,6 +142,14 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   void Attach(GroupSpec spec, Callback<absl::StatusOr<std::shared_ptr<RaftLog>>> done);
   void TickLater(size_t shard);
   void Tick(Shard& shard);
+
+  // raft_node_liveness.cc
+  void SendHeartbeats();
+  /// Tells liveness of what changed in the shard's groups, and the groups of what was heard.
+  void ExchangeLiveness(Shard& shard);
+  void TellOf(const ReplicaId& group, Told& told, Told now);
+  void HearFor(RaftLog& log, const std::set<NodeId>& leaders, const std::set<NodeId>& followers);
+  void ForgetLiveness(Shard& shard, const ReplicaId& group);
   static void CountInto(const RaftLog& log, RaftNodeStats* stats);
 
   const RaftNodeOptions options_;
@@ -143,6 +166,9 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   const std::shared_ptr<Shared> shared_;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::atomic<uint64_t> unrouted_{0};
+
+  std::mutex liveness_mutex_;
+  Liveness liveness_;  ///< Guarded by liveness_mutex_.
 
   struct Route {
     size_t shard = 0;
