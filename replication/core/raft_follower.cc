@@ -157,7 +157,9 @@ void Raft::MaybeEndDoubt() {
   if (!in_doubt() || !doubt_ends_at_ || role_ != Role::kFollower) return;
   if (verified_end_ < *doubt_ends_at_ || durable_end_ < *doubt_ends_at_ || hard_state_write_ > durable_write_) return;
   doubt_ = kNoDoubt;
-  state_pending_ = true;  // goes with the next write
+  // At once, however quiet the group is: after a restart it would be in doubt again, and the group one voter short.
+  state_pending_ = true;
+  NotePendingWrite();
   doubt_ends_at_.reset();
   if (!leader_.IsNone()) Send(leader_, HeartbeatResponse{0, log_.end(), committed_, doubt_});
 }

@@ -65,7 +65,8 @@ void Replica::Start() {
   state.raft_state = image.raft_state;
   state.initial = initial_;
   state.committed = context_.random().OneIn(3) ? Offset(0) : std::min(applied_, image.log_end);
-  state.doubtful = doubtful_;
+  // The core is to remember what it has written down; a crash before that leaves the damage to be found once more.
+  state.doubtful = doubtful_ && !StoredInDoubt();
   context_.trace.Say([&] {
     return Cat(ShortName(id_), " starts, term ", state.hard_state.term, ", log ", state.log_start, " to ",
                state.log_end, ", committed ", state.committed, doubtful_ ? ", in doubt" : "");
@@ -78,9 +79,17 @@ void Replica::Start() {
   raft_ = *std::move(restored);
   const bool alone = raft_->configuration().voters.size() == 1 && raft_->configuration().IsVoter(id_);
   if (alone) doubtful_ = false;
+  if (doubtful_ && !raft_->in_doubt()) {
+    return context_.checker.Fail(Invariant::kRestores, Cat(ShortName(id_), " has forgotten that it is in doubt"));
+  }
   context_.checker.OnStarted(observed());
   StartTicking();
   AfterEvent();
+}
+
+bool Replica::StoredInDoubt() const {
+  const auto state = raft::ReplicaRaftState::Decode(disk_.durable().raft_state.view());
+  return state.ok() && state->in_doubt;
 }
 
 void Replica::StartTicking() {
@@ -168,7 +177,7 @@ void Replica::TakeReadys() {
   while (up() && raft_->HasReady() && !context_.checker.violation()) CarryOut(raft_->TakeReady());
   if (!up() || context_.checker.violation()) return;
   context_.checker.OnCarriedOut(observed());
-  if (doubtful_ && !raft_->in_doubt()) {
+  if (doubtful_ && !raft_->in_doubt() && !StoredInDoubt()) {
     context_.trace.Say([&] { return Cat(ShortName(id_), " is in doubt no more"); });
     doubtful_ = false;
   }

@@ -39,7 +39,7 @@ class Replica {
   bool up() const { return raft_ != nullptr; }
   bool paused() const { return paused_; }
   bool installing() const { return install_.has_value(); }
-  /// Its disk may lack what it had; so it is until the core knows better.
+  /// Its disk may lack what it had; so it is until the core knows better, and its disk too.
   bool doubtful() const { return doubtful_; }
   bool leads() const { return up() && raft_->role() == raft::Role::kLeader; }
   raft::Raft* raft() { return raft_.get(); }
@@ -89,6 +89,7 @@ class Replica {
   template <class F>
   void After(absl::Duration delay, F event);
   void AfterEvent();
+  bool StoredInDoubt() const;
   void TakeReadys();
   void CarryOut(raft::Ready ready);
   void WriteReady(raft::Ready& ready);
