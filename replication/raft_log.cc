@@ -110,6 +110,20 @@ void RaftLog::Stop() {
   EndEverything(absl::UnknownError("the partition stopped before the outcome was known"), NotServed());
 }
 
+void RaftLog::Abandon() {
+  stopped_ = true;
+  // What is let go may let go of this log, and may look at it once more.
+  const std::shared_ptr<RaftLog> self = shared_from_this();
+  const auto proposals = std::exchange(proposals_, {});
+  const auto answers = std::exchange(answers_, {});
+  const auto log_start_waiters = std::exchange(log_start_waiters_, {});
+  const auto waiters = std::exchange(waiters_, {});
+  const auto pending = std::exchange(pending_, {});
+  const auto barriers = std::exchange(barriers_, {});
+  const auto barriers_at = std::exchange(barriers_at_, {});
+  wait_offsets_.clear();
+}
+
 void RaftLog::Halt(const absl::Status& why) {
   if (ended()) return;
   failure_ = why;
@@ -160,7 +174,9 @@ void RaftLog::Deliver(raft::Message message) {
   const int64_t bytes = InboxBytes(message);
   std::lock_guard lock(inbox_mutex_);
   if (inbox_closed_) return;
-  if (seams_.inbox->bytes.fetch_add(bytes) + bytes > seams_.inbox->bytes_max) {
+  // One that is larger than the bound must get in some time.
+  const int64_t before = seams_.inbox->bytes.fetch_add(bytes);
+  if (before > 0 && before + bytes > seams_.inbox->bytes_max) {
     seams_.inbox->bytes -= bytes;
     ++inbox_dropped_;
     return;

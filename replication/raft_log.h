@@ -115,6 +115,9 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   /// Answers what is pending with Unavailable (reads) or Unknown (proposals), wakes waiters; takes part in nothing any
   /// more. The storage log is not stopped.
   void Stop();
+  /// Forgets all that is under way, unanswered, as when the process is killed: what waits here may own this log. For
+  /// simulators.
+  void Abandon();
 
   // ---- ReplicatedLog
 

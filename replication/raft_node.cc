@@ -63,6 +63,7 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
     shared_->random.push_back(std::make_unique<ShardRandom>(seams_.random->Next()));
     auto shard = std::make_unique<Shard>();
     shard->executor = executor;
+    shard->phase = tick_ * static_cast<int64_t>(seams_.random->Next() % 1000) / 1000;
     shard->seams = {.transport = seams_.transport,
                     .clock = seams_.clock,
                     .random = shared_->random.back().get(),
@@ -80,7 +81,12 @@ std::shared_ptr<RaftNode> RaftNode::Make(const RaftNodeOptions& options, RaftNod
 }
 
 void RaftNode::Start() {
-  for (size_t i = 0; i < shards_.size(); ++i) TickLater(i);
+  // Nodes that start together must not tick together: their groups would campaign at the same moment.
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    shards_[i]->executor->PostAfter(shards_[i]->phase, [weak = weak_from_this(), i] {
+      if (const auto self = weak.lock()) self->TickLater(i);
+    });
+  }
   seams_.transport->Start(*this);
 }
 
@@ -118,6 +124,7 @@ void RaftNode::Abandon() {
   shared_->recovery.Close();
   for (auto& shard : shards_) {
     shard->stopped = true;
+    for (auto& [group, log] : shard->logs) log->Abandon();
     shard->logs.clear();
   }
   std::lock_guard lock(mutex_);

@@ -131,6 +131,7 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
     std::map<ReplicaId, Told> told;
     std::map<NodeId, uint64_t> leaders_heard;    ///< As Liveness counted them when this shard last looked.
     std::map<NodeId, uint64_t> followers_heard;  ///< The same.
+    absl::Duration phase;  ///< Of its first tick.
     bool stopped = false;
     uint64_t ticks = 0;
     RaftNodeStats closed;  ///< Counters of groups that are closed.
