@@ -91,33 +91,34 @@ void Core::TryNext(const std::shared_ptr<Attempt>& attempt) {
   const size_t index = (preferred_ + attempt->tried++) % options_.brokers.size();
   const std::string& address = options_.brokers[index];
   ChannelTo(address).Connect(std::min(left, options_.connect_timeout),
-                             [this, attempt, index, &address](const absl::Status& status) {
+                             [self = shared_from_this(), attempt, index, &address](const absl::Status& status) {
                                if (!status.ok()) {
                                  attempt->failures.emplace_back(status.message());
-                                 return TryNext(attempt);
+                                 return self->TryNext(attempt);
                                }
-                               preferred_ = index;
-                               Ask(attempt, address);
+                               self->preferred_ = index;
+                               self->Ask(attempt, address);
                              });
 }
 
 void Core::Ask(const std::shared_ptr<Attempt>& attempt, const std::string& address) {
   const absl::Duration left = attempt->deadline - clock().Monotonic();
-  ChannelTo(address).Call(attempt->method, attempt->request, left, [this, attempt](absl::StatusOr<Bytes> answer) {
-    if (!answer.ok() && !attempt->redirected) {
-      std::optional<ErrorDetail> detail = GetErrorDetail(answer.status());
-      if (detail.has_value() && detail->reason == Reason::kNotLeader && !detail->leader.empty()) {
-        attempt->redirected = true;
-        return Ask(attempt, detail->leader);
-      }
-    }
-    if (!answer.ok() && !GetErrorDetail(answer.status()).has_value()) {
-      absl::Status asked = answer.status();
-      asked.SetPayload(kAskedUrl, absl::Cord("yes"));
-      answer = std::move(asked);
-    }
-    attempt->done(std::move(answer));
-  });
+  ChannelTo(address).Call(
+      attempt->method, attempt->request, left, [self = shared_from_this(), attempt](absl::StatusOr<Bytes> answer) {
+        if (!answer.ok() && !attempt->redirected) {
+          std::optional<ErrorDetail> detail = GetErrorDetail(answer.status());
+          if (detail.has_value() && detail->reason == Reason::kNotLeader && !detail->leader.empty()) {
+            attempt->redirected = true;
+            return self->Ask(attempt, detail->leader);
+          }
+        }
+        if (!answer.ok() && !GetErrorDetail(answer.status()).has_value()) {
+          absl::Status asked = answer.status();
+          asked.SetPayload(kAskedUrl, absl::Cord("yes"));
+          answer = std::move(asked);
+        }
+        attempt->done(std::move(answer));
+      });
 }
 
 void Core::CallAt(const std::string& address, std::string_view method, Bytes request, absl::Duration timeout,
@@ -132,29 +133,30 @@ void Core::FindTopic(const std::string& topic, absl::Duration timeout, RoutesDon
   if (waiting.size() > 1) return;
   v1::DescribeTopicRequest request;
   request.set_name(topic);
-  CallAny("/sluice.v1.Topics/Describe", Serialize(request), timeout, [this, topic](absl::StatusOr<Bytes> answer) {
-    absl::StatusOr<std::shared_ptr<const TopicRoutes>> result = absl::UnknownError("no answer");
-    if (!answer.ok()) result = answer.status();
-    if (answer.ok()) {
-      absl::StatusOr<v1::DescribeTopicResponse> response = ParseAs<v1::DescribeTopicResponse>(*answer);
-      if (response.ok()) {
-        auto routes = std::make_shared<TopicRoutes>();
-        routes->leaders.resize(
-            static_cast<size_t>(std::max(response->topic().partitions(), response->partitions_size())));
-        for (const v1::PartitionInfo& partition : response->partitions()) {
-          const auto at = static_cast<size_t>(partition.partition());
-          if (at < routes->leaders.size()) routes->leaders[at] = partition.leader();
-        }
-        result = routes;
-        routes_[topic] = routes;
-      } else {
-        result = response.status();
-      }
-    }
-    std::vector<RoutesDone> all = std::move(asking_[topic]);
-    asking_.erase(topic);
-    for (RoutesDone& each : all) each(result);
-  });
+  CallAny("/sluice.v1.Topics/Describe", Serialize(request), timeout,
+          [self = shared_from_this(), topic](absl::StatusOr<Bytes> answer) {
+            absl::StatusOr<std::shared_ptr<const TopicRoutes>> result = absl::UnknownError("no answer");
+            if (!answer.ok()) result = answer.status();
+            if (answer.ok()) {
+              absl::StatusOr<v1::DescribeTopicResponse> response = ParseAs<v1::DescribeTopicResponse>(*answer);
+              if (response.ok()) {
+                auto routes = std::make_shared<TopicRoutes>();
+                routes->leaders.resize(
+                    static_cast<size_t>(std::max(response->topic().partitions(), response->partitions_size())));
+                for (const v1::PartitionInfo& partition : response->partitions()) {
+                  const auto at = static_cast<size_t>(partition.partition());
+                  if (at < routes->leaders.size()) routes->leaders[at] = partition.leader();
+                }
+                result = routes;
+                self->routes_[topic] = routes;
+              } else {
+                result = response.status();
+              }
+            }
+            std::vector<RoutesDone> all = std::move(self->asking_[topic]);
+            self->asking_.erase(topic);
+            for (RoutesDone& each : all) each(result);
+          });
 }
 
 void Core::ForgetTopic(const std::string& topic) {

@@ -1,5 +1,6 @@
 // What admins, producers, consumers and appenders of one client share: channels to brokers, and who leads which
-// partition. Internal to the client. Everything but the accessors runs on the executor.
+// partition. Internal to the client. Everything but the accessors runs on the executor. A call under way keeps it,
+// until its answer or CloseChannels.
 #pragma once
 
 #include <map>
@@ -22,7 +23,7 @@ struct TopicRoutes {
   std::vector<std::string> leaders;
 };
 
-class Core {
+class Core : public std::enable_shared_from_this<Core> {
  public:
   using Done = absl::AnyInvocable<void(absl::StatusOr<Bytes>)>;
   using RoutesDone = absl::AnyInvocable<void(absl::StatusOr<std::shared_ptr<const TopicRoutes>>)>;

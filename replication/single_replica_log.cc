@@ -75,7 +75,12 @@ template <class T>
 Callback<absl::StatusOr<T>> SingleReplicaLog::Track(Callback<absl::StatusOr<T>> done, absl::Status on_stop) {
   const uint64_t id = next_pending_++;
   auto slot = std::make_shared<Callback<absl::StatusOr<T>>>(std::move(done));
-  pending_.emplace(id, [slot, on_stop = std::move(on_stop)]() mutable { (*slot)(std::move(on_stop)); });
+  // What it answers may own this log: only the call under way keeps it.
+  pending_.emplace(id, [this, weak = std::weak_ptr(slot), on_stop = std::move(on_stop)]() mutable {
+    auto left = weak.lock();
+    if (left == nullptr) return;
+    home_.Post([left = std::move(left), on_stop = std::move(on_stop)]() mutable { (*left)(std::move(on_stop)); });
+  });
   return [self = shared_from_this(), id, slot](absl::StatusOr<T> result) {
     // Without an entry, Stop has answered already.
     if (self->pending_.erase(id) > 0) (*slot)(std::move(result));
@@ -85,7 +90,7 @@ Callback<absl::StatusOr<T>> SingleReplicaLog::Track(Callback<absl::StatusOr<T>> 
 void SingleReplicaLog::Stop() {
   if (stopped_) return;
   stopped_ = true;
-  for (auto& [id, answer] : std::exchange(pending_, {})) home_.Post(std::move(answer));
+  for (auto& [id, answer] : std::exchange(pending_, {})) answer();
   home_.Post([self = shared_from_this()] { self->WakeWaiters(); });
 }
 
