@@ -37,7 +37,7 @@ class SimNode {
  public:
   explicit SimNode(uint64_t seed = 1, BrokerOptions options = {})
       : scheduler(seed), fs(seed), options_(std::move(options)) {}
-  ~SimNode() { scheduler.Clear(); }
+  ~SimNode() { Kill(); }
 
   /// Opens the folder and starts the broker; the first error.
   absl::Status TryStart() {
@@ -99,6 +99,7 @@ class SimNode {
   /// The process is gone, what it wrote to files is there.
   void Kill() {
     scheduler.Clear();
+    if (logs_ != nullptr) logs_->Abandon();
     broker.reset();
     factory_.reset();
     logs_.reset();
