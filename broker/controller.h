@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "broker/api.h"
+#include "broker/cluster_state.h"
 #include "broker/controller_record.h"
 #include "broker/log_factory.h"
 #include "common/executor.h"
@@ -24,10 +25,9 @@ namespace sluice::broker {
 /// Group 0 as storage names it.
 inline constexpr ReplicaId kControllerReplica{TopicId{}, PartitionId(0)};
 
-struct ControllerState {
-  std::map<TopicId, TopicRecord> topics;
-  std::map<std::string, TopicId, std::less<>> by_name;
-  std::map<TopicId, int32_t> dropping;  ///< Deleted topics whose replicas may still be there, and how many they had.
+/// What the whole cluster knows, and what of it this node has still to do.
+struct ControllerState : ClusterState {
+  DroppingMarks dropping;
 };
 
 class Controller {
@@ -67,16 +67,9 @@ class Controller {
     Offset applied;
     storage::MetadataChanges changes;
   };
-  struct Loaded {
-    Offset applied;
-    ControllerState state;
-  };
-
-  static absl::StatusOr<Loaded> Load(storage::MetadataStore& store);
   /// Applies what is committed and not applied yet.
   void CatchUp(Callback<absl::Status> done);
-  absl::Status ApplyBatch(const record::Batch& batch, storage::MetadataChanges* changes);
-  void ApplyChange(const ControllerChange& change, storage::MetadataChanges* changes);
+  absl::Status ApplyBatch(const record::Batch& batch, ClusterDelta* delta);
   void Save(Callback<absl::Status> done);
 
   const Seams seams_;

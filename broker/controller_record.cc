@@ -1,5 +1,7 @@
 #include "broker/controller_record.h"
 
+#include <algorithm>
+#include <set>
 #include <utility>
 
 #include "broker/topic_settings.h"
@@ -12,6 +14,61 @@ namespace {
 
 namespace state = ::sluice::state::v1;
 
+constexpr size_t kTextBytesMax = 1024;  // of a name, an address, a rack, a version
+
+/// Whether 0.1's form says all there is: one replica each, without an incarnation.
+bool OneOfEach(const std::vector<PartitionAssignment>& assignments) {
+  return std::all_of(assignments.begin(), assignments.end(), [](const PartitionAssignment& replicas) {
+    return replicas.size() == 1 && replicas.front().incarnation.IsNil();
+  });
+}
+
+/// Of TopicState and PartitionsAdded.
+template <class Message>
+void AssignmentsToProto(const std::vector<PartitionAssignment>& assignments, Message* out) {
+  if (OneOfEach(assignments)) {
+    for (const auto& replicas : assignments) out->add_nodes(replicas.front().node.value());
+    return;
+  }
+  for (const auto& replicas : assignments) {
+    state::PartitionAssignment* partition = out->add_assignments();
+    for (const ReplicaAssignment& replica : replicas) {
+      state::ReplicaAssignment* one = partition->add_replicas();
+      one->set_node(replica.node.value());
+      if (!replica.incarnation.IsNil()) one->set_incarnation(std::string(replica.incarnation.AsBytes()));
+    }
+  }
+}
+
+template <class Message>
+absl::StatusOr<std::vector<PartitionAssignment>> AssignmentsFromProto(const Message& from) {
+  std::vector<PartitionAssignment> assignments;
+  if (from.nodes_size() > 0 && from.assignments_size() > 0) {
+    return absl::DataLossError("assignments in two forms");
+  }
+  for (const int32_t node : from.nodes()) assignments.push_back({{.node = NodeId(node), .incarnation = {}}});
+  for (const auto& partition : from.assignments()) {
+    PartitionAssignment& replicas = assignments.emplace_back();
+    for (const auto& one : partition.replicas()) {
+      const auto incarnation = one.incarnation().empty() ? Uuid{} : Uuid::FromBytes(one.incarnation());
+      if (!incarnation) return absl::DataLossError("the incarnation of a replica is no UUID");
+      replicas.push_back({.node = NodeId(one.node()), .incarnation = *incarnation});
+    }
+  }
+  for (const auto& replicas : assignments) {
+    std::set<NodeId> nodes;
+    for (const ReplicaAssignment& replica : replicas) {
+      if (replica.node < NodeId(1) || !nodes.insert(replica.node).second) {
+        return absl::DataLossError(Cat("a partition with a replica on node ", replica.node, " twice, or on no node"));
+      }
+    }
+    if (nodes.empty() || nodes.size() > kReplicasMax) {
+      return absl::DataLossError(Cat("a partition with ", nodes.size(), " replicas"));
+    }
+  }
+  return assignments;
+}
+
 void ToProto(const TopicRecord& topic, state::TopicState* out) {
   out->set_id(std::string(topic.id.AsBytes()));
   out->set_name(topic.name);
@@ -19,12 +76,12 @@ void ToProto(const TopicRecord& topic, state::TopicState* out) {
   out->set_replicas(topic.replicas);
   out->mutable_config()->insert(topic.config.begin(), topic.config.end());
   out->set_created_ms(topic.created_ms);
-  for (const NodeId node : topic.nodes) out->add_nodes(node.value());
+  AssignmentsToProto(topic.assignments, out);
 }
 
-absl::StatusOr<TopicId> IdFrom(const std::string& bytes) {
+absl::StatusOr<Uuid> IdFrom(const std::string& bytes, std::string_view what = "a topic id") {
   const auto id = Uuid::FromBytes(bytes);
-  if (!id || id->IsNil()) return absl::DataLossError(Cat("a topic id of ", bytes.size(), " bytes, or nil"));
+  if (!id || id->IsNil()) return absl::DataLossError(Cat(what, " of ", bytes.size(), " bytes, or nil"));
   return *id;
 }
 
@@ -36,12 +93,51 @@ absl::StatusOr<TopicRecord> FromProto(const state::TopicState& from) {
   topic.replicas = from.replicas();
   topic.config.insert(from.config().begin(), from.config().end());
   topic.created_ms = from.created_ms();
-  for (const int32_t node : from.nodes()) topic.nodes.push_back(NodeId(node));
+  auto assignments = AssignmentsFromProto(from);
+  if (!assignments.ok()) return absl::DataLossError(Cat("topic ", topic.id, ": ", Message(assignments.status())));
+  topic.assignments = *std::move(assignments);
   if (!CheckTopicName(topic.name, IsInternalTopic(topic.name)).ok() || topic.partitions < 1 ||
-      topic.partitions > kPartitionsMax || topic.nodes.size() != static_cast<size_t>(topic.partitions)) {
+      topic.partitions > kPartitionsMax || topic.assignments.size() != static_cast<size_t>(topic.partitions)) {
     return absl::DataLossError(Cat("topic ", topic.id, ": name, partitions or nodes are not those of a topic"));
   }
   return topic;
+}
+
+void ToProto(const NodeRecord& node, state::NodeState* out) {
+  out->set_id(node.id.value());
+  out->set_disk(std::string(node.disk.AsBytes()));
+  out->set_incarnation(std::string(node.incarnation.AsBytes()));
+  out->set_grpc_address(node.grpc_address);
+  out->set_peer_address(node.peer_address);
+  out->set_rack(node.rack);
+  out->set_version(node.version);
+  out->set_feature_min(node.feature_min);
+  out->set_feature_max(node.feature_max);
+}
+
+absl::StatusOr<NodeId> NodeFrom(int32_t id) {
+  if (id < 1) return absl::DataLossError(Cat("a node with number ", id));
+  return NodeId(id);
+}
+
+absl::StatusOr<NodeRecord> FromProto(const state::NodeState& from) {
+  NodeRecord node;
+  SLUICE_ASSIGN_OR_RETURN(node.id, NodeFrom(from.id()));
+  SLUICE_ASSIGN_OR_RETURN(node.disk, IdFrom(from.disk(), "a disk id"));
+  SLUICE_ASSIGN_OR_RETURN(node.incarnation, IdFrom(from.incarnation(), "an incarnation"));
+  node.grpc_address = from.grpc_address();
+  node.peer_address = from.peer_address();
+  node.rack = from.rack();
+  node.version = from.version();
+  node.feature_min = from.feature_min();
+  node.feature_max = from.feature_max();
+  for (const std::string* text : {&node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
+    if (text->size() > kTextBytesMax) return absl::DataLossError(Cat("node ", node.id, ": a text that is too long"));
+  }
+  if (node.feature_min < 0 || node.feature_max < node.feature_min) {
+    return absl::DataLossError(Cat("node ", node.id, ": feature levels ", node.feature_min, " to ", node.feature_max));
+  }
+  return node;
 }
 
 template <class Message>
@@ -58,6 +154,13 @@ bool Parse(std::string_view bytes, Message* message) {
 
 }  // namespace
 
+int32_t FeatureLevelOf(const ControllerChange& change) {
+  if (const auto* created = std::get_if<TopicCreated>(&change)) return OneOfEach(created->topic.assignments) ? 0 : 1;
+  if (const auto* added = std::get_if<PartitionsAdded>(&change)) return OneOfEach(added->assignments) ? 0 : 1;
+  if (std::holds_alternative<NodeFenced>(change) || std::holds_alternative<NodeUnfenced>(change)) return 1;
+  return 0;
+}
+
 std::string EncodeControllerChange(const ControllerChange& change) {
   state::ControllerRecord record;
   if (const auto* created = std::get_if<TopicCreated>(&change)) {
@@ -70,10 +173,40 @@ std::string EncodeControllerChange(const ControllerChange& change) {
   } else if (const auto* added = std::get_if<PartitionsAdded>(&change)) {
     record.mutable_partitions_added()->set_id(std::string(added->id.AsBytes()));
     record.mutable_partitions_added()->set_partitions(added->partitions);
-    for (const NodeId node : added->nodes) record.mutable_partitions_added()->add_nodes(node.value());
+    AssignmentsToProto(added->assignments, record.mutable_partitions_added());
+  } else if (const auto* formed = std::get_if<ClusterFormed>(&change)) {
+    record.mutable_cluster_formed()->set_id(std::string(formed->id.AsBytes()));
+    record.mutable_cluster_formed()->set_name(formed->name);
+  } else if (const auto* registered = std::get_if<NodeRegistered>(&change)) {
+    ToProto(registered->node, record.mutable_node_registered()->mutable_node());
+  } else if (const auto* fenced = std::get_if<NodeFenced>(&change)) {
+    record.mutable_node_fenced()->set_id(fenced->id.value());
+    record.mutable_node_fenced()->set_epoch(fenced->epoch.value());
+  } else if (const auto* unfenced = std::get_if<NodeUnfenced>(&change)) {
+    record.mutable_node_unfenced()->set_id(unfenced->id.value());
+    record.mutable_node_unfenced()->set_epoch(unfenced->epoch.value());
+  } else if (const auto* raised = std::get_if<FeatureLevelRaised>(&change)) {
+    record.mutable_feature_level_raised()->set_level(raised->level);
   }
   return Serialize(record);
 }
+
+namespace {
+
+absl::StatusOr<PartitionsAdded> FromProto(const state::PartitionsAdded& from) {
+  PartitionsAdded added;
+  SLUICE_ASSIGN_OR_RETURN(added.id, IdFrom(from.id()));
+  added.partitions = from.partitions();
+  auto assignments = AssignmentsFromProto(from);
+  if (!assignments.ok()) return absl::DataLossError(Cat("topic ", added.id, ": ", Message(assignments.status())));
+  added.assignments = *std::move(assignments);
+  if (added.partitions < 1 || added.partitions > kPartitionsMax) {
+    return absl::DataLossError(Cat("topic ", added.id, ": ", added.partitions, " partitions"));
+  }
+  return added;
+}
+
+}  // namespace
 
 absl::StatusOr<ControllerChange> DecodeControllerChange(std::string_view bytes) {
   state::ControllerRecord record;
@@ -93,20 +226,45 @@ absl::StatusOr<ControllerChange> DecodeControllerChange(std::string_view bytes) 
       altered.config.insert(record.topic_altered().config().begin(), record.topic_altered().config().end());
       return altered;
     }
-    case state::ControllerRecord::kPartitionsAdded: {
-      PartitionsAdded added;
-      SLUICE_ASSIGN_OR_RETURN(added.id, IdFrom(record.partitions_added().id()));
-      added.partitions = record.partitions_added().partitions();
-      for (const int32_t node : record.partitions_added().nodes()) added.nodes.push_back(NodeId(node));
-      if (added.partitions < 1 || added.partitions > kPartitionsMax) {
-        return absl::DataLossError(Cat("topic ", added.id, ": ", added.partitions, " partitions"));
-      }
-      return added;
+    case state::ControllerRecord::kPartitionsAdded:
+      return FromProto(record.partitions_added());
+    case state::ControllerRecord::kClusterFormed: {
+      SLUICE_ASSIGN_OR_RETURN(const Uuid id, IdFrom(record.cluster_formed().id(), "a cluster id"));
+      return ClusterFormed{.id = id, .name = record.cluster_formed().name()};
     }
+    case state::ControllerRecord::kNodeRegistered: {
+      SLUICE_ASSIGN_OR_RETURN(NodeRecord node, FromProto(record.node_registered().node()));
+      return NodeRegistered{std::move(node)};
+    }
+    case state::ControllerRecord::kNodeFenced: {
+      SLUICE_ASSIGN_OR_RETURN(const NodeId id, NodeFrom(record.node_fenced().id()));
+      return NodeFenced{.id = id, .epoch = Offset(record.node_fenced().epoch())};
+    }
+    case state::ControllerRecord::kNodeUnfenced: {
+      SLUICE_ASSIGN_OR_RETURN(const NodeId id, NodeFrom(record.node_unfenced().id()));
+      return NodeUnfenced{.id = id, .epoch = Offset(record.node_unfenced().epoch())};
+    }
+    case state::ControllerRecord::kFeatureLevelRaised:
+      return FeatureLevelRaised{record.feature_level_raised().level()};
     case state::ControllerRecord::CHANGE_NOT_SET:
       break;
   }
   return absl::DataLossError("a change of a kind that this version does not know");
+}
+
+std::string EncodeRegisteredNode(const RegisteredNode& node) {
+  state::RegisteredNodeState message;
+  ToProto(node.node, message.mutable_node());
+  message.set_epoch(node.epoch.value());
+  message.set_fenced(node.fenced);
+  return Serialize(message);
+}
+
+absl::StatusOr<RegisteredNode> DecodeRegisteredNode(std::string_view bytes) {
+  state::RegisteredNodeState message;
+  if (!Parse(bytes, &message)) return absl::DataLossError("not a RegisteredNodeState");
+  SLUICE_ASSIGN_OR_RETURN(NodeRecord node, FromProto(message.node()));
+  return RegisteredNode{.node = std::move(node), .epoch = Offset(message.epoch()), .fenced = message.fenced()};
 }
 
 std::string EncodeTopicRecord(const TopicRecord& topic) {

@@ -279,7 +279,7 @@ absl::StatusOr<TopicRecord> TopicManager::MakeTopic(const CreateTopicSpec& spec)
   topic.name = spec.name;
   topic.config = spec.config;
   topic.created_ms = absl::ToUnixMillis(seams_.clock.Wall());
-  topic.nodes.assign(static_cast<size_t>(topic.partitions), seams_.node.id);
+  topic.assignments.assign(static_cast<size_t>(topic.partitions), {{.node = seams_.node.id, .incarnation = {}}});
   return topic;
 }
 
@@ -391,8 +391,9 @@ void TopicManager::AddPartitionsNow(std::string name, int32_t partitions, Callba
                                                        " to ", kPartitionsMax, ", got ", partitions)),
                         name));
   }
-  PartitionsAdded added{.id = topic->id, .partitions = partitions, .nodes = {}};
-  added.nodes.assign(static_cast<size_t>(partitions - topic->partitions), seams_.node.id);
+  PartitionsAdded added{.id = topic->id, .partitions = partitions, .assignments = {}};
+  added.assignments.assign(static_cast<size_t>(partitions - topic->partitions),
+                           {{.node = seams_.node.id, .incarnation = {}}});
   const TopicId id = topic->id;
   ChangeTopic(id, std::move(added), std::move(done));
 }

@@ -2,7 +2,6 @@
 
 #include <catch2/catch.hpp>
 
-#include "broker/controller_record.h"
 #include "common/text.h"
 
 namespace sluice::broker {
@@ -57,30 +56,6 @@ TEST_CASE("topic names keep to Kafka's rule, and two underscores are the broker'
   CHECK_FALSE(CheckTopicName("__groups", false).ok());
   CHECK(CheckTopicName("__groups", true).ok());
   CHECK_FALSE(CheckTopicName("groups", true).ok());
-}
-
-TEST_CASE("controller changes and topic records read back what was written") {
-  const TopicRecord topic{.id = Uuid::FromRandom(1, 2),
-                          .name = "orders",
-                          .partitions = 2,
-                          .replicas = 1,
-                          .config = {{"retention.ms", "5"}},
-                          .created_ms = 17,
-                          .nodes = {NodeId(1), NodeId(1)}};
-  CHECK(*DecodeTopicRecord(EncodeTopicRecord(topic)) == topic);
-  const std::vector<ControllerChange> changes = {TopicCreated{topic}, TopicDeleted{topic.id},
-                                                 TopicAltered{topic.id, {{"a", "b"}}},
-                                                 PartitionsAdded{topic.id, 5, {NodeId(1), NodeId(1), NodeId(1)}}};
-  for (const auto& change : changes) CHECK(*DecodeControllerChange(EncodeControllerChange(change)) == change);
-}
-
-TEST_CASE("a controller change that is damaged or of an unknown kind is data loss, not an empty change") {
-  CHECK(absl::IsDataLoss(DecodeControllerChange("").status()));
-  CHECK(absl::IsDataLoss(DecodeControllerChange("\xff\xff\xff").status()));
-  // Field 15 of a later version.
-  CHECK(absl::IsDataLoss(DecodeControllerChange(std::string("\x7a\x00", 2)).status()));
-  CHECK(absl::IsDataLoss(DecodeTopicRecord("").status()));
-  CHECK(absl::IsDataLoss(DecodeControllerChange(EncodeControllerChange(TopicDeleted{})).status()));
 }
 
 }  // namespace
