@@ -362,6 +362,11 @@ void SimFileSystem::FailCall(Call call, uint64_t nth) {
   failures_[call].insert(calls_[call] + nth);
 }
 
+void SimFileSystem::FailNoCall(Call call) {
+  std::lock_guard lock(mutex_);
+  failures_[call].clear();
+}
+
 void SimFileSystem::FailSyncsOf(const std::string& ending, uint64_t count, bool drops) {
   const std::lock_guard<std::mutex> lock(mutex_);
   failing_syncs_of_ = ending;

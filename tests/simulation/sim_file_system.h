@@ -61,6 +61,8 @@ class SimFileSystem final : public FileSystem {
   // Faults.
   /// The `nth` call of that kind from now on, counted from 1, fails with EIO.
   void FailCall(Call call, uint64_t nth);
+  /// None of those that were asked for and have not come yet.
+  void FailNoCall(Call call);
   /// The next `count` syncs of files whose path ends with `ending` fail with EIO. With `drops`, what such a sync loses
   /// is gone at once also for readers, as with kernels that drop the pages.
   void FailSyncsOf(const std::string& ending, uint64_t count, bool drops = false);
