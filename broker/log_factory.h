@@ -1,5 +1,5 @@
-// How the broker comes by its logs. In production LogStoreFactory stands behind it (the node's shared journal and
-// segments); a test may put anything that keeps ReplicatedLog's contract in its place.
+// How the broker comes by its logs: replicas of Raft groups on the node's shared journal and segments
+// (raft_log_factory.h).
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 #include "broker/api.h"
 #include "common/executor.h"
 #include "common/types.h"
-#include "replication/replicated_log.h"
+#include "replication/raft_log.h"
 
 namespace sluice::broker {
 
@@ -30,11 +30,23 @@ struct RetentionPolicy {
   std::optional<int64_t> bytes;
 };
 
+/// A replica to be opened.
+struct ReplicaSpec {
+  ReplicaId replica;
+  LogSettings settings = {};
+  /// Under which it is made where it is not on disk. Nil: under one of its own, and as its group's only member; so are
+  /// the logs of version 0.1, and group 0 of a cluster that begins.
+  Uuid incarnation = {};
+  /// Looked at only where the replica has no Raft state yet: its group's first members, itself among them; nobody for
+  /// one that joins a group.
+  raft::Configuration members = {};
+};
+
 /// One open log. Everything of it is used on the shard it was opened for, its destruction too.
 class PartitionLog {
  public:
   virtual ~PartitionLog() = default;
-  virtual replication::ReplicatedLog& log() = 0;
+  virtual replication::RaftLog& log() = 0;
   virtual void Configure(const LogSettings& settings) = 0;
   /// Moves the log start up as far as the policy lets it, in whole segments, so that disk space is freed and not every
   /// tick writes an entry; answers the log start.
@@ -48,8 +60,9 @@ class LogFactory {
   virtual ~LogFactory() = default;
   /// The replicas that are on disk, in order. Known from opening the factory; does not block.
   virtual std::vector<ReplicaId> Replicas() const = 0;
-  /// Opens a replica's log, made when it is not there, and answers on `shard` once it takes proposals.
-  virtual void Open(const ReplicaId& replica, Executor& shard, const LogSettings& settings,
+  /// Opens a replica's log, made when it is not there, and answers on `shard`: where the replica is its group's only
+  /// voter, once it takes proposals; otherwise as soon as it takes part.
+  virtual void Open(ReplicaSpec spec, Executor& shard,
                     Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) = 0;
   /// Forgets a replica for good, durably, and frees its files; answers on `executor`. Its log, if it was open, was
   /// stopped and destroyed. OK when there is none.

@@ -19,10 +19,10 @@
 #include <vector>
 
 #include "broker/data_folder.h"
-#include "broker/log_store_factory.h"
 #include "broker/metrics.h"
 #include "broker/node_broker.h"
 #include "broker/node_config.h"
+#include "broker/raft_log_factory.h"
 #include "broker/rpc/server.h"
 #include "common/log.h"
 #include "common/status_macros.h"
@@ -112,6 +112,7 @@ class Node {
 
  private:
   absl::Status OpenStorage();
+  void StartRaft();
   absl::Status StartBroker();
   absl::Status StartHttp();
   void AnswerMetrics(runtime::HttpRespond respond);
@@ -134,7 +135,9 @@ class Node {
 
   std::shared_ptr<storage::LogStore> store_;
   std::unique_ptr<storage::MetadataStore> metadata_;
-  std::unique_ptr<LogStoreFactory> logs_;
+  NoPeers no_peers_;
+  std::shared_ptr<replication::RaftNode> raft_;
+  std::unique_ptr<RaftLogFactory> logs_;
   std::unique_ptr<Broker> broker_;
   bool broker_started_ = false;
   std::unique_ptr<rpc::Server> server_;
@@ -181,8 +184,22 @@ absl::Status Node::OpenStorage() {
   return absl::OkStatus();
 }
 
+void Node::StartRaft() {
+  replication::RaftNodeOptions options;
+  options.node = folder_.node_id;
+  options.election_timeout = config_.raft_election_timeout;
+  options.heartbeat = config_.raft_heartbeat;
+  replication::RaftNodeSeams seams{
+      .shards = {}, .transport = &no_peers_, .clock = &clock_, .random = &random_, .store = store_, .log = &log_};
+  for (const auto& shard : shards_) seams.shards.push_back(shard.get());
+  std::vector<Executor*> shards = seams.shards;
+  raft_ = replication::RaftNode::Make(options, std::move(seams));
+  raft_->Start();
+  logs_ = std::make_unique<RaftLogFactory>(raft_, store_, std::move(shards), random_);
+}
+
 absl::Status Node::StartBroker() {
-  logs_ = std::make_unique<LogStoreFactory>(store_, folder_.node_id, clock_, random_);
+  StartRaft();
   BrokerOptions options;
   options.node = folder_.node_id;
   options.cluster_id = folder_.cluster_id;
@@ -269,6 +286,9 @@ void Node::Stop() {
   ready_ = false;
   if (server_ != nullptr) server_->Shutdown(kDrainMax);
   if (broker_started_) Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
+  if (raft_ != nullptr) {
+    Await<Done>([&](auto done) { raft_->Stop([done = std::move(done)]() mutable { done(Done{}); }); });
+  }
   if (store_ != nullptr) {
     const auto status = Await<absl::Status>([&](auto done) { store_->Stop(std::move(done)); });
     if (!status.ok()) log_.Warn("closing the logs", {{"error", status}});

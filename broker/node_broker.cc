@@ -39,7 +39,7 @@ void NodeBroker::OpenController(Callback<absl::Status> done) {
                                             *applied, " of it and there are ", replicas.size(),
                                             " replicas on disk: the journal is not this data folder's")));
       }
-      seams_.logs.Open(kControllerReplica, home(), LogSettings{},
+      seams_.logs.Open({.replica = kControllerReplica}, home(),
                        [this, done = std::move(done)](absl::StatusOr<std::unique_ptr<PartitionLog>> log) mutable {
                          if (!log.ok()) return done(log.status());
                          controller_.Start(*std::move(log), std::move(done));

@@ -181,7 +181,7 @@ void TopicManager::OpenMissing(const TopicRecord& topic, Callback<absl::Status> 
     const ReplicaId replica = missing[i];
     Executor& shard = ShardOf(replica);
     seams_.logs.Open(
-        replica, shard, log_settings,
+        {.replica = replica, .settings = log_settings}, shard,
         [this, all, i, replica, name = topic.name, settings,
          &shard](absl::StatusOr<std::unique_ptr<PartitionLog>> log) {
           // A damaged log is its partition's own trouble. What is made now is not damaged, but cannot be made.

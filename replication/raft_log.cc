@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status_macros.h"
+#include "replication/raft_log_internal.h"
 
 namespace sluice::replication {
 namespace {
@@ -149,6 +150,9 @@ void RaftLog::EndEverything(const absl::Status& proposals, const absl::Status& r
   for (auto& [id, end] : std::exchange(pending_, {})) {
     ends.push_back([end = std::move(end), reads]() mutable { end(reads); });
   }
+  for (Callback<absl::Status>& done : std::exchange(leading_waiters_, {})) {
+    ends.push_back([done = std::move(done), why = failure_.ok() ? reads : failure_]() mutable { done(why); });
+  }
   for (auto& [context, done] : std::exchange(barriers_, {})) {
     ends.push_back([done = std::move(done), reads]() mutable { done(reads); });
   }
@@ -270,6 +274,12 @@ absl::Status RaftLog::Campaign() {
   return raft_->Campaign();
 }
 
+void RaftLog::WhenLeading(Callback<absl::Status> done) {
+  if (ended()) return AnswerLater<absl::Status>(std::move(done), failure_.ok() ? NotServed() : failure_);
+  leading_waiters_.push_back(std::move(done));
+  ScheduleTurn();
+}
+
 // ---- Turns
 
 void RaftLog::ScheduleTurn() {
@@ -340,6 +350,11 @@ void RaftLog::Settle() {
   while (!barriers_at_.empty() && barriers_at_.begin()->first <= high_watermark_) {
     auto barrier = barriers_at_.extract(barriers_at_.begin());
     answers_.push_back([done = std::move(barrier.mapped())]() mutable { done(absl::OkStatus()); });
+  }
+  if (!leading_waiters_.empty() && IsLeader()) {
+    for (Callback<absl::Status>& done : std::exchange(leading_waiters_, {})) {
+      answers_.push_back([done = std::move(done)]() mutable { done(absl::OkStatus()); });
+    }
   }
   if (!shares_.empty()) GiveBackShares();
   if (high_watermark_ > before && !waiters_.empty()) {

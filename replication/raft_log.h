@@ -146,6 +146,9 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
 
   // ---- The group
 
+  /// Answers once IsLeader(): at once where it does already. Otherwise with the error that ends it: failure(), or
+  /// Unavailable when it was stopped.
+  void WhenLeading(Callback<absl::Status> done);
   /// Changes the members by one step; answers once committed. Errors: as Raft::ProposeMembership, and as Propose.
   void ChangeMembers(const raft::Configuration& next, Callback<absl::StatusOr<Committed>> done);
   /// As Raft::TransferLeadership; whether it worked shows in leader().
@@ -312,6 +315,8 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   std::multimap<Offset, Proposal> proposals_;  ///< By last offset.
   bool proposals_orphaned_ = false;            ///< Some may have lost their leader.
   std::vector<Answer> answers_;                ///< Of this turn.
+
+  std::vector<Callback<absl::Status>> leading_waiters_;
 
   // While leading
   bool data_end_known_ = false;

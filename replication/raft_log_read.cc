@@ -126,12 +126,15 @@ void RaftLog::FindDataEnd() {
   log_->FindDataEnd([self = shared_from_this(), term = raft_->term()](absl::StatusOr<std::optional<Offset>> end) {
     if (self->ended() || self->raft_->role() != raft::Role::kLeader || self->raft_->term() != term) return;
     if (!end.ok()) {
+      // A sole voter has nobody to leave it to.
+      if (self->raft_->configuration().voters.size() <= 1) return self->Halt(end.status());
       self->OnReadFailed(end.status());
       if (self->damage_.ok()) self->raft_->StepDown();
       return self->ScheduleTurn();
     }
     self->data_end_ = *end;
     self->data_end_known_ = true;
+    if (!self->leading_waiters_.empty()) self->ScheduleTurn();
   });
 }
 

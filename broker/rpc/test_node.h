@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "broker/log_store_factory.h"
 #include "broker/node_broker.h"
+#include "broker/raft_log_factory.h"
 #include "broker/rpc/errors.h"
 #include "broker/rpc/server.h"
 #include "common/log.h"
@@ -60,7 +60,16 @@ class TestNode {
     auto metadata = storage::OpenRocksMetadataStore(dir_ + "/meta");
     REQUIRE(metadata.ok());
     metadata_ = *std::move(metadata);
-    logs_ = std::make_unique<LogStoreFactory>(store_, NodeId(1), clock_, random_);
+    replication::RaftNodeOptions raft;
+    raft.node = NodeId(1);
+    raft_ = replication::RaftNode::Make(raft, {.shards = {&shard_},
+                                               .transport = &no_peers_,
+                                               .clock = &clock_,
+                                               .random = &random_,
+                                               .store = store_,
+                                               .log = &log_});
+    raft_->Start();
+    logs_ = std::make_unique<RaftLogFactory>(raft_, store_, std::vector<Executor*>{&shard_}, random_);
     broker_options.data_dir = dir_;
     broker_options.version = "test";
     broker_options.disk_free_low_bytes = 1;
@@ -83,6 +92,7 @@ class TestNode {
   ~TestNode() {
     server_->Shutdown(absl::Seconds(2));
     Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
+    Await<Done>([&](auto done) { raft_->Stop([done = std::move(done)]() mutable { done(Done{}); }); });
     (void)Await<absl::Status>([&](auto done) { store_->Stop(std::move(done)); });
     shard_.Stop();
     server_.reset();  // not before: the shard may have been at the end of an answer
@@ -164,7 +174,9 @@ class TestNode {
   runtime::BlockingThreads journal_io_{1}, segment_io_{1}, reads_{1};
   std::shared_ptr<storage::LogStore> store_;
   std::unique_ptr<storage::MetadataStore> metadata_;
-  std::unique_ptr<LogStoreFactory> logs_;
+  NoPeers no_peers_;
+  std::shared_ptr<replication::RaftNode> raft_;
+  std::unique_ptr<RaftLogFactory> logs_;
   std::unique_ptr<Broker> broker_;
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;

@@ -12,8 +12,8 @@
 #include <catch2/catch.hpp>
 
 #include "broker/data_folder.h"
-#include "broker/log_store_factory.h"
 #include "broker/node_broker.h"
+#include "broker/raft_log_factory.h"
 #include "common/record/record.h"
 #include "common/text.h"
 #include "storage/meta/log_store.h"
@@ -64,11 +64,18 @@ class SimNode {
                                         store);
     if (!logs.ok()) return logs.status();
     logs_ = *std::move(logs);
-    factory_ = std::make_unique<LogStoreFactory>(logs_, NodeId(1), clock, random);
+    const std::vector<Executor*> shards = {&executors_->shard0, &executors_->shard1};
+    replication::RaftNodeOptions raft;
+    raft.node = NodeId(1);
+    raft_ = replication::RaftNode::Make(
+        raft,
+        {.shards = shards, .transport = &no_peers_, .clock = &clock, .random = &random, .store = logs_, .log = &log_});
+    raft_->Start();
+    factory_ = std::make_unique<RaftLogFactory>(raft_, logs_, shards, random);
     options_.cluster_id = folder->cluster_id;
     options_.data_dir = "data";
     options_.address = "127.0.0.1:7400";
-    broker = MakeNodeBroker(options_, {.shards = {&executors_->shard0, &executors_->shard1},
+    broker = MakeNodeBroker(options_, {.shards = shards,
                                        .blocking = executors_->blocking,
                                        .clock = clock,
                                        .random = random,
@@ -92,6 +99,9 @@ class SimNode {
     broker->Stop([&stopped](Done) { stopped = true; });
     RunUntil([&] { return stopped; });
     stopped = false;
+    raft_->Stop([&stopped] { stopped = true; });
+    RunUntil([&] { return stopped; });
+    stopped = false;
     logs_->Stop([&stopped](absl::Status) { stopped = true; });
     RunUntil([&] { return stopped; });
     Kill();
@@ -102,6 +112,8 @@ class SimNode {
     if (logs_ != nullptr) logs_->Abandon();
     broker.reset();
     factory_.reset();
+    if (raft_ != nullptr) raft_->Abandon();
+    raft_.reset();
     logs_.reset();
     meta_.reset();
     executors_.reset();
@@ -218,7 +230,9 @@ class SimNode {
   std::unique_ptr<Executors> executors_;
   std::unique_ptr<storage::MetadataStore> meta_;
   std::shared_ptr<storage::LogStore> logs_;
-  std::unique_ptr<LogStoreFactory> factory_;
+  NoPeers no_peers_;
+  std::shared_ptr<replication::RaftNode> raft_;
+  std::unique_ptr<RaftLogFactory> factory_;
 };
 
 /// Sends without waiting; the outcomes come in `out`.
