@@ -1,5 +1,4 @@
-// ReplicatedLog: one partition's log as the broker sees it, whatever stands behind it. Here it has one replica
-// (SingleReplicaLog); Raft takes the same place without its users changing.
+// ReplicatedLog: one partition's log as its users see it, whatever stands behind it (RaftLog).
 //
 // Always holds: offsets below high_watermark() are committed and never change; log_start <= high_watermark <= log_end;
 // none of the three ever goes back; a callback reports success only once the outcome is committed at the term of the

@@ -1,9 +1,9 @@
-#include "replication/single_replica_log.h"
-
+// A group of one: what a node without peers runs all its logs as.
 #include <catch2/catch.hpp>
 
 #include "common/record/control.h"
 #include "common/text.h"
+#include "replication/raft_log.h"
 #include "tests/sim/storage_node.h"
 
 namespace sluice::replication {
@@ -14,6 +14,13 @@ using simulation::StorageNode;
 
 constexpr NodeId kNode{1};
 
+class NobodyThere final : public PeerTransport {
+  void Start(PeerReceiver&) override {}
+  void Stop(absl::AnyInvocable<void()> done) override { done(); }
+  bool Send(const ReplicaId&, raft::Message) override { return false; }
+  bool SendLiveness(NodeId, LivenessMessage) override { return false; }
+};
+
 class Partition {
  public:
   explicit Partition(uint64_t seed = 1) : node(seed) {
@@ -22,14 +29,30 @@ class Partition {
     Start();
   }
 
-  void Start() {
-    using Opened = absl::StatusOr<std::shared_ptr<SingleReplicaLog>>;
+  absl::Status TryStart() {
+    using Opened = absl::StatusOr<std::shared_ptr<RaftLog>>;
+    const RaftLogSeams seams{.transport = &nobody,
+                             .clock = &node.clock,
+                             .random = &node.random,
+                             .recovery = &recovery,
+                             .inbox = &inbox,
+                             .options = &options,
+                             .log = &logger,
+                             .keep = nullptr};
     auto opened = node.Await<Opened>([&](auto done) {
-      SingleReplicaLog::Open(node.Attach(StorageNode::Replica()), kNode, node.clock, std::move(done));
+      RaftLog::Open(node.Attach(StorageNode::Replica()), seams,
+                    {.node = kNode, .initial = {.voters = {{kNode, StorageNode::Incarnation()}}, .learners = {}}},
+                    std::move(done));
     });
-    INFO(opened.status().ToString());
-    REQUIRE(opened.ok());
+    if (!opened.ok()) return opened.status();
     log = *opened;
+    return node.Await<absl::Status>([&](auto done) { log->WhenLeading(std::move(done)); });
+  }
+  void Start() {
+    const absl::Status started = TryStart();
+    INFO(started.ToString());
+    REQUIRE(started.ok());
+    REQUIRE(log->IsLeader());
   }
   void Restart() {
     log.reset();
@@ -54,8 +77,13 @@ class Partition {
         [&](auto done) { log->FindTimestamp(timestamp_ms, std::move(done)); });
   }
 
+  NobodyThere nobody;
+  ByteBudget recovery{1 << 20};
+  InboxBound inbox;
+  RaftLogOptions options;
+  const Logger logger = Logger::Silent();
   StorageNode node;
-  std::shared_ptr<SingleReplicaLog> log;
+  std::shared_ptr<RaftLog> log;
 };
 
 TEST_CASE("each opening begins a new epoch with a leader-change batch") {
@@ -291,6 +319,30 @@ TEST_CASE("a full cache refuses proposals and takes them again once segments are
   CHECK(refused > 20);
   CHECK(taken > 20);
   CHECK(p.Propose(MakeBatch("y")).ok());
+}
+
+TEST_CASE("a sole voter that cannot read the end of its data says so, and does not lead") {
+  Partition p;
+  for (int i = 0; i < 60; ++i) REQUIRE(p.Propose(MakeBatch("t", 1, 1000)).ok());
+  REQUIRE(p.node.Do([&](auto done) { p.node.store->CheckpointAll(std::move(done)); }).ok());
+  p.Restart();  // from here on the segments' bytes are not in memory
+  const std::string path = p.log->storage_log().closed_segments().front().path;
+  const std::string dir = path.substr(0, path.rfind('/'));
+  p.log.reset();
+  p.node.Kill();
+  const auto names = p.node.fs.List(dir);
+  REQUIRE(names.ok());
+  for (const std::string& name : *names) {
+    if (!name.ends_with(".log")) continue;
+    std::string bytes = p.node.fs.Contents(dir + "/" + name);
+    for (char& byte : bytes) byte = static_cast<char>(byte ^ 1);
+    p.node.fs.SetContents(dir + "/" + name, bytes);
+  }
+  REQUIRE(p.node.Open().ok());
+  const absl::Status started = p.TryStart();
+  INFO(started.ToString());
+  CHECK(absl::IsDataLoss(started));
+  if (p.log != nullptr) CHECK_FALSE(p.log->IsLeader());
 }
 
 }  // namespace
