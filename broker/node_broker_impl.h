@@ -36,8 +36,12 @@ class NodeBroker final : public Broker {
         memory_(std::make_shared<MemoryQuota>(options_.inflight_bytes_max)),
         reads_(std::make_shared<ReadQuota>(options_.read_bytes_max, seams_.clock)),
         disk_(options_.disk_free_low_bytes, options_.disk_free_high_bytes),
-        node_{
-            .clock = seams_.clock, .memory = *memory_, .disk = disk_, .id = options_.node, .address = options_.address},
+        node_{.clock = seams_.clock,
+              .memory = *memory_,
+              .disk = disk_,
+              .id = options_.node,
+              .address = options_.address,
+              .addresses = addresses_},
         controller_({.executor = home(), .blocking = seams_.blocking, .clock = seams_.clock, .store = seams_.metadata}),
         topics_({.default_partitions = options_.default_partitions, .defaults = options_.topic_defaults},
                 {.shards = seams_.shards,
@@ -132,6 +136,7 @@ class NodeBroker final : public Broker {
   std::shared_ptr<MemoryQuota> memory_;
   std::shared_ptr<ReadQuota> reads_;
   DiskWatermarks disk_;
+  AddressBook addresses_;
   const Partition::Node node_;
   CatalogCell catalog_;
   Controller controller_;

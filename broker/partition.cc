@@ -16,37 +16,80 @@ LogSettings LogSettingsOf(const TopicSettings& settings) {
 
 }  // namespace
 
-Partition::Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
-                     std::unique_ptr<PartitionLog> log)
+Partition::Partition(const Node& node, Identity identity, Executor& shard, std::unique_ptr<PartitionLog> log)
     : node_(node),
-      replica_(replica),
-      topic_(std::move(topic)),
+      replica_(identity.replica),
+      topic_(std::move(identity.topic)),
+      replicas_(std::move(identity.replicas)),
       shard_(shard),
-      settings_(settings),
-      batch_bytes_max_(settings.message_bytes_max),
+      settings_(identity.settings),
+      batch_bytes_max_(settings_.message_bytes_max),
       log_(std::move(log)) {}
 
-Partition::Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
-                     const absl::Status& why)
+Partition::Partition(const Node& node, Identity identity, Executor& shard, const absl::Status& why)
     : node_(node),
-      replica_(replica),
-      topic_(std::move(topic)),
+      replica_(identity.replica),
+      topic_(std::move(identity.topic)),
+      replicas_(std::move(identity.replicas)),
       shard_(shard),
-      settings_(settings),
-      batch_bytes_max_(settings.message_bytes_max),
+      settings_(identity.settings),
+      batch_bytes_max_(settings_.message_bytes_max),
       failed_(true),
       stop_reason_(Reason::kCorruptLog),
       stop_why_(Cat("the partition cannot be opened: ", Message(why))) {}
 
+Partition::Partition(const Node& node, Identity identity, Executor& shard)
+    : node_(node),
+      replica_(identity.replica),
+      topic_(std::move(identity.topic)),
+      replicas_(std::move(identity.replicas)),
+      shard_(shard),
+      settings_(identity.settings),
+      batch_bytes_max_(settings_.message_bytes_max),
+      remote_(true) {}
+
 Error Partition::Fail(Reason reason, std::string message) const {
   return MakeError(reason, std::move(message), topic_, replica_.partition);
+}
+
+Error Partition::NotLeader() const {
+  if (remote_) {
+    Error error = Fail(Reason::kNotLeader, "this node has no replica of the partition");
+    error.leader = node_.addresses.AnyOf(replicas_);
+    return error;
+  }
+  const std::optional<NodeId> leader = log().leader();
+  if (!leader.has_value() && log().raft().role() == raft::Role::kLeader) {
+    return Fail(Reason::kNotAvailable, "this node begins or ends to lead the partition");
+  }
+  Error error = Fail(Reason::kNotLeader,
+                     leader.has_value() ? "this node does not lead the partition" : "the partition has no leader now");
+  if (leader.has_value()) error.leader = node_.addresses.ClientAddress(*leader);
+  return error;
+}
+
+Error Partition::ProposalFailed(const absl::Status& status) const {
+  if (log_ == nullptr) {
+    return Fail(Reason::kOutcomeUnknown, "the partition stopped before it was committed");
+  }
+  if (absl::IsUnavailable(status) && !log().IsLeader()) {
+    Error error = NotLeader();
+    error.message = std::string(Message(status));
+    return error;
+  }
+  return ProposeError(status, log(), topic_, replica_.partition);
+}
+
+Error Partition::ReadFailed(const absl::Status& status, const replication::LogBounds& bounds) const {
+  if (absl::IsUnavailable(status) && log_ != nullptr && !stopping_ && !log().IsLeader()) return NotLeader();
+  return ReadError(status, bounds, topic_, replica_.partition);
 }
 
 // What a client must meet before anything is read or written here.
 std::optional<Error> Partition::CheckServing(LeaderEpoch client_epoch) const {
   SLUICE_CHECK(shard_.IsCurrent()) << replica_;
   if (stopping_ || failed_) return Fail(stop_reason_, stop_why_);
-  if (!log().IsLeader()) return Fail(Reason::kNotLeader, "this node does not lead the partition");
+  if (remote_ || !log().IsLeader()) return NotLeader();
   if (client_epoch.value() != 0 && client_epoch != log().leader_epoch()) {
     // A client that is ahead knows of an election that this node has not heard of yet.
     return Fail(client_epoch < log().leader_epoch() ? Reason::kStaleLeaderEpoch : Reason::kNotAvailable,
@@ -61,6 +104,10 @@ std::optional<Error> Partition::Admit(const PartitionAppend& append) const {
                 "an earlier item of this partition failed on this stream; send one with reset to go on");
   }
   if (auto error = CheckServing(append.leader_epoch)) return error;
+  if (append.lane != nullptr && append.lane->unanswered > 0 && append.lane->epoch != log().leader_epoch()) {
+    return Fail(Reason::kNotAvailable,
+                "the leader changed, and what became of this stream's earlier items is not known yet");
+  }
   if (!append.batch.has_value()) {
     return Fail(Reason::kQuota, Cat("appends in flight would pass limits.inflight_bytes, ", node_.memory.bytes_max()));
   }
@@ -79,6 +126,7 @@ std::optional<Error> Partition::Admit(const PartitionAppend& append) const {
 void Partition::Append(PartitionAppend append) {
   if (append.reset && append.lane != nullptr) {
     append.lane->broken = false;
+    append.lane->unanswered = 0;
     ++append.lane->resets;
   }
   if (auto error = Admit(append)) {
@@ -105,14 +153,11 @@ void Partition::Propose(PartitionAppend append) {
                   done = std::move(append.done), append_time_ms, size,
                   records](absl::StatusOr<replication::Committed> committed) mutable {
     hold = {};
+    if (lane != nullptr && lane->resets == resets && lane->unanswered > 0) --lane->unanswered;
     if (!committed.ok()) {
       if (lane != nullptr && lane->resets == resets) lane->broken = true;
       ++self->stats_.produce_errors;
-      if (self->log_ == nullptr) {
-        done(self->Fail(Reason::kOutcomeUnknown, "the partition stopped before the append was committed"));
-      } else {
-        done(ProposeError(committed.status(), self->log(), self->topic_, self->replica_.partition));
-      }
+      done(self->ProposalFailed(committed.status()));
       return;
     }
     ++self->stats_.produced_batches;
@@ -124,9 +169,13 @@ void Partition::Propose(PartitionAppend append) {
                     .log_append_time_ms = append_time_ms});
   };
   log().Propose(*std::move(append.batch), append.expected_base_offset, std::move(on_done));
+  if (append.lane == nullptr) return;
   // A refusal is answered later, but the session's next item may come before that: it must not overtake. An append that
-  // was taken has its place by now; should it fail yet, those behind it in the log fail with it.
-  if (append.lane != nullptr && log().bounds().log_end == end_before) append.lane->broken = true;
+  // was taken has its place by now; should it fail yet, those behind it in the same epoch fail with it. What was
+  // refused counts as unanswered too, but a broken lane takes nothing before a reset.
+  if (log().bounds().log_end == end_before) append.lane->broken = true;
+  ++append.lane->unanswered;
+  append.lane->epoch = log().leader_epoch();
 }
 
 void Partition::Read(Offset offset, int64_t bytes_max, LeaderEpoch client_epoch, Callback<PartitionRead> done) {
@@ -147,7 +196,7 @@ void Partition::Read(Offset offset, int64_t bytes_max, LeaderEpoch client_epoch,
               done = std::move(done)](absl::StatusOr<replication::ReadResult> result) mutable {
                if (!result.ok()) {
                  const auto bounds = self->log_ != nullptr ? self->log().bounds() : read.bounds;
-                 read.error = ReadError(result.status(), bounds, self->topic_, self->replica_.partition);
+                 read.error = self->ReadFailed(result.status(), bounds);
                } else {
                  read.batches = std::move(result->batches);
                  read.next_offset = result->next_offset;
@@ -162,6 +211,11 @@ void Partition::Read(Offset offset, int64_t bytes_max, LeaderEpoch client_epoch,
 
 replication::ReplicatedLog::WaitId Partition::WaitForCommit(Offset offset, absl::AnyInvocable<void()> wake) {
   if (log_ == nullptr || stopping_) {
+    shard_.Post(std::move(wake));
+    return 0;
+  }
+  if (!log().IsLeader()) {
+    // The log wakes those that wait when leadership is lost; it has been already.
     shard_.Post(std::move(wake));
     return 0;
   }
@@ -186,7 +240,7 @@ void Partition::ListOffsets(const ListOffsetsItem& item, Callback<ListOffsetsOut
       return self->AnswerOffset(std::move(outcome), item, std::move(done));
     }
     if (status.ok()) status = absl::UnavailableError("the partition stopped");
-    outcome.error = ReadError(status, {}, self->topic_, self->replica_.partition);
+    outcome.error = self->ReadFailed(status, {});
     done(std::move(outcome));
   });
 }
@@ -212,7 +266,7 @@ void Partition::AnswerOffset(ListOffsetsOutcome outcome, const ListOffsetsItem& 
                           [self = shared_from_this(), bounds, outcome = std::move(outcome), done = std::move(done)](
                               absl::StatusOr<std::optional<replication::TimestampOffset>> found) mutable {
                             if (!found.ok()) {
-                              outcome.error = ReadError(found.status(), bounds, self->topic_, self->replica_.partition);
+                              outcome.error = self->ReadFailed(found.status(), bounds);
                             } else if (found->has_value()) {
                               outcome.offset = (*found)->offset;
                               outcome.timestamp_ms = (*found)->timestamp_ms;
@@ -242,10 +296,8 @@ void Partition::DeleteRecords(Offset before, Callback<DeleteRecordsOutcome> done
       outcome.log_start = *log_start;
     } else if (absl::IsOutOfRange(log_start.status()) && self->log_ != nullptr) {
       outcome.error = ReadError(log_start.status(), self->log().bounds(), self->topic_, self->replica_.partition);
-    } else if (self->log_ != nullptr) {
-      outcome.error = ProposeError(log_start.status(), self->log(), self->topic_, self->replica_.partition);
     } else {
-      outcome.error = self->Fail(Reason::kOutcomeUnknown, log_start.status().ToString());
+      outcome.error = self->ProposalFailed(log_start.status());
     }
     done(std::move(outcome));
   });
@@ -259,7 +311,7 @@ void Partition::ApplySettings(const TopicSettings& settings) {
 }
 
 void Partition::EnforceRetention() {
-  if (stopping_ || failed_ || retention_running_ || !log().IsLeader()) return;
+  if (log_ == nullptr || stopping_ || retention_running_ || !log().IsLeader()) return;
   retention_running_ = true;
   // A failure is met again at the next tick.
   log_->ApplyRetention({.age = settings_.retention_age, .bytes = settings_.retention_bytes},
@@ -283,23 +335,48 @@ PartitionStats Partition::stats() const {
 PartitionInfo Partition::info() const {
   PartitionInfo info;
   info.partition = replica_.partition;
-  info.replica_nodes = {node_.id};
+  info.replica_nodes = replicas_;
   if (failed_) {
     info.error = Fail(stop_reason_, stop_why_);
-    // Whom to ask, for the reason: told that there is no leader, clients would wait for one.
-    info.leader_node = node_.id;
-    info.leader = node_.address;
+    if (replicas_.size() == 1) {
+      // Whom to ask, for the reason: told that there is no leader, clients would wait for one.
+      info.leader_node = node_.id;
+      info.leader = node_.address;
+    }
   }
   if (log_ == nullptr) return info;
-  if (log().IsLeader()) {
-    info.leader_node = node_.id;
-    info.leader = node_.address;
+  if (const std::optional<NodeId> leader = log().leader()) {
+    info.leader_node = *leader;
+    info.leader = *leader == node_.id ? node_.address : node_.addresses.ClientAddress(*leader);
   }
   info.leader_epoch = log().leader_epoch();
   info.log_start = log().bounds().log_start;
   info.high_watermark = log().bounds().high_watermark;
   info.size_bytes = log().size_bytes();
   return info;
+}
+
+std::vector<ReplicaStatus> Partition::ReplicaStatuses() const {
+  std::vector<ReplicaStatus> statuses;
+  for (const NodeId node : replicas_) statuses.push_back({.node = node});
+  if (log_ == nullptr || !log().IsLeader()) return statuses;
+  const replication::LogBounds bounds = log().bounds();
+  const raft::Raft& raft = log().raft();
+  const auto of = [&statuses](NodeId node) -> ReplicaStatus& {
+    const auto it = std::find_if(statuses.begin(), statuses.end(), [node](const auto& s) { return s.node == node; });
+    return it != statuses.end() ? *it : statuses.emplace_back(ReplicaStatus{.node = node});
+  };
+  ReplicaStatus& own = of(node_.id);
+  own.in_sync = true;
+  own.lag = 0;
+  for (const raft::FollowerStatus& follower : raft.followers()) {
+    if (follower.id == raft.self()) continue;
+    ReplicaStatus& status = of(follower.id.node);
+    status.learner = !follower.voter;
+    status.in_sync = follower.active && follower.match >= bounds.high_watermark;
+    status.lag = std::max<int64_t>(0, bounds.log_end - follower.match);
+  }
+  return statuses;
 }
 
 PartitionStatus Partition::status() const {
@@ -310,15 +387,28 @@ PartitionStatus Partition::status() const {
   status.leader_node = known.leader_node;
   status.leader = std::move(known.leader);
   status.leader_epoch = known.leader_epoch;
-  status.preferred_leader = node_.id;
-  // The only replica: what it has is all there is.
-  const bool in_sync = log_ != nullptr && log().IsLeader();
-  status.replicas.push_back({.node = node_.id, .in_sync = in_sync, .lag = in_sync ? 0 : -1});
+  status.preferred_leader = replicas_.empty() ? NodeId(0) : replicas_.front();
+  status.replicas = ReplicaStatuses();
   status.log_start = known.log_start;
   status.high_watermark = known.high_watermark;
   status.size_bytes = known.size_bytes;
   status.error = std::move(known.error);
   return status;
+}
+
+void Partition::Campaign() {
+  if (log_ == nullptr || stopping_ || log().leader().has_value()) return;
+  (void)log().Campaign();  // it may lead by now, or be on the way: then there is nothing to ask for
+}
+
+absl::Status Partition::TransferLeadership(NodeId to) {
+  if (log_ == nullptr || stopping_ || !log().IsLeader()) {
+    return absl::FailedPreconditionError("this node does not lead the partition");
+  }
+  for (const VoterId& voter : log().raft().configuration().voters) {
+    if (voter.node == to) return log().TransferLeadership(voter);
+  }
+  return absl::NotFoundError(Cat("node ", to, " has no voting replica of the partition"));
 }
 
 void Partition::Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done) {

@@ -1,4 +1,5 @@
-// Partition: one replica's place in the broker: admission before the log, and what clients may ask of it.
+// Partition: one partition's place in the broker: admission before the log of this node's replica, and what clients may
+// ask of it. Of a partition that has no replica here only who has one is known: it refers to them.
 //
 // Always holds: after an item of a session was refused or failed here, no later item of that session reaches the log
 // until one carries reset, so that a client's order is the log's order; the log's callbacks, and the callers', never
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "broker/address_book.h"
 #include "broker/admission.h"
 #include "broker/api.h"
 #include "broker/log_factory.h"
@@ -28,10 +30,15 @@ namespace sluice::broker {
 /// A reset clears the refusals of all items sent before it, those not answered yet among them: what fails later, and
 /// was sent before the last reset, breaks nothing any more. So the rule follows from the order sent, not from when the
 /// log happens to answer.
+///
+/// What was taken under one leader epoch may yet turn out to be overwritten, while what follows under the next one is
+/// not: so while items of an earlier epoch are not answered, nothing is taken under a later one.
 /// Only the partition's shard touches it, once the lane was handed to it.
 struct SessionLane {
   bool broken = false;
   uint64_t resets = 0;
+  uint64_t unanswered = 0;  ///< In the log, since the last reset.
+  LeaderEpoch epoch;        ///< Under which they were taken.
 };
 
 /// An append as the shard gets it.
@@ -62,18 +69,30 @@ class Partition : public std::enable_shared_from_this<Partition> {
     const DiskWatermarks& disk;
     NodeId id;
     std::string address;  ///< host:port for clients.
+    const AddressBook& addresses;
+  };
+  /// What it is, whatever became of its log.
+  struct Identity {
+    ReplicaId replica;
+    std::string topic;
+    TopicSettings settings;
+    std::vector<NodeId> replicas;  ///< By preference, as group 0 has them.
   };
 
-  Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
-            std::unique_ptr<PartitionLog> log);
+  Partition(const Node& node, Identity identity, Executor& shard, std::unique_ptr<PartitionLog> log);
 
   /// One whose log cannot be opened: everything asked of it has `why` for its answer, which is DATA_LOSS.
-  Partition(const Node& node, ReplicaId replica, std::string topic, TopicSettings settings, Executor& shard,
-            const absl::Status& why);
+  Partition(const Node& node, Identity identity, Executor& shard, const absl::Status& why);
+
+  /// One without a replica on this node: everything asked of it is answered with where to ask.
+  Partition(const Node& node, Identity identity, Executor& shard);
 
   const ReplicaId& replica() const { return replica_; }
   const std::string& topic() const { return topic_; }
   Executor& shard() const { return shard_; }
+  /// Whether this node has no replica of it.
+  bool remote() const { return remote_; }
+  const std::vector<NodeId>& replicas() const { return replicas_; }
   /// The largest batch that can be expected here; any thread. Before the process started the setting may have been
   /// larger.
   int64_t batch_bytes_max() const { return batch_bytes_max_.load(std::memory_order_relaxed); }
@@ -96,13 +115,24 @@ class Partition : public std::enable_shared_from_this<Partition> {
   PartitionInfo info() const;
   /// For operators: what info tells, and how each replica stands.
   PartitionStatus status() const;
+  /// Asks to lead where nobody does yet.
+  void Campaign();
+  /// Hands leadership over; whether it worked shows in info(). Errors: as RaftLog::TransferLeadership, NotFound for a
+  /// node that has no voter here, FailedPrecondition where this node does not lead.
+  absl::Status TransferLeadership(NodeId to);
 
   /// Refuses what comes from now on with `reason`, answers what is pending, closes the log, then runs `done`. Once.
   void Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done);
 
  private:
-  replication::ReplicatedLog& log() const { return log_->log(); }
+  replication::RaftLog& log() const { return log_->log(); }
   Error Fail(Reason reason, std::string message) const;
+  /// That this node does not lead, and who does.
+  Error NotLeader() const;
+  /// What a failed proposal or read means here and now.
+  Error ProposalFailed(const absl::Status& status) const;
+  Error ReadFailed(const absl::Status& status, const replication::LogBounds& bounds) const;
+  std::vector<ReplicaStatus> ReplicaStatuses() const;
   std::optional<Error> CheckServing(LeaderEpoch client_epoch) const;
   std::optional<Error> Admit(const PartitionAppend& append) const;
   void Propose(PartitionAppend append);
@@ -116,12 +146,14 @@ class Partition : public std::enable_shared_from_this<Partition> {
   const Node& node_;
   const ReplicaId replica_;
   const std::string topic_;
+  const std::vector<NodeId> replicas_;
   Executor& shard_;
 
   TopicSettings settings_;
   std::atomic<int64_t> batch_bytes_max_;
   std::unique_ptr<PartitionLog> log_;  // null once stopped, and where it failed
   const bool failed_ = false;          // with the stop's reason
+  const bool remote_ = false;
   bool stopping_ = false;
   Reason stop_reason_ = Reason::kNotAvailable;
   std::string stop_why_;

@@ -22,6 +22,14 @@ TopicInfo InfoOf(const TopicRecord& topic) {
           .created_ms = topic.created_ms};
 }
 
+Partition::Identity IdentityOf(const TopicRecord& topic, const ReplicaId& replica, const TopicSettings& settings) {
+  Partition::Identity identity{.replica = replica, .topic = topic.name, .settings = settings, .replicas = {}};
+  for (const ReplicaAssignment& one : topic.assignments.at(static_cast<size_t>(replica.partition.value()))) {
+    identity.replicas.push_back(one.node);
+  }
+  return identity;
+}
+
 Error UnknownTopic(std::string_view name) {
   return MakeError(Reason::kUnknownTopic, Cat("there is no topic \"", name.substr(0, 249), "\""), name.substr(0, 249));
 }
@@ -182,16 +190,17 @@ void TopicManager::OpenMissing(const TopicRecord& topic, Callback<absl::Status> 
     Executor& shard = ShardOf(replica);
     seams_.logs.Open(
         {.replica = replica, .settings = log_settings}, shard,
-        [this, all, i, replica, name = topic.name, settings,
+        [this, all, i, identity = IdentityOf(topic, replica, settings),
          &shard](absl::StatusOr<std::unique_ptr<PartitionLog>> log) {
           // A damaged log is its partition's own trouble. What is made now is not damaged, but cannot be made.
           if (absl::IsDataLoss(log.status()) && starting_) {
-            seams_.log.Error("a partition cannot be opened and is not served; the others are",
-                             {{"topic", name}, {"partition", replica.partition}, {"error", log.status()}});
-            return all->Set(i, std::make_shared<Partition>(seams_.node, replica, name, settings, shard, log.status()));
+            seams_.log.Error(
+                "a partition cannot be opened and is not served; the others are",
+                {{"topic", identity.topic}, {"partition", identity.replica.partition}, {"error", log.status()}});
+            return all->Set(i, std::make_shared<Partition>(seams_.node, identity, shard, log.status()));
           }
           if (!log.ok()) return all->Set(i, log.status());
-          all->Set(i, std::make_shared<Partition>(seams_.node, replica, name, settings, shard, *std::move(log)));
+          all->Set(i, std::make_shared<Partition>(seams_.node, identity, shard, *std::move(log)));
         });
   }
 }

@@ -118,6 +118,7 @@ void RaftLog::Abandon() {
   const auto proposals = std::exchange(proposals_, {});
   const auto answers = std::exchange(answers_, {});
   const auto log_start_waiters = std::exchange(log_start_waiters_, {});
+  const auto leading_waiters = std::exchange(leading_waiters_, {});
   const auto waiters = std::exchange(waiters_, {});
   const auto pending = std::exchange(pending_, {});
   const auto barriers = std::exchange(barriers_, {});
