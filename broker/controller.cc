@@ -1,7 +1,5 @@
 #include "broker/controller.h"
 
-#include <utility>
-
 #include "common/check.h"
 #include "common/record/record.h"
 #include "common/status_macros.h"
@@ -12,82 +10,139 @@ namespace {
 
 /// Read from group 0's log at a time.
 constexpr int64_t kReplayBytes = int64_t{1} << 20;
+/// After which what could not be saved is tried again.
+constexpr absl::Duration kRetryEvery = absl::Seconds(1);
 
 }  // namespace
 
+Controller::~Controller() {
+  *alive_ = false;
+}
+
+// ---- Starting and stopping -----------------------------------------------------------------------------------------
+
 void Controller::Start(std::unique_ptr<PartitionLog> log, Callback<absl::Status> done) {
   log_ = std::move(log);
-  seams_.blocking.Post([this, done = std::move(done)]() mutable {
+  seams_.blocking.Post([this, alive = alive_, done = std::move(done)]() mutable {
     auto loaded = LoadClusterState(seams_.store);
-    seams_.executor.Post([this, loaded = std::move(loaded), done = std::move(done)]() mutable {
+    seams_.executor.Post([this, alive, loaded = std::move(loaded), done = std::move(done)]() mutable {
+      if (!*alive) return;
       if (!loaded.ok()) return done(loaded.status());
+      if (stopped_) return done(absl::UnavailableError("the controller is stopping"));
       static_cast<ClusterState&>(state_) = std::move(loaded->state);
       state_.dropping = std::move(loaded->dropping);
       applied_ = loaded->applied;
-      if (const Offset end = log_->log().bounds().high_watermark; applied_ > end) {
-        return done(absl::DataLossError(Cat("the metadata store has applied the controller's log up to ", applied_,
-                                            ", but that log ends at ", end,
-                                            ": the journal and meta/ are not of one data folder")));
-      }
+      saved_ = applied_;
+      started_ = true;
       CatchUp(std::move(done));
     });
   });
 }
 
-void Controller::Change(ControllerChange change, Callback<absl::Status> done) {
-  SLUICE_CHECK(seams_.executor.IsCurrent());
-  if (log_ == nullptr || stopped_) return done(absl::UnavailableError("the controller is not running"));
-  // What could not be saved before must be in the store first; else nothing is proposed.
-  CatchUp([this, change = std::move(change), done = std::move(done)](absl::Status ready) mutable {
-    if (!ready.ok()) return done(ready);
-    record::BatchBuilder builder;
-    const std::string value = EncodeControllerChange(change);
-    absl::Status appended = builder.Append(absl::ToUnixMillis(seams_.clock.Wall()), std::nullopt, value);
-    if (!appended.ok()) return done(appended);
-    auto batch = builder.Build();
-    if (!batch.ok()) return done(batch.status());
-    log_->log().Propose(
-        *std::move(batch), std::nullopt,
-        [this, done = std::move(done)](absl::StatusOr<replication::Committed> committed) mutable {
-          if (!committed.ok()) return done(committed.status());
-          CatchUp([done = std::move(done)](absl::Status applied) mutable {
-            if (applied.ok()) return done(absl::OkStatus());
-            done(absl::UnknownError(Cat("the change is committed, but not applied yet: ", applied.ToString())));
-          });
-        });
+void Controller::Stop(absl::AnyInvocable<void()> done) {
+  stopped_ = true;
+  seams_.executor.Cancel(std::exchange(retry_timer_, 0));
+  if (log_ == nullptr) return done();
+  log_->Stop([this, done = std::move(done)]() mutable {
+    log_.reset();
+    leading_epoch_.reset();
+    const absl::Status stopping = absl::UnavailableError("the controller is stopping");
+    for (auto& [offset, waiter] : std::exchange(applied_waiters_, {})) waiter(stopping);
+    for (auto& [id, forgotten] : std::exchange(forgets_, {})) {
+      if (forgotten != nullptr) forgotten(stopping);
+    }
+    for (Pending& pending : std::exchange(decisions_, {})) pending.done(stopping);
+    done();
   });
 }
+
+void Controller::Fail(const absl::Status& why) {
+  if (!failure_.ok()) return;
+  failure_ = why;
+  const bool led = std::exchange(leading_epoch_, std::nullopt).has_value();
+  for (ControllerObserver* observer : observers_) {
+    if (led) observer->OnLeadership(false);
+    observer->OnFailure(why);
+  }
+}
+
+// ---- Applying ------------------------------------------------------------------------------------------------------
 
 void Controller::CatchUp(Callback<absl::Status> done) {
-  if (unsaved_ != nullptr) {
-    return Save([this, done = std::move(done)](absl::Status saved) mutable {
-      if (!saved.ok()) return done(saved);
-      CatchUp(std::move(done));
-    });
+  caught_up_.push_back(std::move(done));
+  Pump();
+}
+
+void Controller::Pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  if (stopped_) return PumpDone(absl::UnavailableError("the controller is stopping"));
+  if (!failure_.ok()) return PumpDone(failure_);
+  if (unsaved_ == nullptr && !forgets_.empty()) {
+    unsaved_ = std::make_shared<Write>(Write{.applied = applied_, .changes = {}, .delta = {}});
+    forgetting_ = std::move(forgets_.front().second);
+    AddForgetDropped(forgets_.front().first, &unsaved_->changes);
+    forgets_.erase(forgets_.begin());
   }
-  if (stopped_) return done(absl::UnavailableError("the controller is stopping"));
-  if (applied_ >= log_->log().bounds().high_watermark) return done(absl::OkStatus());
-  log_->log().Read({.offset = applied_, .bytes_max = kReplayBytes},
-                   [this, done = std::move(done)](absl::StatusOr<replication::ReadResult> read) mutable {
-                     if (!read.ok()) return done(read.status());
-                     ClusterDelta delta;
-                     for (const auto& batch : read->batches) {
-                       if (batch.is_control()) continue;
-                       if (absl::Status applied = ApplyBatch(batch, &delta); !applied.ok()) {
-                         return done(applied);
-                       }
-                     }
-                     if (read->next_offset <= applied_) {
-                       return done(absl::InternalError(Cat("the controller's log gave nothing at ", applied_)));
-                     }
-                     applied_ = read->next_offset;
-                     auto write = std::make_shared<Write>();
-                     write->applied = applied_;
-                     AddStoreChanges(state_, delta, &write->changes);
-                     for (const auto& [id, topic] : delta.deleted) state_.dropping[id] = topic.partitions;
-                     unsaved_ = std::move(write);
-                     CatchUp(std::move(done));
-                   });
+  if (unsaved_ != nullptr) return Save();
+  if (applied_ < log_->log().bounds().high_watermark) return ReadSome();
+  PumpDone(absl::OkStatus());
+}
+
+void Controller::PumpDone(absl::Status status) {
+  pumping_ = false;
+  if (absl::IsDataLoss(status)) Fail(status);
+  if (!stopped_ && failure_.ok()) {
+    if (status.ok()) {
+      WatchLeadership();
+      status = failure_;
+      if (status.ok()) WaitForMore();
+    } else if (retry_timer_ == 0) {
+      retry_timer_ = seams_.executor.PostAfter(kRetryEvery, [this] {
+        retry_timer_ = 0;
+        Pump();
+      });
+    }
+  }
+  if (!status.ok()) {
+    // They are carried out later all the same.
+    std::vector<Callback<absl::Status>> forgotten;
+    for (auto& [id, done] : forgets_) {
+      if (done != nullptr) forgotten.push_back(std::exchange(done, nullptr));
+    }
+    for (auto& done : forgotten) done(status);
+  }
+  for (auto& done : std::exchange(caught_up_, {})) done(status);
+}
+
+void Controller::ReadSome() {
+  log_->log().ReadCommitted({.offset = applied_, .bytes_max = kReplayBytes},
+                            [this, alive = alive_](absl::StatusOr<replication::ReadResult> read) {
+                              if (!*alive) return;
+                              absl::Status applied = read.ok() ? ApplyRead(*read) : read.status();
+                              // The log begins behind what is applied here: nothing can fill that hole.
+                              if (absl::IsOutOfRange(applied)) applied = absl::DataLossError(applied.message());
+                              if (!applied.ok()) return PumpDone(std::move(applied));
+                              pumping_ = false;
+                              Pump();
+                            });
+}
+
+absl::Status Controller::ApplyRead(const replication::ReadResult& read) {
+  if (read.next_offset <= applied_) {
+    return absl::InternalError(Cat("the controller's log gave nothing at ", applied_));
+  }
+  auto write = std::make_shared<Write>();
+  for (const auto& batch : read.batches) {
+    if (batch.is_control()) continue;
+    SLUICE_RETURN_IF_ERROR(ApplyBatch(batch, &write->delta));
+  }
+  applied_ = read.next_offset;
+  write->applied = applied_;
+  AddStoreChanges(state_, write->delta, &write->changes);
+  for (const auto& [id, topic] : write->delta.deleted) state_.dropping[id] = topic.partitions;
+  unsaved_ = std::move(write);
+  return absl::OkStatus();
 }
 
 absl::Status Controller::ApplyBatch(const record::Batch& batch, ClusterDelta* delta) {
@@ -105,30 +160,176 @@ absl::Status Controller::ApplyBatch(const record::Batch& batch, ClusterDelta* de
   }
 }
 
-void Controller::Save(Callback<absl::Status> done) {
-  seams_.blocking.Post([this, write = unsaved_, done = std::move(done)]() mutable {
+void Controller::Save() {
+  seams_.blocking.Post([this, alive = alive_, write = unsaved_] {
     absl::Status saved = seams_.store.Apply(kControllerMachine, write->applied.value(), write->changes);
-    seams_.executor.Post([this, saved = std::move(saved), done = std::move(done)]() mutable {
-      if (saved.ok()) unsaved_ = nullptr;
-      done(saved);
+    seams_.executor.Post([this, alive, saved = std::move(saved)]() mutable {
+      if (*alive) OnSaved(std::move(saved));
     });
   });
 }
 
-void Controller::ForgetDropped(const TopicId& id, Callback<absl::Status> done) {
-  state_.dropping.erase(id);
-  if (unsaved_ == nullptr) unsaved_ = std::make_shared<Write>(Write{.applied = applied_, .changes = {}});
-  AddForgetDropped(id, &unsaved_->changes);
-  Save(std::move(done));
+void Controller::OnSaved(absl::Status saved) {
+  auto forgotten = std::exchange(forgetting_, nullptr);
+  if (!saved.ok()) {
+    if (forgotten != nullptr) forgotten(saved);
+    return PumpDone(std::move(saved));
+  }
+  const auto write = std::exchange(unsaved_, nullptr);
+  saved_ = write->applied;
+  if (!write->delta.empty()) {
+    for (ControllerObserver* observer : observers_) observer->OnApplied(write->delta);
+  }
+  if (forgotten != nullptr) forgotten(absl::OkStatus());
+  AnswerApplied();
+  pumping_ = false;
+  Pump();
 }
 
-void Controller::Stop(absl::AnyInvocable<void()> done) {
-  stopped_ = true;
-  if (log_ == nullptr) return done();
-  log_->Stop([this, done = std::move(done)]() mutable {
-    log_.reset();
-    done();
+void Controller::WaitForMore() {
+  log_->log().CancelWait(wait_);
+  wait_ = log_->log().WaitForCommit(applied_, [this, alive = alive_] {
+    if (!*alive || stopped_) return;
+    wait_ = 0;
+    Pump();
   });
+}
+
+void Controller::ForgetDropped(const TopicId& id, Callback<absl::Status> done) {
+  if (!started_ || stopped_) return done(absl::UnavailableError("the controller is not running"));
+  state_.dropping.erase(id);
+  forgets_.emplace_back(id, std::move(done));
+  Pump();
+}
+
+void Controller::WaitApplied(Offset offset, Callback<absl::Status> done) {
+  if (stopped_) {
+    return seams_.executor.Post(
+        [done = std::move(done)]() mutable { done(absl::UnavailableError("the controller is stopping")); });
+  }
+  applied_waiters_.emplace(offset, std::move(done));
+  seams_.executor.Post([this, alive = alive_] {
+    if (*alive) AnswerApplied();
+  });
+}
+
+void Controller::AnswerApplied() {
+  while (!applied_waiters_.empty() && applied_waiters_.begin()->first <= saved_) {
+    auto waiter = applied_waiters_.extract(applied_waiters_.begin());
+    waiter.mapped()(absl::OkStatus());
+  }
+}
+
+// ---- Leading -------------------------------------------------------------------------------------------------------
+
+bool Controller::IsLeader() const {
+  return log_ != nullptr && leading_epoch_.has_value() && log_->log().IsLeader() &&
+         log_->log().leader_epoch() == *leading_epoch_;
+}
+
+std::optional<NodeId> Controller::leader() const {
+  if (log_ == nullptr) return std::nullopt;
+  return log_->log().leader();
+}
+
+// All that is committed is applied and saved.
+void Controller::WatchLeadership() {
+  replication::RaftLog& log = log_->log();
+  if (leading_epoch_.has_value() && !IsLeader()) {
+    leading_epoch_.reset();
+    for (ControllerObserver* observer : observers_) observer->OnLeadership(false);
+  }
+  if (leading_epoch_.has_value()) return;
+  if (log.IsLeader()) {
+    // Whoever leads has all that was ever committed.
+    if (const Offset end = log.bounds().high_watermark; applied_ > end) {
+      return Fail(absl::DataLossError(Cat("the metadata store has applied the controller's log up to ", applied_,
+                                          ", but that log ends at ", end,
+                                          ": the journal and meta/ are not of one data folder")));
+    }
+    leading_epoch_ = log.leader_epoch();
+    for (ControllerObserver* observer : observers_) observer->OnLeadership(true);
+    return;
+  }
+  if (std::exchange(awaiting_leadership_, true)) return;
+  log.WhenLeading([this, alive = alive_](absl::Status leads) {
+    if (!*alive) return;
+    awaiting_leadership_ = false;
+    if (leads.ok() && !stopped_) Pump();
+  });
+}
+
+absl::Status Controller::NotLeading() const {
+  if (!started_ || stopped_) return absl::UnavailableError("the controller is not running");
+  if (!failure_.ok()) return absl::UnavailableError(Cat("the controller has failed: ", Message(failure_)));
+  const auto who = leader();
+  if (!who.has_value()) return absl::UnavailableError("the controller has no leader now");
+  return absl::UnavailableError(Cat("node ", *who, " leads the controller"));
+}
+
+void Controller::Decide(Decision decide, Callback<absl::Status> done) {
+  SLUICE_CHECK(seams_.executor.IsCurrent());
+  decisions_.push_back({.decide = std::move(decide), .done = std::move(done)});
+  seams_.executor.Post([this, alive = alive_] {
+    if (*alive) DecideNext();
+  });
+}
+
+void Controller::Change(ControllerChange change, Callback<absl::Status> done) {
+  Decide([change = std::move(change)](const ControllerState&) mutable { return std::optional(std::move(change)); },
+         std::move(done));
+}
+
+void Controller::DecideNext() {
+  if (deciding_ || decisions_.empty()) return;
+  deciding_ = true;
+  Pending pending = std::move(decisions_.front());
+  decisions_.pop_front();
+  auto answer = [this, alive = alive_, done = std::move(pending.done)](absl::Status status) mutable {
+    done(std::move(status));
+    if (!*alive) return;
+    deciding_ = false;
+    // By way of the executor, so that a long queue is no deep stack.
+    seams_.executor.Post([this, alive] {
+      if (*alive) DecideNext();
+    });
+  };
+  if (!IsLeader()) return answer(NotLeading());
+  CatchUp([this, decide = std::move(pending.decide), answer = std::move(answer)](absl::Status ready) mutable {
+    if (!ready.ok()) return answer(std::move(ready));
+    DecideNow({.decide = std::move(decide), .done = std::move(answer)});
+  });
+}
+
+void Controller::DecideNow(Pending pending) {
+  if (!IsLeader()) return pending.done(NotLeading());
+  auto change = pending.decide(state_);
+  if (!change.ok()) return pending.done(change.status());
+  if (!change->has_value()) return pending.done(absl::OkStatus());
+  if (const int32_t level = FeatureLevelOf(**change); level > state_.feature_level) {
+    return pending.done(
+        absl::FailedPreconditionError(Cat("the cluster's feature level is ", state_.feature_level, ", this needs ",
+                                          level, ": not all of its nodes are of a version that knows it")));
+  }
+  Propose(**change, std::move(pending.done));
+}
+
+void Controller::Propose(const ControllerChange& change, Callback<absl::Status> done) {
+  record::BatchBuilder builder;
+  const std::string value = EncodeControllerChange(change);
+  absl::Status appended = builder.Append(absl::ToUnixMillis(seams_.clock.Wall()), std::nullopt, value);
+  if (!appended.ok()) return done(appended);
+  auto batch = builder.Build();
+  if (!batch.ok()) return done(batch.status());
+  log_->log().Propose(
+      *std::move(batch), std::nullopt,
+      [this, alive = alive_, done = std::move(done)](absl::StatusOr<replication::Committed> committed) mutable {
+        if (!*alive || !committed.ok()) return done(committed.status());
+        CatchUp([done = std::move(done)](absl::Status applied) mutable {
+          if (applied.ok()) return done(absl::OkStatus());
+          done(absl::UnknownError(Cat("the change is committed, but not applied yet: ", applied.ToString())));
+        });
+      });
 }
 
 }  // namespace sluice::broker

@@ -1,18 +1,31 @@
-// The controller: the state machine of group 0, a one-voter ReplicatedLog whose records are ControllerChanges.
+// The controller: the state machine of group 0, whose records are ControllerChanges, at one of its replicas: leader,
+// follower or learner. Every node has one. What is committed is applied here as it becomes known here; changes are made
+// where the group's leader is, one after the other, each decided on the state that all before it have left.
 //
-// Always holds: the state is what the committed changes up to applied() make, in order; each is in the metadata store,
-// in one write with that index, before it is answered. A deleted topic leaves a mark until its replicas are dropped, so
-// that a restart goes on with it.
-// Threads: everything is called on, and every callback runs on, the controller's executor.
+// Always holds:
+//  - the state is what the committed changes up to applied() make, in order. They are saved in that order, each in one
+//    write with its index; only then observers hear of them, and WaitApplied answers;
+//  - a change is decided where IsLeader: this replica leads in a term of which it has applied all that was there when
+//    it began, so nobody else can have changed anything meanwhile;
+//  - a deleted topic leaves a mark until this node's replicas of it are dropped, so that a restart goes on with it.
+// What is committed and cannot be saved (a full disk) is in the state all the same; it is tried again each second, and
+// nothing further is applied or decided before. What cannot be read or understood (DataLoss) ends the controller:
+// observers hear OnFailure.
+//
+// Threads: everything is called on, and every callback and observer runs on, the controller's executor.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "broker/api.h"
 #include "broker/cluster_state.h"
 #include "broker/controller_record.h"
@@ -30,6 +43,18 @@ struct ControllerState : ClusterState {
   DroppingMarks dropping;
 };
 
+/// Told in the order in which it happened. Must not add or remove observers.
+class ControllerObserver {
+ public:
+  virtual ~ControllerObserver() = default;
+  /// This was applied and saved. The state may be ahead of it by now.
+  virtual void OnApplied(const ClusterDelta& /*delta*/) {}
+  /// IsLeader began or ceased.
+  virtual void OnLeadership(bool /*leads*/) {}
+  /// Nothing is applied any more.
+  virtual void OnFailure(const absl::Status& /*why*/) {}
+};
+
 class Controller {
  public:
   /// Whom everything is borrowed from outlives the controller.
@@ -41,43 +66,97 @@ class Controller {
   };
 
   explicit Controller(Seams seams) : seams_(seams) {}
+  ~Controller();
 
-  /// Loads the store, then replays `log` from the applied index. DataLoss when either cannot be read, or the store is
-  /// ahead of the log.
+  /// Borrowed until the controller is gone; tells also what Start applies.
+  void AddObserver(ControllerObserver* observer) { observers_.push_back(observer); }
+
+  /// Loads the store, applies what `log` knows to be committed, and follows it from then on. DataLoss when either
+  /// cannot be read, or the store is ahead of a log that leads.
   void Start(std::unique_ptr<PartitionLog> log, Callback<absl::Status> done);
 
-  /// Proposes one change and answers once it is applied: OK, or the proposal's error with nothing changed, or Unknown
-  /// when the outcome is not known or it could not be applied. The caller waits for the answer before the next change,
-  /// and has checked the change against state().
+  /// What to propose, given the state; nothing where the state is as it should be already; or why not.
+  using Decision = absl::AnyInvocable<absl::StatusOr<std::optional<ControllerChange>>(const ControllerState& state)>;
+  /// Runs `decide` once everything before is applied, proposes its change and answers once that is applied and saved:
+  /// OK; what `decide` refused with; FailedPrecondition for a change that the cluster's feature level does not allow
+  /// yet; Unavailable where this node does not lead, and the proposal's other errors, with nothing changed; Unknown
+  /// when the outcome is not known or could not be saved.
+  void Decide(Decision decide, Callback<absl::Status> done);
+  /// As Decide, of a change that was checked against state() by the only one who makes such changes.
   void Change(ControllerChange change, Callback<absl::Status> done);
-  /// Takes away the mark of a deleted topic. As Change: one at a time.
+  /// Takes away the mark of a deleted topic. On any node. After an error it is taken away later.
   void ForgetDropped(const TopicId& id, Callback<absl::Status> done);
+
+  /// Answers once all below `offset` is applied and saved, and observers were told. Unavailable when it stops before.
+  void WaitApplied(Offset offset, Callback<absl::Status> done);
 
   const ControllerState& state() const { return state_; }
   /// One past the last offset of group 0's log that is in the state.
   Offset applied() const { return applied_; }
-  /// Null before Start has answered.
-  replication::ReplicatedLog* log() const { return log_ == nullptr ? nullptr : &log_->log(); }
+  /// Whether changes are taken here now.
+  bool IsLeader() const;
+  /// Who takes changes, as far as this node knows.
+  std::optional<NodeId> leader() const;
+  /// Null before Start has answered, and after Stop has.
+  replication::RaftLog* log() const { return log_ == nullptr ? nullptr : &log_->log(); }
 
   void Stop(absl::AnyInvocable<void()> done);
 
  private:
-  /// A change of the metadata store that is not known to be in it yet.
+  /// What is not known to be in the metadata store yet.
   struct Write {
     Offset applied;
     storage::MetadataChanges changes;
+    ClusterDelta delta;
   };
-  /// Applies what is committed and not applied yet.
+  struct Pending {
+    Decision decide;
+    Callback<absl::Status> done;
+  };
+
+  /// Answers once all that is committed now is applied and saved.
   void CatchUp(Callback<absl::Status> done);
+  void Pump();
+  void PumpDone(absl::Status status);
+  void ReadSome();
+  absl::Status ApplyRead(const replication::ReadResult& read);
   absl::Status ApplyBatch(const record::Batch& batch, ClusterDelta* delta);
-  void Save(Callback<absl::Status> done);
+  void Save();
+  void OnSaved(absl::Status saved);
+  void Fail(const absl::Status& why);
+  void WaitForMore();
+  void WatchLeadership();
+  void AnswerApplied();
+  void DecideNext();
+  void DecideNow(Pending pending);
+  void Propose(const ControllerChange& change, Callback<absl::Status> done);
+  absl::Status NotLeading() const;
 
   const Seams seams_;
+  std::vector<ControllerObserver*> observers_;
   std::unique_ptr<PartitionLog> log_;
   ControllerState state_;
   Offset applied_;
-  std::shared_ptr<Write> unsaved_;  // in the state, not in the store: the disk was full
+  Offset saved_;                    ///< Of what observers were told.
+  std::shared_ptr<Write> unsaved_;  ///< In the state, not in the store; not changed while it is being written.
+  std::vector<std::pair<TopicId, Callback<absl::Status>>> forgets_;  ///< Waiting for a write of their own.
+  Callback<absl::Status> forgetting_;                                ///< Of the write that is unsaved_.
+
+  bool started_ = false;
   bool stopped_ = false;
+  absl::Status failure_;
+  bool pumping_ = false;
+  std::vector<Callback<absl::Status>> caught_up_;  ///< Answered by the next PumpDone.
+  std::multimap<Offset, Callback<absl::Status>> applied_waiters_;
+  replication::ReplicatedLog::WaitId wait_ = 0;
+  Executor::TimerId retry_timer_ = 0;
+
+  std::optional<LeaderEpoch> leading_epoch_;  ///< In which this replica leads and has applied all that was there.
+  bool awaiting_leadership_ = false;
+  std::deque<Pending> decisions_;
+  bool deciding_ = false;
+  /// Ends with the controller: what a log or an executor calls late finds nobody.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace sluice::broker
