@@ -262,19 +262,6 @@ void RaftLog::OnFollowerLost(const VoterId& follower) {
   ScheduleTurn();
 }
 
-absl::Status RaftLog::TransferLeadership(const VoterId& to) {
-  if (ended()) return NotServed();
-  ScheduleTurn();
-  return raft_->TransferLeadership(to);
-}
-
-absl::Status RaftLog::Campaign() {
-  if (ended()) return NotServed();
-  if (!damage_.ok()) return absl::FailedPreconditionError(damage_.message());
-  ScheduleTurn();
-  return raft_->Campaign();
-}
-
 void RaftLog::WhenLeading(Callback<absl::Status> done) {
   if (ended()) return AnswerLater<absl::Status>(std::move(done), failure_.ok() ? NotServed() : failure_);
   leading_waiters_.push_back(std::move(done));
@@ -300,6 +287,7 @@ void RaftLog::RunTurn() {
   if (ended()) return;
   Settle();
   RunAnswers();
+  TellLeader();
 }
 
 void RaftLog::CarryOut(raft::Ready ready) {
@@ -391,36 +379,8 @@ LogBounds RaftLog::bounds() const {
   return {.log_start = log_start_, .high_watermark = high_watermark_, .log_end = raft_->log_end()};
 }
 
-bool RaftLog::IsLeader() const {
-  return !ended() && raft_->Serving() && data_end_known_ && !raft_->transferring();
-}
-
-std::optional<NodeId> RaftLog::leader() const {
-  if (ended() || raft_->leader().IsNone()) return std::nullopt;
-  if (raft_->leader() == raft_->self() && !IsLeader()) return std::nullopt;
-  return raft_->leader().node;
-}
-
 Offset RaftLog::last_data_offset_end() const {
   return std::max(data_end_.value_or(log_start_), log_start_);
-}
-
-RaftLogStats RaftLog::stats() const {
-  RaftLogStats stats = counts_;
-  stats.role = raft_->role();
-  stats.term = raft_->term();
-  stats.leader = leader();
-  stats.voters = static_cast<int>(raft_->configuration().voters.size());
-  stats.in_doubt = raft_->in_doubt();
-  stats.damaged = !damage_.ok() || !failure_.ok();
-  stats.messages_dropped = inbox_dropped_;
-  if (raft_->role() != raft::Role::kLeader) return stats;
-  for (const raft::FollowerStatus& follower : raft_->followers()) {
-    if (!follower.voter) continue;
-    if (!follower.active || follower.match < high_watermark_) ++stats.voters_behind;
-    stats.lag_offsets = std::max(stats.lag_offsets, raft_->log_end() - follower.match);
-  }
-  return stats;
 }
 
 }  // namespace sluice::replication

@@ -23,6 +23,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -36,6 +37,7 @@
 #include "common/log.h"
 #include "replication/byte_budget.h"
 #include "replication/core/raft.h"
+#include "replication/group_status.h"
 #include "replication/replica_blob.h"
 #include "replication/replicated_log.h"
 #include "replication/transport.h"
@@ -60,6 +62,10 @@ struct RaftLogOptions {
   int64_t stalled_bytes_max = int64_t{8} << 20;
 };
 
+/// A replica knows another leader now, or none, or the same in a later epoch; of itself it is told only once it serves.
+/// On the group's shard, inside a turn: it must not call the log.
+using LeaderObserver = std::function<void(const ReplicaId& group, std::optional<NodeId> leader, LeaderEpoch epoch)>;
+
 /// What the groups of a shard share.
 struct RaftLogSeams {
   PeerTransport* transport = nullptr;
@@ -68,6 +74,7 @@ struct RaftLogSeams {
   ByteBudget* recovery = nullptr;
   InboxBound* inbox = nullptr;
   const RaftLogOptions* options = nullptr;
+  const LeaderObserver* on_leader_change = nullptr;  ///< Null or empty: nobody asks.
   const Logger* log = nullptr;
   std::shared_ptr<const void> keep;  ///< Owns what of this lives no longer than the groups.
 };
@@ -137,6 +144,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   LeaderEpoch leader_epoch() const override { return raft_->term(); }
   /// Leads, has committed an entry of its own term, and is not handing over.
   bool IsLeader() const override;
+  /// While leadership moves, the one it moves to.
   std::optional<NodeId> leader() const override;
   Offset last_data_offset_end() const override;
   int64_t size_bytes() const override { return log_->size_bytes(); }
@@ -149,9 +157,21 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   /// Answers once IsLeader(): at once where it does already. Otherwise with the error that ends it: failure(), or
   /// Unavailable when it was stopped.
   void WhenLeading(Callback<absl::Status> done);
-  /// Changes the members by one step; answers once committed. Errors: as Raft::ProposeMembership, and as Propose.
+  // Changes of members, one at a time; each answers once it is committed, and then it is in use for good. Errors: as
+  // Raft::ProposeMembership, and as Propose.
+
+  /// By one step, to exactly these.
   void ChangeMembers(const raft::Configuration& next, Callback<absl::StatusOr<Committed>> done);
-  /// As Raft::TransferLeadership; whether it worked shows in leader().
+  /// AlreadyExists for a member. How far it has come: group_status.
+  void AddLearner(const VoterId& id, Callback<absl::StatusOr<Committed>> done);
+  /// Makes a learner a voter. FailedPrecondition while it has not caught up, AlreadyExists for a voter, NotFound for
+  /// who is no member.
+  void Promote(const VoterId& id, Callback<absl::StatusOr<Committed>> done);
+  /// Also this replica, which then hands over and leads no more. NotFound for who is no member.
+  void RemoveMember(const VoterId& id, Callback<absl::StatusOr<Committed>> done);
+
+  /// As Raft::TransferLeadership; whether it worked shows in leader(). Proposals that are under way are answered as
+  /// ever, new ones with Unavailable.
   absl::Status TransferLeadership(const VoterId& to);
   /// As Raft::Campaign.
   absl::Status Campaign();
@@ -179,6 +199,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   /// Why nothing works any more; OK while it does.
   const absl::Status& failure() const { return failure_; }
   RaftLogStats stats() const;
+  GroupStatus group_status() const;
 
  private:
   using Answer = absl::AnyInvocable<void()>;
@@ -242,6 +263,14 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   int64_t NowMs() const;
   bool ended() const { return stopped_ || !failure_.ok(); }
   absl::Status NotServed() const;
+
+  // raft_log_group.cc
+  absl::Status CheckChangesMembers() const;
+  absl::Status Moving() const;
+  /// Without regard to a transfer under way.
+  std::optional<NodeId> KnownLeader() const;
+  void TellLeader();
+
   template <class T>
   void AnswerLater(Callback<T> done, T result);
   template <class T>
@@ -317,6 +346,10 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   std::vector<Answer> answers_;                ///< Of this turn.
 
   std::vector<Callback<absl::Status>> leading_waiters_;
+
+  // As the observer was last told.
+  std::optional<NodeId> told_leader_;
+  LeaderEpoch told_epoch_;
 
   // While leading
   bool data_end_known_ = false;

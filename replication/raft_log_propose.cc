@@ -12,6 +12,7 @@ namespace sluice::replication {
 
 absl::StatusOr<raft::Proposed> RaftLog::TryPropose(record::PendingBatch batch, storage::Log::Urgency urgency) {
   if (ended()) return NotServed();
+  if (raft_->transferring()) return Moving();
   if (!IsLeader()) return absl::UnavailableError("this replica does not lead the partition");
   const auto bytes = static_cast<int64_t>(batch.size_bytes());
   if (absl::Status room = log_->Admit(bytes + ops_bytes_ + proposed_bytes_, urgency); !room.ok()) {
@@ -48,18 +49,6 @@ void RaftLog::Propose(record::PendingBatch batch, std::optional<Offset> expected
       data_end_ = std::max(data_end_.value_or(Offset(0)), result->last_offset + 1);
     done(std::move(result));
   });
-}
-
-void RaftLog::ChangeMembers(const raft::Configuration& next, Callback<absl::StatusOr<Committed>> done) {
-  using Result = absl::StatusOr<Committed>;
-  if (ended()) return AnswerLater<Result>(std::move(done), NotServed());
-  if (absl::Status room = log_->Admit(0, storage::Log::Urgency::kEssential); !room.ok()) {
-    return AnswerLater<Result>(std::move(done), room);
-  }
-  auto place = raft_->ProposeMembership(next);
-  if (!place.ok()) return AnswerLater<Result>(std::move(done), place.status());
-  ScheduleTurn();
-  AddProposal(*place, std::move(done));
 }
 
 void RaftLog::ResolveProposals() {

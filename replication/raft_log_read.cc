@@ -134,7 +134,7 @@ void RaftLog::FindDataEnd() {
     }
     self->data_end_ = *end;
     self->data_end_known_ = true;
-    if (!self->leading_waiters_.empty()) self->ScheduleTurn();
+    self->ScheduleTurn();  // which tells that it serves
   });
 }
 

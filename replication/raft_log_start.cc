@@ -14,6 +14,7 @@ namespace sluice::replication {
 void RaftLog::AdvanceLogStart(Offset offset, Callback<absl::StatusOr<Offset>> done) {
   using Result = absl::StatusOr<Offset>;
   if (ended()) return AnswerLater<Result>(std::move(done), NotServed());
+  if (raft_->transferring()) return AnswerLater<Result>(std::move(done), Moving());
   if (!IsLeader()) {
     return AnswerLater<Result>(std::move(done), absl::UnavailableError("this replica does not lead the partition"));
   }

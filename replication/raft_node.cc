@@ -59,9 +59,11 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
   shared_->options.raft.election_ticks = ElectionTicks(options.election_timeout, tick_);
   shared_->options.raft.explicit_heartbeats = !options.coalesce_heartbeats;
   shared_->inbox.bytes_max = options.inbox_bytes_max;
+  shared_->on_leader_change.resize(seams_.shards.size());
   for (Executor* executor : seams_.shards) {
     shared_->random.push_back(std::make_unique<ShardRandom>(seams_.random->Next()));
     auto shard = std::make_unique<Shard>();
+    shard->index = shards_.size();
     shard->executor = executor;
     shard->phase = tick_ * static_cast<int64_t>(seams_.random->Next() % 1000) / 1000;
     shard->seams = {.transport = seams_.transport,
@@ -70,6 +72,7 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
                     .recovery = &shared_->recovery,
                     .inbox = &shared_->inbox,
                     .options = &shared_->options,
+                    .on_leader_change = &shared_->on_leader_change[shard->index],
                     .log = seams_.log,
                     .keep = shared_};
     shards_.push_back(std::move(shard));
@@ -77,7 +80,16 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
 }
 
 std::shared_ptr<RaftNode> RaftNode::Make(const RaftNodeOptions& options, RaftNodeSeams seams) {
-  return std::shared_ptr<RaftNode>(new RaftNode(options, std::move(seams)));
+  std::shared_ptr<RaftNode> node(new RaftNode(options, std::move(seams)));
+  for (auto& shard : node->shards_) {
+    node->shared_->on_leader_change[shard->index] =
+        [weak = node->weak_from_this(), shard = shard.get(), observer = node->seams_.on_leader_change](
+            const ReplicaId& group, std::optional<NodeId> leader, LeaderEpoch epoch) {
+          if (const auto self = weak.lock()) self->ContinueLeavingSoon(*shard);
+          if (observer) observer(group, leader, epoch);
+        };
+  }
+  return node;
 }
 
 void RaftNode::Start() {
@@ -102,6 +114,7 @@ void RaftNode::Stop(absl::AnyInvocable<void()> done) {
   for (auto& shard : shards_) {
     shard->executor->Post([self = shared_from_this(), shard = shard.get(), left] {
       shard->stopped = true;
+      self->ContinueLeaving(*shard);
       for (auto& [group, log] : shard->logs) {
         log->Stop();
         std::lock_guard lock(self->mutex_);
@@ -124,6 +137,7 @@ void RaftNode::Abandon() {
   shared_->recovery.Close();
   for (auto& shard : shards_) {
     shard->stopped = true;
+    shard->leaving = nullptr;
     for (auto& [group, log] : shard->logs) log->Abandon();
     shard->logs.clear();
   }
@@ -270,6 +284,7 @@ void RaftNode::Tick(Shard& shard) {
   for (const auto& [group, log] : shard.logs) logs.push_back(log);
   if (options_.coalesce_heartbeats) ExchangeLiveness(shard);
   for (const auto& log : logs) log->Tick();
+  ContinueLeaving(shard);
   if (++shard.ticks % kTicksBetweenStats != 0) return;
   RaftNodeStats stats;
   AddCounters(shard.closed, &stats);

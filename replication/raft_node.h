@@ -45,6 +45,7 @@ struct RaftNodeSeams {
   Random* random = nullptr;  ///< Used only while the node is made.
   std::shared_ptr<storage::LogStore> store;
   const Logger* log = nullptr;
+  LeaderObserver on_leader_change;  ///< May be empty.
 };
 
 struct GroupSpec {
@@ -108,6 +109,15 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   std::shared_ptr<RaftLog> Find(const ReplicaId& group) const;
 
   RaftNodeStats stats() const;
+  /// Of every open group, ascending by group. `done` on some shard.
+  void CollectStatus(absl::AnyInvocable<void(std::vector<GroupStatus>)> done);
+
+  /// Before a controlled stop: hands every group that is led here, and has another voter, to the one of its active
+  /// voters that has the most of the log; a few at a time, and again where it failed or leadership came back meanwhile.
+  /// Proposals under way are answered as ever; new ones are refused (Unavailable) while their group moves, for about as
+  /// long as an election takes. `done` on some shard: OK once nothing is led here; DeadlineExceeded when that took
+  /// longer than `within`. One call at a time.
+  void LeaveLeadership(absl::Duration within, Callback<absl::Status> done);
 
   // PeerReceiver
   void OnMessage(const ReplicaId& group, raft::Message message) override;
@@ -123,18 +133,24 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
     bool operator==(const Told&) const = default;
   };
 
+  struct Leaving;
+
   /// Touched on its executor only, but for `stats`.
   struct Shard {
+    size_t index = 0;
     Executor* executor = nullptr;
     RaftLogSeams seams;
     std::map<ReplicaId, std::shared_ptr<RaftLog>> logs;
     std::map<ReplicaId, Told> told;
     std::map<NodeId, uint64_t> leaders_heard;    ///< As Liveness counted them when this shard last looked.
     std::map<NodeId, uint64_t> followers_heard;  ///< The same.
-    absl::Duration phase;  ///< Of its first tick.
+    absl::Duration phase;                        ///< Of its first tick.
     bool stopped = false;
     uint64_t ticks = 0;
-    RaftNodeStats closed;  ///< Counters of groups that are closed.
+    std::shared_ptr<Leaving> leaving;  ///< Null: nobody asks to.
+    bool leaving_scheduled = false;
+    std::map<NodeId, int> moved_to;  ///< How many groups, while leaving.
+    RaftNodeStats closed;            ///< Counters of groups that are closed.
     std::mutex mutex;
     RaftNodeStats stats;  ///< Guarded by mutex.
   };
@@ -143,6 +159,12 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   void Attach(GroupSpec spec, Callback<absl::StatusOr<std::shared_ptr<RaftLog>>> done);
   void TickLater(size_t shard);
   void Tick(Shard& shard);
+
+  // raft_node_groups.cc
+  void ContinueLeavingSoon(Shard& shard);
+  void ContinueLeaving(Shard& shard);
+  /// False where nobody can take it now.
+  static bool Move(Shard& shard, RaftLog& log);
 
   // raft_node_liveness.cc
   void SendHeartbeats();
@@ -160,6 +182,7 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   struct Shared {
     explicit Shared(int64_t recovery_bytes_max) : recovery(recovery_bytes_max) {}
     RaftLogOptions options;
+    std::vector<LeaderObserver> on_leader_change;  ///< Of the shards.
     ByteBudget recovery;
     InboxBound inbox;
     std::vector<std::unique_ptr<Random>> random;  ///< Of the shards.

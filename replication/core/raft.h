@@ -218,6 +218,8 @@ class Raft {
   /// time-out, which shows only in that this replica still leads.
   absl::Status TransferLeadership(const VoterId& to);
   bool transferring() const;
+  /// None while nothing is handed over.
+  VoterId transfer_to() const;
   /// Gives up leadership at once, such as when this replica cannot read its log.
   void StepDown();
 

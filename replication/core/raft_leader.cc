@@ -182,6 +182,10 @@ bool Raft::transferring() const {
   return role_ == Role::kLeader && !lead_->transfer_to.IsNone();
 }
 
+VoterId Raft::transfer_to() const {
+  return role_ == Role::kLeader ? lead_->transfer_to : VoterId{};
+}
+
 absl::Status Raft::TransferLeadership(const VoterId& to) {
   if (role_ != Role::kLeader) return absl::UnavailableError("not the leader");
   if (to == self_) return absl::InvalidArgumentError("it leads already");

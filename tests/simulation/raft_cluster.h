@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -281,6 +282,9 @@ class RaftCluster {
   SimNetwork network;
   const Logger logger = Logger::Silent();
   std::vector<std::unique_ptr<RaftClusterNode>> nodes;
+  /// Hears what every node's observer hears; may be empty.
+  std::function<void(NodeId at, const ReplicaId& group, std::optional<NodeId> leader, LeaderEpoch epoch)>
+      on_leader_change;
   std::vector<std::string> acknowledged;  ///< By Write, in order.
 };
 
@@ -302,12 +306,18 @@ inline absl::Status RaftClusterNode::TryStart() {
   transport_ = cluster_.network.Join(id_);
   replication::RaftNodeOptions raft_options = cluster_.options.raft;
   raft_options.node = id_;
-  raft = replication::RaftNode::Make(raft_options, {.shards = {&executors_->shard},
-                                                    .transport = transport_.get(),
-                                                    .clock = &cluster_.clock,
-                                                    .random = &random,
-                                                    .store = store,
-                                                    .log = &cluster_.logger});
+  raft = replication::RaftNode::Make(
+      raft_options, {.shards = {&executors_->shard},
+                     .transport = transport_.get(),
+                     .clock = &cluster_.clock,
+                     .random = &random,
+                     .store = store,
+                     .log = &cluster_.logger,
+                     .on_leader_change = [this](const ReplicaId& group, auto leader, LeaderEpoch epoch) {
+                       if (cluster_.on_leader_change) {
+                         cluster_.on_leader_change(id_, group, leader, epoch);
+                       }
+                     }});
   raft->Start();
   absl::Status first;
   for (int i = 0; i < cluster_.options.groups; ++i) first.Update(Open(i, cluster_.Members()));
