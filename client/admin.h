@@ -80,15 +80,27 @@ struct OffsetAnswer {
   Offset log_end;
 };
 
+/// Where a partition's log is to begin.
+struct RecordsToDelete {
+  TopicPartition partition;
+  std::optional<Offset> before;  // none: all that is committed
+};
+
 struct NodeInfo {
   NodeId id;
-  std::string address;
+  std::string address;  // host:port for clients
   std::string rack;
   std::string version;
   int64_t started_ms = 0;
   int64_t disk_free_bytes = 0;
   int64_t disk_used_bytes = 0;
   bool alive = false;
+  bool fenced = false;    // registered, but not heard of: gets no new replicas
+  bool draining = false;  // stopping: gives its leaderships away
+  int32_t feature_min = 0;
+  int32_t feature_max = 0;
+  std::string peer_address;       // host:port for other nodes; empty where it takes none
+  bool controller_voter = false;  // the others follow the controller's group without a vote
 };
 
 struct ClusterInfo {
@@ -98,6 +110,46 @@ struct ClusterInfo {
   std::vector<NodeInfo> nodes;
   int32_t topics = 0;
   int32_t partitions = 0;
+  int32_t under_replicated_partitions = 0;  // fewer replicas in sync than there should be
+  int32_t leaderless_partitions = 0;        // nobody known takes writes now
+  int32_t offline_partitions = 0;           // cannot be served before a node comes back or is repaired
+  int32_t feature_level = 0;                // that the cluster works at
+};
+
+/// One replica, as its partition's leader sees it.
+struct ReplicaStatus {
+  NodeId node;
+  bool learner = false;  // follows without a vote
+  bool in_sync = false;  // false while there is no leader to tell
+  int64_t lag = -1;      // offsets from its end to the leader's; -1: not known
+};
+
+struct PartitionStatus {
+  std::string topic;
+  PartitionId partition;
+  NodeId leader_node;  // 0: none known
+  std::string leader;  // host:port
+  LeaderEpoch leader_epoch;
+  NodeId preferred_leader;
+  std::vector<ReplicaStatus> replicas;  // by their place in the assignment
+  Offset log_start;
+  Offset high_watermark;
+  int64_t size_bytes = 0;  // at the leader
+  std::string error = {};  // why it cannot be served until a restart; empty: nothing is wrong
+};
+
+/// All that is set must hold.
+struct PartitionFilter {
+  std::string topic = {};  // empty: all topics, internal ones too
+  NodeId node = {};        // 0: all; otherwise those with a replica there
+  bool under_replicated = false;
+  bool leaderless = false;
+};
+
+struct ElectedLeader {
+  NodeId leader_node;
+  std::string leader;  // host:port
+  LeaderEpoch leader_epoch;
 };
 
 class Admin {
@@ -114,17 +166,30 @@ class Admin {
   virtual absl::StatusOr<TopicInfo> AddPartitions(const std::string& name, int32_t partitions) = 0;
   virtual absl::Status DeleteTopic(const std::string& name) = 0;
 
-  /// One answer a query, in order; the first failing query fails the call.
+  /// One answer a query, in order, each from its partition's leader, which is followed where it changes meanwhile. The
+  /// first failing query fails the call.
   virtual absl::StatusOr<std::vector<OffsetAnswer>> ListOffsets(absl::Span<const OffsetQuery> queries) = 0;
   absl::StatusOr<OffsetAnswer> ListOffset(const OffsetQuery& query) {
     absl::StatusOr<std::vector<OffsetAnswer>> answers = ListOffsets({&query, 1});
     if (!answers.ok()) return answers.status();
     return answers->front();
   }
-  /// Makes records below `before` unreadable (none: all that is committed); the new log start.
-  virtual absl::StatusOr<Offset> DeleteRecords(const TopicPartition& partition, std::optional<Offset> before) = 0;
+  /// Makes records below `before` unreadable; the new log starts, in order. Asked of leaders as ListOffsets. When it
+  /// fails, some of the partitions may have lost their records all the same.
+  virtual absl::StatusOr<std::vector<Offset>> DeleteRecords(absl::Span<const RecordsToDelete> partitions) = 0;
+  absl::StatusOr<Offset> DeleteRecords(const TopicPartition& partition, std::optional<Offset> before) {
+    const RecordsToDelete one{partition, before};
+    absl::StatusOr<std::vector<Offset>> starts = DeleteRecords({&one, 1});
+    if (!starts.ok()) return starts.status();
+    return starts->front();
+  }
 
   virtual absl::StatusOr<ClusterInfo> DescribeCluster() = 0;
+  /// By topic and partition; NOT_FOUND where the filter names a topic that there is not.
+  virtual absl::StatusOr<std::vector<PartitionStatus>> ListPartitions(const PartitionFilter& filter = {}) = 0;
+  /// Hands a partition's leadership to a node (0: the preferred leader), and answers who leads then. INVALID_ARGUMENT
+  /// for a node without a replica, UNAVAILABLE where it did not come to lead.
+  virtual absl::StatusOr<ElectedLeader> ElectLeader(const TopicPartition& partition, NodeId node = {}) = 0;
 };
 
 }  // namespace sluice::client

@@ -1,12 +1,14 @@
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "client/await.h"
 #include "client/client_impl.h"
 #include "client/error.h"
+#include "client/leader_calls.h"
 #include "client/producer_wire.h"
 #include "client/wire.h"
-#include "common/status_macros.h"
 #include "common/text.h"
 #include "sluice/v1/log.pb.h"
 
@@ -14,6 +16,9 @@ namespace sluice::client {
 namespace {
 
 using AppendDone = absl::AnyInvocable<void(absl::StatusOr<AppendResult>)>;
+
+// Before the leader is asked for again.
+constexpr absl::Duration kPauseMin = absl::Milliseconds(10);
 
 // A failure after the request may have left this process. A broker that refused says so with a detail, or with a code
 // that gRPC uses only before a handler runs; anything else may hide a write.
@@ -31,59 +36,85 @@ absl::Status AfterSend(const absl::Status& status, const AppendRequest& request)
   }
 }
 
-class AppenderImpl : public Appender {
+// One batch on its way: from leader to leader, as long as it is certain that nobody wrote it.
+class Append : public std::enable_shared_from_this<Append> {
  public:
-  explicit AppenderImpl(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+  // `request` lives as long as the caller waits.
+  Append(std::shared_ptr<Core> core, const AppendRequest& request, absl::Duration timeout, AppendDone done)
+      : core_(std::move(core)),
+        request_(request),
+        deadline_(core_->clock().Monotonic() + timeout),
+        done_(std::move(done)) {}
 
-  absl::StatusOr<AppendResult> AppendBatch(const AppendRequest& request, absl::Duration timeout) override {
-    return Await<absl::StatusOr<AppendResult>>(core_->executor(), [this, &request, timeout](AppendDone done) {
-      Start(request, core_->clock().Monotonic() + timeout, std::move(done));
-    });
+  void Start() {
+    auto on_routes = [self = shared_from_this()](const absl::StatusOr<Metadata::Routes>& routes) {
+      self->OnRoutes(routes);
+    };
+    Metadata& metadata = core_->metadata();
+    if (lost_at_.has_value()) return metadata.Refresh(request_.topic, *lost_at_, Left(), std::move(on_routes));
+    metadata.Find(request_.topic, Left(), std::move(on_routes));
   }
 
  private:
-  // `request` lives as long as the caller waits.
-  void Start(const AppendRequest& request, absl::Duration deadline, AppendDone done) {
-    core_->FindTopic(request.topic, deadline - core_->clock().Monotonic(),
-                     [this, &request, deadline,
-                      done = std::move(done)](absl::StatusOr<std::shared_ptr<const TopicRoutes>> routes) mutable {
-                       if (!routes.ok()) return done(routes.status());
-                       absl::StatusOr<std::string> leader =
-                           LeaderOf(**routes, request.topic, request.partition.value());
-                       if (!leader.ok()) {
-                         core_->ForgetTopic(request.topic);
-                         return done(leader.status());
-                       }
-                       Connect(request, *leader, deadline, std::move(done));
-                     });
+  absl::Duration Left() const { return deadline_ - core_->clock().Monotonic(); }
+  int32_t partition() const { return request_.partition.value(); }
+  void Finish(absl::StatusOr<AppendResult> result) { std::exchange(done_, nullptr)(std::move(result)); }
+
+  void OnRoutes(const absl::StatusOr<Metadata::Routes>& routes) {
+    if (absl::IsUnavailable(routes.status())) return Again(routes.status());
+    // The time is over: what kept the batch from being written says more.
+    if (absl::IsDeadlineExceeded(routes.status()) && !why_.ok()) return Finish(why_);
+    if (!routes.ok()) return Finish(routes.status());
+    absl::StatusOr<std::string> leader = LeaderOf(**routes, request_.topic, partition());
+    if (leader.ok()) return Connect(*leader);
+    // A partition that was added since is not in what was known before this began.
+    if (absl::IsNotFound(leader.status()) && lost_at_.has_value()) return Finish(leader.status());
+    Again(leader.status());
   }
 
   // Connected first: so that a failure to connect is known not to have written anything.
-  void Connect(const AppendRequest& request, const std::string& leader, absl::Duration deadline, AppendDone done) {
-    const absl::Duration left = deadline - core_->clock().Monotonic();
-    core_->ChannelTo(leader).Connect(
-        std::min(left, core_->options().connect_timeout),
-        [this, &request, leader, deadline, done = std::move(done)](const absl::Status& status) mutable {
-          if (!status.ok()) {
-            core_->ForgetTopic(request.topic);
-            return done(status);
-          }
-          Send(request, leader, deadline - core_->clock().Monotonic(), std::move(done));
-        });
+  void Connect(const std::string& leader) {
+    core_->ChannelTo(leader).Connect(std::min(Left(), core_->options().connect_timeout),
+                                     [self = shared_from_this(), leader](const absl::Status& status) {
+                                       if (status.ok()) return self->Send(leader);
+                                       self->core_->metadata().Failed(self->request_.topic, self->partition(), leader);
+                                       self->Again(status);
+                                     });
   }
 
-  void Send(const AppendRequest& request, const std::string& leader, absl::Duration left, AppendDone done) {
-    if (left <= absl::ZeroDuration()) {
-      return done(absl::DeadlineExceededError("the batch was not sent: the time ran out before that"));
+  void Send(const std::string& leader) {
+    if (Left() <= absl::ZeroDuration()) {
+      return Finish(absl::DeadlineExceededError("the batch was not sent: the time ran out before that"));
     }
-    ProduceItemToSend item{request.topic, request.partition.value(), request.batch.view(), request.expected_base_offset,
+    ProduceItemToSend item{request_.topic, partition(), request_.batch.view(), request_.expected_base_offset,
                            /*reset=*/false};
-    core_->CallAt(leader, "/sluice.v1.Log/Append", EncodeProduceRequest(1, {&item, 1}), left,
-                  [this, &request, done = std::move(done)](absl::StatusOr<Bytes> answer) mutable {
-                    absl::StatusOr<AppendResult> result = Read(request, std::move(answer));
-                    if (!result.ok()) core_->ForgetTopic(request.topic);
-                    done(std::move(result));
+    core_->CallAt(leader, "/sluice.v1.Log/Append", EncodeProduceRequest(1, {&item, 1}), Left(),
+                  [self = shared_from_this(), leader](absl::StatusOr<Bytes> answer) {
+                    self->OnAnswer(leader, Read(self->request_, std::move(answer)));
                   });
+  }
+
+  void OnAnswer(const std::string& leader, absl::StatusOr<AppendResult> result) {
+    if (result.ok()) return Finish(std::move(result));
+    const std::optional<ErrorDetail> detail = GetErrorDetail(result.status());
+    const bool elsewhere = detail.has_value() && IsLeaderTrouble(result.status());
+    if (!elsewhere) {
+      if (IsOutcomeUnknown(result.status())) core_->metadata().Failed(request_.topic, partition(), leader);
+      return Finish(std::move(result));
+    }
+    if (core_->metadata().Follow(request_.topic, partition(), leader, detail->leader)) {
+      lost_at_.reset();
+      return Start();
+    }
+    Again(result.status());
+  }
+
+  // Nothing was written, and another leader may be there soon. Metadata keeps the pace.
+  void Again(const absl::Status& why) {
+    if (core_->closed() || Left() <= kPauseMin) return Finish(why);
+    why_ = why;
+    lost_at_ = core_->metadata().last_question();
+    core_->executor().PostAfter(kPauseMin, [self = shared_from_this()] { self->Start(); });
   }
 
   static absl::StatusOr<AppendResult> Read(const AppendRequest& request, absl::StatusOr<Bytes> answer) {
@@ -98,6 +129,25 @@ class AppenderImpl : public Appender {
                         result.log_append_time_ms()};
   }
 
+  const std::shared_ptr<Core> core_;
+  const AppendRequest& request_;
+  const absl::Duration deadline_;
+  AppendDone done_;
+  absl::Status why_;                 // nobody took it so far; OK: nobody was asked
+  std::optional<uint64_t> lost_at_;  // the last question when what was known of the leader proved wrong
+};
+
+class AppenderImpl : public Appender {
+ public:
+  explicit AppenderImpl(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+
+  absl::StatusOr<AppendResult> AppendBatch(const AppendRequest& request, absl::Duration timeout) override {
+    return Await<absl::StatusOr<AppendResult>>(core_->executor(), [this, &request, timeout](AppendDone done) {
+      std::make_shared<Append>(core_, request, timeout, std::move(done))->Start();
+    });
+  }
+
+ private:
   const std::shared_ptr<Core> core_;
 };
 

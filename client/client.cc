@@ -39,9 +39,7 @@ class ClientImpl : public Client {
  public:
   ClientImpl(ClientOptions options, std::unique_ptr<ThreadExecutor> thread, std::unique_ptr<ChannelFactory> channels,
              const ClientSeams& seams)
-      : thread_(std::move(thread)),
-        channels_(std::move(channels)),
-        core_(std::make_shared<Core>(std::move(options), seams)) {}
+      : thread_(std::move(thread)), channels_(std::move(channels)), core_(Core::Make(std::move(options), seams)) {}
 
   ~ClientImpl() override {
     RunOn(core_->executor(), [this] { core_->CloseChannels(); });

@@ -26,12 +26,15 @@
 namespace sluice::client {
 
 struct ClientOptions {
-  /// host:port of one or more brokers, tried in order.
+  /// host:port of one or more brokers, tried in order; any of them may be dead. The others of their cluster are learned
+  /// from them.
   std::vector<std::string> brokers = {"127.0.0.1:7400"};
   /// Of one call, from start to answer.
   absl::Duration timeout = absl::Seconds(30);
   /// Of one attempt to connect to one broker.
   absl::Duration connect_timeout = absl::Seconds(5);
+  /// How old what is known of topics and nodes may grow before it is asked for again though nothing went wrong.
+  absl::Duration metadata_age_max = absl::Minutes(5);
 };
 
 /// "host:port,host:port" split and checked; INVALID_ARGUMENT names the part that is wrong. A missing port is 7400.

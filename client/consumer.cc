@@ -32,8 +32,8 @@ void ConsumerCore::Restart(Partition& partition, Offset offset) {
   Drop(partition);
   partition.position = offset;
   partition.fetch_offset = offset;
-  partition.generation = ++last_generation_;
-  partition.fetching = false;
+  partition.fetch = 0;
+  partition.committed = Offset(0);
   partition.error = absl::OkStatus();
   partition.failing_since.reset();
   partition.not_before = absl::ZeroDuration();

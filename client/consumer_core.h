@@ -15,6 +15,10 @@
 #include "client/consumer.h"
 #include "client/core.h"
 
+namespace sluice::v1 {
+class FetchResult;
+}
+
 namespace sluice::client {
 
 /// One data or control batch of a fetch, and where reading goes on behind it.
@@ -58,10 +62,12 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
     std::shared_ptr<OpenBatch> open;  // of fetched.front()
     size_t fetched_bytes = 0;
     std::optional<Offset> high_watermark;
+    Offset committed;  // the highest that any leader said
     bool paused = false;
-    bool fetching = false;
-    uint64_t generation = 0;  // a fetch of an earlier one is thrown away
-    absl::Status error;       // given to the next poll, once what was fetched before it is handed out
+    uint64_t fetch = 0;  // the fetch under way; 0: none. The answer of another is thrown away
+    bool lost = false;   // its leader proved wrong: asks for it again, by a question after lost_at
+    uint64_t lost_at = 0;
+    absl::Status error;  // given to the next poll, once what was fetched before it is handed out
     std::optional<absl::Duration> failing_since;
     absl::Duration not_before;
   };
@@ -69,7 +75,15 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   struct Ask {  // one partition of a fetch
     TopicPartition source;
     Offset offset;
-    uint64_t generation;
+    uint64_t fetch;
+    bool lost;
+    uint64_t lost_at;
+  };
+  // A fetch under way, for the timer that watches it.
+  struct UnderWay {
+    std::string leader;
+    std::vector<Ask> asks;
+    Executor::TimerId timer = 0;
   };
 
   void Restart(Partition& partition, Offset offset);
@@ -85,9 +99,17 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   void SchedulePump();
   void Pump();
   void Fetch(std::vector<Ask> asks);
+  void Split(const std::vector<Ask>& asks, absl::Duration asked_at, const absl::StatusOr<Metadata::Routes>& routes);
   void FetchFrom(const std::string& leader, std::vector<Ask> asks);
-  void OnAnswer(const std::vector<Ask>& asks, absl::Duration asked_at, absl::StatusOr<Bytes> answer);
-  void Failed(Partition& partition, const absl::Status& status, absl::Duration since);
+  void WatchLeader(const std::shared_ptr<UnderWay>& fetch, absl::Duration after);
+  /// Whether somebody still waits for it.
+  bool LeaveSilent(const UnderWay& fetch, const absl::StatusOr<Metadata::Routes>& routes);
+  /// `leader`: whom the asks went to; empty for a question about the leaders.
+  void OnAnswer(const std::vector<Ask>& asks, absl::Duration asked_at, const std::string& leader,
+                absl::StatusOr<Bytes> answer);
+  absl::Status Take(Partition& partition, const Ask& ask, v1::FetchResult& result);
+  void Failed(Partition& partition, const absl::Status& status, absl::Duration since, const std::string& leader);
+  bool Again(Partition& partition, const absl::Status& status, const std::string& leader, absl::Duration* pause);
   Partition* Current(const Ask& ask);
   void Notify();
 
@@ -100,7 +122,7 @@ class ConsumerCore : public std::enable_shared_from_this<ConsumerCore> {
   std::optional<TopicPartition> last_served_;         // the next poll begins behind it, so that none starves
   std::vector<std::shared_ptr<OpenBatch>> retained_;  // what the views of the last poll point into
   size_t fetched_bytes_ = 0;
-  uint64_t last_generation_ = 0;
+  uint64_t last_fetch_ = 0;
   absl::AnyInvocable<void()> ready_;
   bool pump_posted_ = false;
   bool woken_ = false;

@@ -1,5 +1,6 @@
 #include "client/core.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/cord.h"
@@ -7,6 +8,7 @@
 #include "client/error.h"
 #include "client/wire.h"
 #include "common/text.h"
+#include "sluice/v1/cluster.pb.h"
 #include "sluice/v1/topics.pb.h"
 
 namespace sluice::client {
@@ -14,6 +16,14 @@ namespace sluice::client {
 namespace {
 
 constexpr char kAskedUrl[] = "sluice/asked";
+// Where there are others to try, none keeps the rest waiting for longer: to connect, and to answer a question.
+constexpr absl::Duration kConnectShort = absl::Seconds(1);
+constexpr absl::Duration kAnswerShort = absl::Seconds(5);
+constexpr absl::Duration kRoundBackoffMin = absl::Milliseconds(50);
+constexpr absl::Duration kRoundBackoffMax = absl::Milliseconds(500);
+constexpr int kRedirectsMax = 3;  // in one round
+// Addresses beside those configured.
+constexpr size_t kHeardMax = 64;
 
 // After the end: answers everything with CANCELLED.
 class ClosedChannel : public Channel {
@@ -45,16 +55,42 @@ class ClosedChannel : public Channel {
 }  // namespace
 
 struct Core::Attempt {
+  Kind kind;
   std::string method;
   Bytes request;
   absl::Duration deadline;
   Done done;
+  std::vector<std::string> candidates;  // of this round
   size_t tried = 0;
-  bool redirected = false;
-  std::vector<std::string> failures;
+  int redirects = 0;
+  int rounds = 0;
+  bool cut_short = false;             // a broker of this round might have been reached with more time
+  bool patient = false;               // this round gives each all the time there is
+  std::vector<std::string> failures;  // to reach a broker, in this round
+  absl::Status refusal;               // of the last that did nothing but may later; OK: none in this round
+  absl::Status absence;               // of the last that knows no such topic
+  absl::Status silence;               // of the last question that got no answer
 };
 
-Core::Core(ClientOptions options, const ClientSeams& seams) : options_(std::move(options)), seams_(seams) {}
+Core::Core(ClientOptions options, const ClientSeams& seams)
+    : options_(std::move(options)), seams_(seams), brokers_(options_.brokers) {}
+
+std::shared_ptr<Core> Core::Make(ClientOptions options, const ClientSeams& seams) {
+  std::shared_ptr<Core> core(new Core(std::move(options), seams));
+  Metadata::Options metadata;
+  metadata.age_max = core->options_.metadata_age_max;
+  metadata.timeout = core->options_.timeout;
+  core->metadata_ = std::make_shared<Metadata>(
+      core->executor(), core->clock(), metadata,
+      [raw = core.get()](const std::string& topic, absl::Duration timeout, Metadata::Done done) {
+        raw->DescribeTopic(topic, timeout, std::move(done));
+      });
+  return core;
+}
+
+Core::~Core() {
+  metadata_->Close();
+}
 
 Channel& Core::ChannelTo(const std::string& address) {
   if (closed_ != nullptr) return *closed_;
@@ -66,59 +102,128 @@ Channel& Core::ChannelTo(const std::string& address) {
 void Core::CloseChannels() {
   if (closed_ == nullptr) closed_ = std::make_unique<ClosedChannel>(executor());
   channels_.clear();
-  // Who waits for routes may be what keeps this alive, and no answer need come any more.
-  for (auto& [topic, waiting] : std::exchange(asking_, {})) {
-    for (RoutesDone& each : waiting) each(absl::CancelledError("the client is closed"));
-  }
+  metadata_->Close();
 }
 
-void Core::CallAny(std::string_view method, Bytes request, absl::Duration timeout, Done done) {
+void Core::CallAny(Kind kind, std::string_view method, Bytes request, absl::Duration timeout, Done done) {
   auto attempt = std::make_shared<Attempt>();
+  attempt->kind = kind;
   attempt->method = std::string(method);
   attempt->request = std::move(request);
   attempt->deadline = clock().Monotonic() + timeout;
   attempt->done = std::move(done);
+  StartRound(attempt);
+}
+
+void Core::StartRound(const std::shared_ptr<Attempt>& attempt) {
+  attempt->candidates = brokers_;
+  const auto preferred = std::find(attempt->candidates.begin(), attempt->candidates.end(), preferred_);
+  if (preferred != attempt->candidates.end()) {
+    std::rotate(attempt->candidates.begin(), preferred, preferred + 1);
+  }
+  attempt->tried = 0;
+  attempt->redirects = 0;
+  ++attempt->rounds;
+  attempt->cut_short = false;
+  attempt->failures.clear();
+  attempt->refusal = absl::OkStatus();
+  attempt->silence = absl::OkStatus();
   TryNext(attempt);
 }
 
 void Core::TryNext(const std::shared_ptr<Attempt>& attempt) {
+  const bool late = attempt->deadline <= clock().Monotonic();
+  if (late || closed() || attempt->tried == attempt->candidates.size()) return EndRound(attempt);
+  Reach(attempt, attempt->candidates[attempt->tried++]);
+}
+
+// All were tried, or the time is over.
+void Core::EndRound(const std::shared_ptr<Attempt>& attempt) {
   const absl::Duration left = attempt->deadline - clock().Monotonic();
-  if (attempt->tried == options_.brokers.size() || left <= absl::ZeroDuration()) {
-    return attempt->done(
-        absl::UnavailableError(Cat("no broker can be reached: ", absl::StrJoin(attempt->failures, "; "),
-                                   ". Is sluiced running, and is the list of brokers right?")));
+  if (closed()) return attempt->done(absl::CancelledError("the client is closed"));
+  // That a topic is unknown is believed once nobody who can be asked knows it.
+  if (!attempt->absence.ok()) return attempt->done(attempt->absence);
+  const absl::Duration pause =
+      std::min(kRoundBackoffMax, kRoundBackoffMin * (1 << std::clamp(attempt->rounds - 1, 0, 10)));
+  if (!attempt->refusal.ok()) {
+    if (left <= pause) return attempt->done(attempt->refusal);
+    executor().PostAfter(pause, [self = shared_from_this(), attempt] { self->StartRound(attempt); });
+    return;
   }
-  const size_t index = (preferred_ + attempt->tried++) % options_.brokers.size();
-  const std::string& address = options_.brokers[index];
-  ChannelTo(address).Connect(std::min(left, options_.connect_timeout),
-                             [self = shared_from_this(), attempt, index, &address](const absl::Status& status) {
-                               if (!status.ok()) {
-                                 attempt->failures.emplace_back(status.message());
-                                 return self->TryNext(attempt);
-                               }
-                               self->preferred_ = index;
-                               self->Ask(attempt, address);
+  if (attempt->cut_short && !attempt->patient && left > absl::ZeroDuration()) {
+    attempt->patient = true;
+    return StartRound(attempt);
+  }
+  if (!attempt->silence.ok()) return attempt->done(attempt->silence);
+  attempt->done(absl::UnavailableError(Cat("no broker can be reached: ", absl::StrJoin(attempt->failures, "; "),
+                                           ". Is sluiced running, and is the list of brokers right?")));
+}
+
+// Connected first: what cannot even be connected to was certainly not asked.
+void Core::Reach(const std::shared_ptr<Attempt>& attempt, const std::string& address) {
+  const absl::Duration left = attempt->deadline - clock().Monotonic();
+  const bool others = attempt->tried < attempt->candidates.size() && !attempt->patient;
+  const absl::Duration timeout =
+      std::min({left, options_.connect_timeout, others ? kConnectShort : absl::InfiniteDuration()});
+  const absl::Duration until = clock().Monotonic() + timeout;
+  const bool cut = timeout < std::min(left, options_.connect_timeout);
+  ChannelTo(address).Connect(timeout,
+                             [self = shared_from_this(), attempt, address, until, cut](const absl::Status& status) {
+                               if (status.ok()) return self->Ask(attempt, address);
+                               attempt->cut_short = attempt->cut_short || (cut && self->clock().Monotonic() >= until);
+                               attempt->failures.emplace_back(status.message());
+                               self->TryNext(attempt);
                              });
 }
 
 void Core::Ask(const std::shared_ptr<Attempt>& attempt, const std::string& address) {
   const absl::Duration left = attempt->deadline - clock().Monotonic();
-  ChannelTo(address).Call(
-      attempt->method, attempt->request, left, [self = shared_from_this(), attempt](absl::StatusOr<Bytes> answer) {
-        if (!answer.ok() && !attempt->redirected) {
-          std::optional<ErrorDetail> detail = GetErrorDetail(answer.status());
-          if (detail.has_value() && detail->reason == Reason::kNotLeader && !detail->leader.empty()) {
-            attempt->redirected = true;
-            return self->Ask(attempt, detail->leader);
-          }
-        }
-        if (!answer.ok() && !GetErrorDetail(answer.status()).has_value()) {
-          absl::Status asked = answer.status();
-          asked.SetPayload(kAskedUrl, absl::Cord("yes"));
-          answer = std::move(asked);
-        }
-        attempt->done(std::move(answer));
-      });
+  const bool others = attempt->tried < attempt->candidates.size() && !attempt->patient;
+  const bool brief = others && attempt->kind == Kind::kQuestion;
+  attempt->cut_short = attempt->cut_short || (brief && left > kAnswerShort);
+  ChannelTo(address).Call(attempt->method, attempt->request, brief ? std::min(left, kAnswerShort) : left,
+                          [self = shared_from_this(), attempt, address](absl::StatusOr<Bytes> answer) {
+                            self->OnAnswer(attempt, address, std::move(answer));
+                          });
+}
+
+void Core::OnAnswer(const std::shared_ptr<Attempt>& attempt, const std::string& address, absl::StatusOr<Bytes> answer) {
+  if (answer.ok()) {
+    preferred_ = address;
+    return attempt->done(std::move(answer));
+  }
+  const std::optional<ErrorDetail> detail = GetErrorDetail(answer.status());
+  if (!detail.has_value()) {
+    const bool unreached = absl::IsUnavailable(answer.status()) || absl::IsDeadlineExceeded(answer.status()) ||
+                           absl::IsCancelled(answer.status());
+    if (attempt->kind == Kind::kQuestion && unreached && !closed()) {
+      attempt->silence = answer.status();
+      return TryNext(attempt);
+    }
+    absl::Status asked = answer.status();
+    asked.SetPayload(kAskedUrl, absl::Cord("yes"));
+    return attempt->done(std::move(asked));
+  }
+  switch (detail->reason) {
+    case Reason::kNotLeader:
+      attempt->refusal = answer.status();
+      if (detail->leader.empty() || detail->leader == address || ++attempt->redirects > kRedirectsMax) {
+        return TryNext(attempt);
+      }
+      return Reach(attempt, detail->leader);
+    case Reason::kNotAvailable:
+      attempt->refusal = answer.status();
+      return TryNext(attempt);
+    case Reason::kUnknownTopic:
+      if (attempt->kind == Kind::kChange) break;
+      // A node that has not yet heard of a new topic says so too.
+      attempt->absence = answer.status();
+      return TryNext(attempt);
+    default:
+      break;
+  }
+  preferred_ = address;
+  attempt->done(std::move(answer));
 }
 
 void Core::CallAt(const std::string& address, std::string_view method, Bytes request, absl::Duration timeout,
@@ -126,63 +231,51 @@ void Core::CallAt(const std::string& address, std::string_view method, Bytes req
   ChannelTo(address).Call(method, std::move(request), timeout, std::move(done));
 }
 
-void Core::FindTopic(const std::string& topic, absl::Duration timeout, RoutesDone done) {
-  if (auto known = routes_.find(topic); known != routes_.end()) return done(known->second);
-  std::vector<RoutesDone>& waiting = asking_[topic];
-  waiting.push_back(std::move(done));
-  if (waiting.size() > 1) return;
-  v1::DescribeTopicRequest request;
-  request.set_name(topic);
-  CallAny("/sluice.v1.Topics/Describe", Serialize(request), timeout,
-          [self = shared_from_this(), topic](absl::StatusOr<Bytes> answer) {
-            absl::StatusOr<std::shared_ptr<const TopicRoutes>> result = absl::UnknownError("no answer");
-            if (!answer.ok()) result = answer.status();
-            if (answer.ok()) {
-              absl::StatusOr<v1::DescribeTopicResponse> response = ParseAs<v1::DescribeTopicResponse>(*answer);
-              if (response.ok()) {
-                auto routes = std::make_shared<TopicRoutes>();
-                routes->leaders.resize(
-                    static_cast<size_t>(std::max(response->topic().partitions(), response->partitions_size())));
-                for (const v1::PartitionInfo& partition : response->partitions()) {
-                  const auto at = static_cast<size_t>(partition.partition());
-                  if (at < routes->leaders.size()) routes->leaders[at] = partition.leader();
-                }
-                result = routes;
-                self->routes_[topic] = routes;
-              } else {
-                result = response.status();
-              }
-            }
-            std::vector<RoutesDone> all = std::move(self->asking_[topic]);
-            self->asking_.erase(topic);
-            for (RoutesDone& each : all) each(result);
+// Later known brokers stand in for those configured when none of these lives any more.
+void Core::Hear(const std::string& address) {
+  if (address.empty() || brokers_.size() >= options_.brokers.size() + kHeardMax) return;
+  if (std::find(brokers_.begin(), brokers_.end(), address) == brokers_.end()) brokers_.push_back(address);
+}
+
+void Core::LearnNodes() {
+  const absl::Duration now = clock().Monotonic();
+  if (now - nodes_asked_at_ < options_.metadata_age_max) return;
+  nodes_asked_at_ = now;
+  CallAny(Kind::kQuestion, "/sluice.v1.Cluster/Describe", Serialize(v1::DescribeClusterRequest()), options_.timeout,
+          [self = shared_from_this()](const absl::StatusOr<Bytes>& answer) {
+            if (!answer.ok()) return;  // it only helps
+            const auto response = ParseAs<v1::DescribeClusterResponse>(*answer);
+            if (!response.ok()) return;
+            for (const v1::Node& node : response->nodes()) self->Hear(node.address());
           });
 }
 
-void Core::ForgetTopic(const std::string& topic) {
-  routes_.erase(topic);
+void Core::DescribeTopic(const std::string& topic, absl::Duration timeout, Metadata::Done done) {
+  v1::DescribeTopicRequest request;
+  request.set_name(topic);
+  CallAny(Kind::kQuestion, "/sluice.v1.Topics/Describe", Serialize(request), timeout,
+          [self = shared_from_this(), done = std::move(done)](absl::StatusOr<Bytes> answer) mutable {
+            if (!answer.ok()) return done(answer.status());
+            const auto response = ParseAs<v1::DescribeTopicResponse>(*answer);
+            if (!response.ok()) return done(response.status());
+            auto routes = std::make_shared<TopicRoutes>();
+            routes->id = Uuid::FromBytes(response->topic().id()).value_or(Uuid{});
+            routes->partitions.resize(
+                static_cast<size_t>(std::max(response->topic().partitions(), response->partitions_size())));
+            for (const v1::PartitionInfo& partition : response->partitions()) {
+              const auto at = static_cast<size_t>(partition.partition());
+              if (at >= routes->partitions.size()) continue;
+              routes->partitions[at].leader = partition.leader();
+              routes->partitions[at].epoch = LeaderEpoch(partition.leader_epoch());
+              self->Hear(partition.leader());
+            }
+            self->LearnNodes();
+            done(std::move(routes));
+          });
 }
 
 bool WasAsked(const absl::Status& status) {
   return status.GetPayload(kAskedUrl).has_value();
-}
-
-absl::StatusOr<std::string> LeaderOf(const TopicRoutes& routes, std::string_view topic, int32_t partition) {
-  ErrorDetail detail;
-  detail.topic = std::string(topic);
-  detail.partition = partition;
-  if (partition < 0 || static_cast<size_t>(partition) >= routes.leaders.size()) {
-    detail.reason = Reason::kUnknownTopic;
-    detail.message =
-        Cat("topic ", topic, " has no partition ", partition, ": it has ", routes.leaders.size(), ", numbered from 0");
-    return MakeError(detail);
-  }
-  const std::string& leader = routes.leaders[static_cast<size_t>(partition)];
-  if (!leader.empty()) return leader;
-  detail.reason = Reason::kNotAvailable;
-  detail.retriable = true;
-  detail.message = Cat("partition ", topic, "/", partition, " has no leader at the moment");
-  return MakeError(detail);
 }
 
 }  // namespace sluice::client

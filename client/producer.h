@@ -44,6 +44,9 @@ struct ProducerOptions {
   absl::Duration block_max = absl::Seconds(60);
   /// From Send to the result.
   absl::Duration delivery_timeout = absl::Seconds(30);
+  /// How long a broker may take to answer a request before it counts as lost, and all that it has not answered as
+  /// unknown. Longer than brokers take to be certain of a batch that lost its leader (10 s).
+  absl::Duration request_timeout = absl::Seconds(15);
   absl::Duration retry_backoff = absl::Milliseconds(50);
   /// Requests under way to one broker.
   int requests_in_flight_max = 16;
@@ -102,7 +105,8 @@ struct AppendResult {
 class Appender {
  public:
   virtual ~Appender() = default;
-  /// One try. IsOutcomeUnknown when the time or the connection ran out after the batch was sent; every other error
+  /// Written once at most: the partition's leader is followed, within `timeout`, only while it is certain that nothing
+  /// was written. IsOutcomeUnknown when the time or the connection ran out after the batch was sent; every other error
   /// means that it was not written. Blocks; thread-safe; not on the client's executor.
   virtual absl::StatusOr<AppendResult> AppendBatch(const AppendRequest& request, absl::Duration timeout) = 0;
 };

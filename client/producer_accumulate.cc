@@ -14,6 +14,7 @@ namespace {
 // What a record costs beside its bytes: its callback and its place in a list.
 constexpr size_t kRecordOverheadBytes = 64;
 constexpr size_t kSpareBuildersMax = 32;
+constexpr absl::Duration kLookedAtLately = absl::Seconds(1);
 
 }  // namespace
 
@@ -33,7 +34,7 @@ absl::Status ProducerCore::Send(const RecordToSend& record, Producer::Callback d
   SLUICE_RETURN_IF_ERROR(WaitForMemory(lock, memory));
   Topic& topic = TopicNamed(record.topic);
   const absl::Duration deadline = core_->clock().Monotonic() + options_.delivery_timeout;
-  if (topic.routes != nullptr) {
+  if (topic.routes != nullptr && !MayHaveBeenAdded(topic, record)) {
     SLUICE_RETURN_IF_ERROR(Place(topic, record, timestamp_ms, memory, deadline, done));
   } else {
     WaitingRecord waiting{record.partition, std::nullopt, std::nullopt, {},
@@ -47,13 +48,23 @@ absl::Status ProducerCore::Send(const RecordToSend& record, Producer::Callback d
     topic.waiting.push_back(std::move(waiting));
     if (!topic.asking) {
       topic.asking = true;
-      core_->executor().Post([self = shared_from_this(), &topic] { self->Ask(topic); });
+      core_->executor().Post([self = shared_from_this(), &topic] {
+        std::lock_guard ask(self->mutex_);
+        self->Ask(topic);
+      });
     }
   }
   memory_used_ += memory;
   ++outstanding_;
   StartTicking();
   return absl::OkStatus();
+}
+
+// A partition that was not there when the topic was last looked at may be there now.
+bool ProducerCore::MayHaveBeenAdded(const Topic& topic, const RecordToSend& record) const {
+  const auto count = static_cast<int64_t>(topic.routes->partitions.size());
+  if (!record.partition.has_value() || record.partition->value() < count) return false;
+  return core_->clock().Monotonic() - topic.routes->asked_at > kLookedAtLately;
 }
 
 absl::Status ProducerCore::WaitForMemory(std::unique_lock<std::mutex>& lock, size_t bytes) {
@@ -82,7 +93,7 @@ ProducerCore::Topic& ProducerCore::TopicNamed(std::string_view name) {
 }
 
 absl::StatusOr<ProducerCore::Partition*> ProducerCore::Choose(Topic& topic, const RecordToSend& record) {
-  const auto count = static_cast<int32_t>(topic.partitions.size());
+  const auto count = static_cast<int32_t>(topic.routes->partitions.size());
   if (count == 0) return absl::InternalError(Cat("topic ", topic.name, " has no partitions"));
   int32_t id = 0;
   if (record.partition.has_value()) {
@@ -151,7 +162,8 @@ absl::Status ProducerCore::Place(Topic& topic, const RecordToSend& record, int64
 void ProducerCore::Seal(Partition& partition) {
   partition.ready.push_back(std::move(partition.open));
   Topic& topic = *partition.topic;
-  if (topic.sticky % topic.partitions.size() == static_cast<uint32_t>(partition.id)) ++topic.sticky;
+  const size_t count = topic.routes == nullptr ? topic.partitions.size() : topic.routes->partitions.size();
+  if (topic.sticky % count == static_cast<uint32_t>(partition.id)) ++topic.sticky;
 }
 
 void ProducerCore::PlaceWaiting(Topic& topic, std::vector<Refused>& refused) {

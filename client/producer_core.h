@@ -1,9 +1,10 @@
 // The producer's state and its two halves: taking records into batches (producer_accumulate.cc, any thread) and sending
-// batches (producer_send.cc, the executor). Internal to the client.
+// batches (producer_send.cc, and producer_routes.cc for where they go; the executor). Internal to the client.
 //
 // Always holds, per partition, in the order in which records were sent:  in_flight, retry, ready, open.
 //   - in_flight is in the order of the broker's answers; retry is known not to have been written, and grows only while
 //     in_flight drains; only when that is empty does it move to the front of ready.
+//   - all of in_flight went to one broker: what follows goes to another only once it is empty.
 // Threads: everything in Partition and Topic, and the counters, under mutex_; only the executor takes batches out of
 // ready and touches brokers_, in_flight and retry (under mutex_ as well, since Send looks at them).
 #pragma once
@@ -45,6 +46,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
     std::vector<PendingRecord> records;
     size_t memory = 0;
     absl::Duration deadline;
+    absl::Duration sent_at;
   };
   using BatchPtr = std::unique_ptr<Batch>;
   struct Topic;
@@ -62,7 +64,9 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
     int failures = 0;      // in a row; for the back-off
     absl::Status refusal;  // why the broker did not take the last batch; OK once it took one or the stream broke
     std::string sent_to;   // where in_flight went
-    bool listed = false;   // in pending_
+    bool lost = false;     // its leader proved wrong: sends nothing until a question after lost_at is answered
+    uint64_t lost_at = 0;
+    bool listed = false;  // in pending_
   };
   struct WaitingRecord {  // its topic's partitions are not known yet
     std::optional<PartitionId> partition;
@@ -75,7 +79,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   };
   struct Topic {
     std::string name;
-    std::shared_ptr<const TopicRoutes> routes;  // null until known
+    Metadata::Routes routes;  // the last known; null before, and once the topic is gone
     std::vector<std::unique_ptr<Partition>> partitions;
     std::deque<WaitingRecord> waiting;
     bool asking = false;
@@ -89,6 +93,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   struct Broker {
     std::string address;
     bool connecting = false;
+    absl::Duration connecting_since;
     std::unique_ptr<Stream> stream;  // null: not connected
     std::deque<Request> requests;    // in the order sent
     absl::Duration not_before;
@@ -111,6 +116,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   absl::Status WaitForMemory(std::unique_lock<std::mutex>& lock, size_t bytes);
   absl::Status Place(Topic& topic, const RecordToSend& record, int64_t timestamp_ms, size_t memory,
                      absl::Duration deadline, Producer::Callback& done);
+  bool MayHaveBeenAdded(const Topic& topic, const RecordToSend& record) const;
   absl::StatusOr<Partition*> Choose(Topic& topic, const RecordToSend& record);
   void Seal(Partition& partition);
   void PlaceWaiting(Topic& topic, std::vector<Refused>& refused);
@@ -121,7 +127,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   void Give(Results results, std::vector<Refused> refused = {});
   void Spare(std::unique_ptr<record::BatchBuilder> builder);
 
-  // producer_send.cc: all on the executor
+  // producer_send.cc and producer_routes.cc: all on the executor
   void Pump();
   std::string SendableTo(Partition& partition, absl::Duration now);
   bool SendRequest(Broker& broker, std::vector<Partition*>& partitions, Results& results,
@@ -131,12 +137,18 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   void OnAnswer(Broker& broker, const Bytes& message);
   void OnClose(Broker& broker, const absl::Status& status, size_t unsent);
   void Fail(Partition& partition, BatchPtr batch, const absl::Status& error, Results& results);
+  void Lose(Partition& partition, std::string_view leader);
+  void LoseAllAt(const std::string& address);
   void Ask(Topic& topic);
-  void OnRoutes(Topic& topic, absl::StatusOr<std::shared_ptr<const TopicRoutes>> routes);
+  void OnRoutes(Topic& topic, const absl::StatusOr<Metadata::Routes>& routes);
+  void TakeRoutes(Topic& topic, const Metadata::Routes& routes, Results& results);
+  void FailTopic(Topic& topic, const absl::Status& why, Results& results, std::vector<Refused>& refused);
+  void FailUnsent(Partition& partition, const absl::Status& why, Results& results);
   void WakeAt(absl::Duration when);
   void StartTicking();
   void Tick();
-  void ExpirePartition(Partition& partition, absl::Duration now, Results& results, std::vector<std::string>& overdue);
+  void ExpirePartition(Partition& partition, absl::Duration now, Results& results,
+                       std::map<std::string, absl::Duration>& overdue);
   absl::Status NotWritten(const Partition& partition) const;
   absl::Duration Backoff(int failures) const;
 

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "client/error.h"
+#include "client/leader_calls.h"
 #include "client/producer_core.h"
 #include "client/producer_wire.h"
 #include "client/wire.h"
@@ -16,19 +17,13 @@ namespace {
 constexpr size_t kRequestBytes = size_t{1} << 20;
 constexpr absl::Duration kTick = absl::Milliseconds(50);
 constexpr absl::Duration kBackoffMax = absl::Seconds(1);
+// An attempt to connect that takes this long: perhaps another broker leads by now.
+constexpr absl::Duration kConnectSlow = absl::Milliseconds(500);
 
-bool MayTryAgain(const ErrorDetail& detail) {
-  switch (detail.reason) {
-    case Reason::kOutcomeUnknown:
-      return false;
-    case Reason::kSequenceBroken:
-    case Reason::kNotLeader:
-    case Reason::kNotAvailable:
-    case Reason::kStaleLeaderEpoch:
-      return true;
-    default:
-      return detail.retriable;
-  }
+bool MayTryAgain(const absl::Status& error) {
+  const std::optional<ErrorDetail> detail = GetErrorDetail(error);
+  if (!detail.has_value() || detail->reason == Reason::kOutcomeUnknown) return false;
+  return detail->retriable || detail->reason == Reason::kSequenceBroken || IsLeaderTrouble(error);
 }
 
 }  // namespace
@@ -73,17 +68,15 @@ std::string ProducerCore::SendableTo(Partition& partition, absl::Duration now) {
     }
   }
   if (partition.ready.empty()) return {};
-  if (topic.routes == nullptr) {
+  if (topic.routes == nullptr || partition.lost) {
     if (!topic.asking) Ask(topic);
     return {};
   }
   absl::StatusOr<std::string> leader = LeaderOf(*topic.routes, topic.name, partition.id);
   if (!leader.ok()) {
     topic.last_error = leader.status();
-    topic.routes = nullptr;
-    partition.not_before = now + Backoff(++partition.failures);
-    partition.broken = true;
-    WakeAt(partition.not_before);
+    Lose(partition, {});
+    Ask(topic);
     return {};
   }
   if (!partition.in_flight.empty() && partition.sent_to != *leader) return {};
@@ -132,7 +125,10 @@ bool ProducerCore::SendRequest(Broker& broker, std::vector<Partition*>& partitio
     BatchPtr batch = std::move(partition->ready.front());
     partition->ready.pop_front();
     bytes += batch->builder != nullptr ? batch->builder->size_bytes() : batch->encoded.size();
+    // The session that it comes back to may still refuse it for what failed there before.
+    if (!partition->sent_to.empty() && partition->sent_to != broker.address) partition->reset_next = true;
     partition->sent_to = broker.address;
+    batch->sent_at = core_->clock().Monotonic();
     request.items.emplace_back(partition, batch.get());
     partition->in_flight.push_back(std::move(batch));
   }
@@ -174,6 +170,7 @@ void ProducerCore::Connect(Broker& broker) {
   const absl::Duration now = core_->clock().Monotonic();
   if (now < broker.not_before) return WakeAt(broker.not_before);
   broker.connecting = true;
+  broker.connecting_since = now;
   core_->ChannelTo(broker.address)
       .Connect(core_->options().connect_timeout, [self = shared_from_this(), &broker](const absl::Status& status) {
         std::lock_guard lock(self->mutex_);
@@ -183,12 +180,8 @@ void ProducerCore::Connect(Broker& broker) {
         if (status.ok()) {
           self->OpenStream(broker);
         } else {
-          broker.not_before = self->core_->clock().Monotonic() + self->Backoff(4);
-          // Perhaps another leads by now.
-          for (auto& [name, topic] : self->topics_) {
-            topic->routes = nullptr;
-            self->core_->ForgetTopic(name);
-          }
+          broker.not_before = self->core_->clock().Monotonic() + self->Backoff(3);
+          self->LoseAllAt(broker.address);
         }
         self->SchedulePump();
       });
@@ -254,22 +247,27 @@ void ProducerCore::OnAnswer(Broker& broker, const Bytes& message) {
 // A batch that the broker answered with an error. Everything of its partition that is in flight behind it will be
 // refused.
 void ProducerCore::Fail(Partition& partition, BatchPtr batch, const absl::Status& error, Results& results) {
-  const std::optional<ErrorDetail> detail = GetErrorDetail(error);
   const absl::Duration now = core_->clock().Monotonic();
-  if (!partition.broken) partition.not_before = now + Backoff(++partition.failures);
-  partition.broken = true;
+  const bool first = !std::exchange(partition.broken, true);
+  if (first) partition.not_before = now + Backoff(++partition.failures);
   List(partition);
-  if (!detail.has_value() || !MayTryAgain(*detail) || batch->deadline <= now) {
+  const bool again = MayTryAgain(error);
+  if (!again || batch->deadline <= now) {
     results.push_back({std::move(batch), error, false});
     // What is behind a batch that can never be written need not wait.
-    if (partition.retry.empty() && !(detail.has_value() && MayTryAgain(*detail))) partition.not_before = now;
+    if (partition.retry.empty() && !again) partition.not_before = now;
     return;
   }
-  if (detail->reason != Reason::kSequenceBroken) {
-    partition.refusal = error;
-    if (detail->reason == Reason::kNotLeader || detail->reason == Reason::kNotAvailable) {
-      partition.topic->routes = nullptr;
-      core_->ForgetTopic(partition.topic->name);
+  const ErrorDetail detail = *GetErrorDetail(error);
+  if (detail.reason != Reason::kSequenceBroken) partition.refusal = error;
+  if (IsLeaderTrouble(error)) {
+    // No pause of its own: a hint is followed at once, and the answer to a question comes when it comes.
+    partition.not_before = now;
+    Metadata& metadata = core_->metadata();
+    if (metadata.Follow(partition.topic->name, partition.id, partition.sent_to, detail.leader)) {
+      partition.topic->routes = metadata.Known(partition.topic->name);
+    } else {
+      Lose(partition, {});
     }
   }
   partition.retry.push_back(std::move(batch));
@@ -297,8 +295,7 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
         partition->broken = true;
         partition->refusal = absl::OkStatus();
         List(*partition);
-        partition->topic->routes = nullptr;
-        core_->ForgetTopic(partition->topic->name);
+        Lose(*partition, broker.address);
         if (i >= sent) {
           partition->retry.push_back(std::move(batch));
         } else {
@@ -311,61 +308,6 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
     SchedulePump();
   }
   Give(std::move(results));
-}
-
-void ProducerCore::Ask(Topic& topic) {
-  topic.asking = true;
-  // Posted: the answer may be at hand, and callers hold the lock.
-  core_->executor().Post([self = shared_from_this(), &topic] {
-    self->core_->FindTopic(topic.name, std::min(self->core_->options().timeout, self->options_.delivery_timeout),
-                           [self, &topic](absl::StatusOr<std::shared_ptr<const TopicRoutes>> routes) {
-                             self->OnRoutes(topic, std::move(routes));
-                           });
-  });
-}
-
-void ProducerCore::OnRoutes(Topic& topic, absl::StatusOr<std::shared_ptr<const TopicRoutes>> routes) {
-  std::vector<Refused> refused;
-  Results results;
-  {
-    std::unique_lock lock(mutex_);
-    if (closed_) return;
-    topic.asking = false;
-    const std::optional<ErrorDetail> detail = GetErrorDetail(routes.status());
-    if (routes.ok()) {
-      topic.routes = *routes;
-      topic.last_error = absl::OkStatus();
-      while (topic.partitions.size() < topic.routes->leaders.size()) {
-        auto partition = std::make_unique<Partition>();
-        partition->topic = &topic;
-        partition->id = static_cast<int32_t>(topic.partitions.size());
-        topic.partitions.push_back(std::move(partition));
-      }
-      PlaceWaiting(topic, refused);
-    } else if (detail.has_value() && !detail->retriable) {
-      // The cluster's own word that it cannot be, such as an unknown topic.
-      for (WaitingRecord& waiting : std::exchange(topic.waiting, {})) {
-        refused.push_back({std::move(waiting.done), routes.status(), waiting.memory});
-      }
-      for (auto& partition : topic.partitions) {
-        if (partition->open != nullptr) partition->ready.push_back(std::move(partition->open));
-        for (auto* queue : {&partition->retry, &partition->ready}) {
-          for (BatchPtr& batch : std::exchange(*queue, {}))
-            results.push_back({std::move(batch), routes.status(), false});
-        }
-      }
-    } else {
-      topic.last_error = routes.status();
-      topic.asking = true;  // nobody else asks before this timer
-      core_->executor().PostAfter(Backoff(3), [self = shared_from_this(), &topic] {
-        std::lock_guard relock(self->mutex_);
-        topic.asking = false;
-        if (!self->closed_ && topic.routes == nullptr && self->outstanding_ > 0) self->Ask(topic);
-      });
-    }
-    if (topic.routes != nullptr) SchedulePump();
-  }
-  Give(std::move(results), std::move(refused));
 }
 
 void ProducerCore::StartTicking() {
@@ -391,9 +333,13 @@ absl::Status ProducerCore::NotWritten(const Partition& partition) const {
 }
 
 void ProducerCore::ExpirePartition(Partition& partition, absl::Duration now, Results& results,
-                                   std::vector<std::string>& overdue) {
-  if (!partition.in_flight.empty() && partition.in_flight.front()->deadline <= now)
-    overdue.push_back(partition.sent_to);
+                                   std::map<std::string, absl::Duration>& overdue) {
+  if (!partition.in_flight.empty()) {
+    const Batch& oldest = *partition.in_flight.front();
+    if (std::min(oldest.deadline, oldest.sent_at + options_.request_timeout) <= now) {
+      overdue.emplace(partition.sent_to, now - oldest.sent_at);
+    }
+  }
   for (auto* queue : {&partition.retry, &partition.ready}) {
     while (!queue->empty() && queue->front()->deadline <= now) {
       results.push_back({std::move(queue->front()), NotWritten(partition), false});
@@ -407,15 +353,23 @@ void ProducerCore::ExpirePartition(Partition& partition, absl::Duration now, Res
 
 void ProducerCore::Tick() {
   Results results;
-  std::vector<std::string> overdue;
+  std::map<std::string, absl::Duration> overdue;
   std::vector<Refused> late;
   {
     std::unique_lock lock(mutex_);
     ticking_ = false;
     if (closed_ || outstanding_ == 0) return;
     const absl::Duration now = core_->clock().Monotonic();
+    for (auto& [address, broker] : brokers_) {
+      if (!broker.connecting || now - broker.connecting_since < kConnectSlow) continue;
+      broker.connecting_since = now;
+      LoseAllAt(address);
+      SchedulePump();
+    }
     for (auto& [name, topic] : topics_) {
       for (auto& partition : topic->partitions) ExpirePartition(*partition, now, results, overdue);
+      const bool old = topic->routes != nullptr && now - topic->routes->asked_at > core_->options().metadata_age_max;
+      if (old && !topic->asking) Ask(*topic);
       while (!topic->waiting.empty() && topic->waiting.front().deadline <= now) {
         WaitingRecord waiting = std::move(topic->waiting.front());
         topic->waiting.pop_front();
@@ -430,14 +384,14 @@ void ProducerCore::Tick() {
     StartTicking();
   }
   Give(std::move(results), std::move(late));
-  for (const std::string& address : overdue) {
+  for (const auto& [address, waited] : overdue) {
     // The broker may still write what it has: all of it is unknown, and the stream ends, so that no late answer and no
     // batch behind the overdue one can confuse the order.
     Broker& broker = brokers_[address];
     if (broker.stream == nullptr) continue;
     OnClose(broker,
             absl::DeadlineExceededError(
-                Cat("broker ", address, " did not answer within ", absl::FormatDuration(options_.delivery_timeout))),
+                Cat("broker ", address, " did not answer within ", absl::FormatDuration(absl::Trunc(waited, kTick)))),
             0);
   }
 }

@@ -1,5 +1,6 @@
 #include "client/testing/fake_broker.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "common/record/control.h"
 #include "common/record/record.h"
 #include "common/text.h"
+#include "sluice/v1/cluster.pb.h"
 #include "sluice/v1/log.pb.h"
 #include "sluice/v1/topics.pb.h"
 
@@ -24,7 +26,8 @@ struct FakeStreamState {
 
 class FakeStream : public Stream {
  public:
-  FakeStream(FakeBroker* broker, Callbacks callbacks) : broker_(broker), state_(std::make_shared<FakeStreamState>()) {
+  FakeStream(FakeBroker* broker, std::string address, Callbacks callbacks)
+      : broker_(broker), address_(std::move(address)), state_(std::make_shared<FakeStreamState>()) {
     state_->callbacks = std::move(callbacks);
     broker_->streams_.insert(this);
   }
@@ -34,11 +37,16 @@ class FakeStream : public Stream {
   }
 
   void Send(Bytes message) override {
-    broker_->executor_.Post([broker = broker_, alive = broker_->alive_, state = state_, message = std::move(message)] {
-      if (!*alive || state->closed) return;
-      state->held.push_back(Bytes::Adopt(broker->Produce(message, &state->refused)));
-      if (!broker->hold_answers) Release(state);
-    });
+    broker_->executor_.Post(
+        [broker = broker_, alive = broker_->alive_, address = address_, state = state_, message = std::move(message)] {
+          if (!*alive || state->closed) return;
+          const FakeBroker::Node& node = broker->node(address);
+          if (node.silent) return;
+          state->held.push_back(Bytes::Adopt(broker->Produce(address, message, &state->refused)));
+          if (broker->hold_answers) return;
+          if (node.slow == absl::ZeroDuration()) return Release(state);
+          broker->executor_.PostAfter(node.slow, [state] { Release(state); });
+        });
   }
   void CloseSend() override { End(absl::OkStatus()); }
 
@@ -57,6 +65,7 @@ class FakeStream : public Stream {
   }
 
   FakeBroker* const broker_;
+  const std::string address_;
   const std::shared_ptr<FakeStreamState> state_;
 };
 
@@ -69,37 +78,49 @@ class FakeChannel : public Channel {
     }
   }
   const std::string& address() const override { return address_; }
-  void Connect(absl::Duration, absl::AnyInvocable<void(absl::Status)> done) override {
-    broker_->executor_.Post(
-        [broker = broker_, alive = broker_->alive_, address = address_, done = std::move(done)]() mutable {
-          if (!*alive) return;
-          done(broker->reachable ? absl::OkStatus() : absl::UnavailableError(Cat("cannot connect to ", address)));
-        });
+  void Connect(absl::Duration timeout, absl::AnyInvocable<void(absl::Status)> done) override {
+    const FakeBroker::Node& node = broker_->node(address_);
+    auto connect = [broker = broker_, alive = broker_->alive_, address = address_, done = std::move(done)]() mutable {
+      if (!*alive) return;
+      const FakeBroker::Node& now = broker->node(address);
+      const bool there = broker->reachable && now.reachable && !now.black_hole;
+      done(there ? absl::OkStatus() : absl::UnavailableError(Cat("cannot connect to ", address)));
+    };
+    if (node.black_hole) {
+      broker_->executor_.PostAfter(timeout, std::move(connect));
+    } else {
+      broker_->executor_.Post(std::move(connect));
+    }
   }
   void Call(std::string_view method, Bytes request, absl::Duration timeout,
             absl::AnyInvocable<void(absl::StatusOr<Bytes>)> done) override {
+    FakeBroker::Node& node = broker_->node(address_);
+    ++node.calls;
     ++broker_->calls[std::string(method)];
     if (broker_->on_call) broker_->on_call(std::string(method));
-    if (broker_->silent) {
-      // The first of the two, the time limit or the end of the channel, answers.
-      auto waiting = std::make_shared<Done>(std::move(done));
-      unanswered_.push_back(waiting);
+    // The first of these answers: the broker, the time limit, the end of the channel.
+    auto waiting = std::make_shared<Done>(std::move(done));
+    unanswered_.push_back(waiting);
+    if (broker_->silent || node.silent || node.black_hole || node.slow >= timeout) {
       broker_->executor_.PostAfter(timeout,
                                    [waiting] { Fail(*waiting, absl::DeadlineExceededError("no answer in time")); });
-      return;
     }
+    if (broker_->silent || node.silent || node.black_hole) return;
     // A pause, so that a fetch at the end of a log does not spin.
-    broker_->executor_.PostAfter(absl::Milliseconds(1),
-                                 [broker = broker_, alive = broker_->alive_, method = std::string(method),
-                                  request = std::move(request), done = std::move(done)]() mutable {
-                                   if (!*alive) return;
-                                   if (!broker->reachable) return done(absl::UnavailableError("connection lost"));
-                                   done(broker->Answer(method, request));
+    broker_->executor_.PostAfter(std::max(node.slow, absl::Milliseconds(1)),
+                                 [broker = broker_, alive = broker_->alive_, address = address_,
+                                  method = std::string(method), request = std::move(request), waiting] {
+                                   if (!*alive || *waiting == nullptr) return;
+                                   if (!broker->reachable || !broker->node(address).reachable) {
+                                     return Fail(*waiting, absl::UnavailableError("connection lost"));
+                                   }
+                                   std::exchange(*waiting, nullptr)(broker->Answer(address, method, request));
                                  });
+    std::erase_if(unanswered_, [](const std::shared_ptr<Done>& each) { return *each == nullptr; });
   }
   std::unique_ptr<Stream> OpenStream(std::string_view, Stream::Callbacks callbacks) override {
     ++broker_->streams_opened;
-    return std::make_unique<FakeStream>(broker_, std::move(callbacks));
+    return std::make_unique<FakeStream>(broker_, address_, std::move(callbacks));
   }
 
  private:
@@ -127,14 +148,15 @@ void Set(v1::ErrorDetail* out, const ErrorDetail& detail) {
   out->set_message(detail.message);
   out->set_retriable(detail.retriable);
   out->set_log_end_offset(detail.log_end_offset);
+  out->set_leader(detail.leader);
 }
 
-absl::StatusOr<record::Batch> Place(std::string_view bytes, Offset at) {
+absl::StatusOr<record::Batch> Place(std::string_view bytes, Offset at, LeaderEpoch epoch) {
   MutableBytes copy(bytes.size());
   std::memcpy(copy.data(), bytes.data(), bytes.size());
   absl::StatusOr<record::PendingBatch> pending = record::PendingBatch::FromClient(std::move(copy));
   if (!pending.ok()) return pending.status();
-  return std::move(*pending).Assign(at, LeaderEpoch(1));
+  return std::move(*pending).Assign(at, epoch);
 }
 
 }  // namespace
@@ -156,10 +178,45 @@ void FakeBroker::CreateTopic(const std::string& name, int partitions) {
   }
 }
 
+void FakeBroker::Kill(const std::string& address) {
+  nodes_[address].reachable = false;
+  for (FakeStream* stream : std::set<FakeStream*>(streams_)) {
+    if (stream->address_ == address) stream->End(absl::UnavailableError(Cat("connection to ", address, " lost")));
+  }
+}
+
+void FakeBroker::Lead(const TopicPartition& partition, const std::string& address) {
+  Log& log = logs.at(partition);
+  log.leader = address;
+  if (address.empty()) return;
+  ++log.epoch;
+  AppendControl(partition);
+}
+
+std::optional<ErrorDetail> FakeBroker::NotServed(const std::string& address, const TopicPartition& partition) const {
+  ErrorDetail detail;
+  detail.topic = partition.topic;
+  detail.partition = partition.partition.value();
+  detail.retriable = true;
+  detail.reason = Reason::kNotAvailable;
+  detail.message = "the node is starting";
+  const auto node = nodes_.find(address);
+  if (node != nodes_.end() && node->second.unready) return detail;
+  const auto found = logs.find(partition);
+  if (found == logs.end()) return Unknown(partition.topic, partition.partition.value());
+  detail.message = "no leader is elected yet";
+  if (found->second.leader.empty()) return detail;
+  if (found->second.leader == address) return std::nullopt;
+  detail.reason = Reason::kNotLeader;
+  detail.leader = hint ? hint(address, partition) : found->second.leader;
+  detail.message = Cat(address, " does not lead it");
+  return detail;
+}
+
 void FakeBroker::AppendControl(const TopicPartition& partition) {
   Log& log = logs.at(partition);
   const Offset at = log.end();
-  log.batches.push_back(record::MakeControlBatch(record::LeaderChange{NodeId(1)}, 1).Assign(at, LeaderEpoch(1)));
+  log.batches.push_back(record::MakeControlBatch(record::LeaderChange{NodeId(1)}, 1).Assign(at, log.epoch));
 }
 
 void FakeBroker::AppendValues(const TopicPartition& partition, const std::vector<std::string>& values) {
@@ -167,7 +224,7 @@ void FakeBroker::AppendValues(const TopicPartition& partition, const std::vector
   for (const std::string& value : values) SLUICE_CHECK(builder.Append(1000, std::nullopt, value).ok());
   Log& log = logs.at(partition);
   const Offset at = log.end();
-  log.batches.push_back(builder.Build().value().Assign(at, LeaderEpoch(1)));
+  log.batches.push_back(builder.Build().value().Assign(at, log.epoch));
 }
 
 std::vector<std::string> FakeBroker::Values(const TopicPartition& partition) const {
@@ -189,26 +246,43 @@ void FakeBroker::Release() {
   for (FakeStream* stream : std::set<FakeStream*>(streams_)) FakeStream::Release(stream->state_);
 }
 
-absl::StatusOr<Bytes> FakeBroker::Answer(std::string_view method, const Bytes& request) {
+absl::StatusOr<Bytes> FakeBroker::Describe(const std::string& node, const Bytes& request) {
+  const std::string name = ParseAs<v1::DescribeTopicRequest>(request).value().name();
+  if (nodes_[node].ignorant) return MakeError(Unknown(name, 0));
+  v1::DescribeTopicResponse response;
+  for (const auto& [partition, log] : logs) {
+    if (partition.topic != name) continue;
+    v1::PartitionInfo& info = *response.add_partitions();
+    info.set_partition(partition.partition.value());
+    info.set_leader(told ? told(node, partition) : log.leader);
+    info.set_leader_epoch(info.leader().empty() ? 0 : log.epoch.value());
+    info.set_high_watermark(log.end().value());
+  }
+  if (response.partitions_size() == 0) return MakeError(Unknown(name, 0));
+  response.mutable_topic()->set_name(name);
+  response.mutable_topic()->set_partitions(response.partitions_size());
+  return Serialize(response);
+}
+
+absl::StatusOr<Bytes> FakeBroker::Answer(const std::string& node, std::string_view method, const Bytes& request) {
+  if (nodes_[node].unready) {
+    ErrorDetail detail;
+    detail.reason = Reason::kNotAvailable;
+    detail.retriable = true;
+    detail.message = "the node is starting";
+    return MakeError(detail);
+  }
   if (method == "/sluice.v1.Log/Append") {
     std::set<TopicPartition> refused;
-    return Bytes::Adopt(Produce(request, &refused));
+    return Bytes::Adopt(Produce(node, request, &refused));
   }
-  if (method == "/sluice.v1.Log/Fetch") return Bytes::Adopt(Fetch(request));
-  if (method == "/sluice.v1.Log/ListOffsets") return Bytes::Adopt(ListOffsets(request));
-  if (method == "/sluice.v1.Topics/Describe") {
-    const std::string name = ParseAs<v1::DescribeTopicRequest>(request).value().name();
-    v1::DescribeTopicResponse response;
-    for (const auto& [partition, log] : logs) {
-      if (partition.topic != name) continue;
-      v1::PartitionInfo& info = *response.add_partitions();
-      info.set_partition(partition.partition.value());
-      info.set_leader(kAddress);
-      info.set_high_watermark(log.end().value());
-    }
-    if (response.partitions_size() == 0) return MakeError(Unknown(name, 0));
-    response.mutable_topic()->set_name(name);
-    response.mutable_topic()->set_partitions(response.partitions_size());
+  if (method == "/sluice.v1.Log/Fetch") return Bytes::Adopt(Fetch(node, request));
+  if (method == "/sluice.v1.Log/ListOffsets") return Bytes::Adopt(ListOffsets(node, request));
+  if (method == "/sluice.v1.Log/DeleteRecords") return Bytes::Adopt(DeleteRecords(node, request));
+  if (method == "/sluice.v1.Topics/Describe") return Describe(node, request);
+  if (method == "/sluice.v1.Cluster/Describe") {
+    v1::DescribeClusterResponse response;
+    for (const auto& [address, each] : nodes_) response.add_nodes()->set_address(address);
     return Serialize(response);
   }
   if (method == "/sluice.v1.Topics/Create") {
@@ -225,13 +299,14 @@ absl::StatusOr<Bytes> FakeBroker::Answer(std::string_view method, const Bytes& r
   return absl::UnimplementedError(Cat("the fake broker has no ", method));
 }
 
-std::string FakeBroker::Produce(const Bytes& request, std::set<TopicPartition>* refused) {
+std::string FakeBroker::Produce(const std::string& node, const Bytes& request, std::set<TopicPartition>* refused) {
   const auto produce = ParseAs<v1::ProduceRequest>(request).value();
   ++requests;
   v1::ProduceResponse response;
   response.set_correlation_id(produce.correlation_id());
   for (const v1::ProduceItem& item : produce.items()) {
     ++items;
+    ++nodes_[node].items;
     const TopicPartition partition{item.topic(), PartitionId(item.partition())};
     v1::ProduceResult& result = *response.add_results();
     result.set_base_offset(-1);
@@ -244,8 +319,8 @@ std::string FakeBroker::Produce(const Bytes& request, std::set<TopicPartition>* 
     std::optional<ErrorDetail> error;
     if (refused->count(partition) != 0) {
       error.emplace().reason = Reason::kSequenceBroken;
-    } else if (logs.count(partition) == 0) {
-      error = Unknown(item.topic(), item.partition());
+    } else if (auto elsewhere = NotServed(node, partition)) {
+      error = elsewhere;
     } else if (refuse) {
       error = refuse(partition);
     }
@@ -260,7 +335,7 @@ std::string FakeBroker::Produce(const Bytes& request, std::set<TopicPartition>* 
       continue;
     }
     Log& log = logs[partition];
-    absl::StatusOr<record::Batch> batch = Place(item.batch(), log.end());
+    absl::StatusOr<record::Batch> batch = Place(item.batch(), log.end(), log.epoch);
     SLUICE_CHECK(batch.ok()) << std::string(batch.status().message());
     result.set_base_offset(batch->base_offset().value());
     result.set_next_offset(batch->next_offset().value());
@@ -269,19 +344,18 @@ std::string FakeBroker::Produce(const Bytes& request, std::set<TopicPartition>* 
   return response.SerializeAsString();
 }
 
-std::string FakeBroker::Fetch(const Bytes& request) {
+std::string FakeBroker::Fetch(const std::string& node, const Bytes& request) {
   const auto fetch = ParseAs<v1::FetchRequest>(request).value();
   v1::FetchResponse response;
   size_t bytes = 0;
   for (const v1::FetchItem& item : fetch.items()) {
     v1::FetchResult& result = *response.add_results();
     const TopicPartition partition{item.topic(), PartitionId(item.partition())};
-    auto found = logs.find(partition);
-    if (found == logs.end()) {
-      Set(result.mutable_error(), Unknown(item.topic(), item.partition()));
+    if (const auto elsewhere = NotServed(node, partition)) {
+      Set(result.mutable_error(), *elsewhere);
       continue;
     }
-    const Log& log = found->second;
+    const Log& log = logs.at(partition);
     if (Offset(item.offset()) < log.start || Offset(item.offset()) > log.end()) {
       result.mutable_error()->set_reason(v1::ErrorDetail::OFFSET_OUT_OF_RANGE);
       result.mutable_error()->set_log_start_offset(log.start.value());
@@ -305,25 +379,43 @@ std::string FakeBroker::Fetch(const Bytes& request) {
   return response.SerializeAsString();
 }
 
-std::string FakeBroker::ListOffsets(const Bytes& request) {
+std::string FakeBroker::ListOffsets(const std::string& node, const Bytes& request) {
   const auto list = ParseAs<v1::ListOffsetsRequest>(request).value();
   v1::ListOffsetsResponse response;
   for (const v1::ListOffsetsItem& item : list.items()) {
     v1::ListOffsetsResult& result = *response.add_results();
-    auto found = logs.find({item.topic(), PartitionId(item.partition())});
-    if (found == logs.end()) {
-      Set(result.mutable_error(), Unknown(item.topic(), item.partition()));
+    const TopicPartition partition{item.topic(), PartitionId(item.partition())};
+    if (const auto elsewhere = NotServed(node, partition)) {
+      Set(result.mutable_error(), *elsewhere);
       continue;
     }
-    result.set_log_end_offset(found->second.end().value());
-    Offset offset = item.kind() == v1::ListOffsetsItem::EARLIEST ? found->second.start : found->second.end();
+    const Log& log = logs.at(partition);
+    result.set_log_end_offset(log.end().value());
+    Offset offset = item.kind() == v1::ListOffsetsItem::EARLIEST ? log.start : log.end();
     if (item.kind() == v1::ListOffsetsItem::LATEST_DATA) {
-      offset = found->second.start;
-      for (const record::Batch& batch : found->second.batches) {
+      offset = log.start;
+      for (const record::Batch& batch : log.batches) {
         if (!batch.is_control()) offset = batch.next_offset();
       }
     }
     result.set_offset(offset.value());
+  }
+  return response.SerializeAsString();
+}
+
+std::string FakeBroker::DeleteRecords(const std::string& node, const Bytes& request) {
+  const auto remove = ParseAs<v1::DeleteRecordsRequest>(request).value();
+  v1::DeleteRecordsResponse response;
+  for (const v1::DeleteRecordsItem& item : remove.items()) {
+    v1::DeleteRecordsResult& result = *response.add_results();
+    const TopicPartition partition{item.topic(), PartitionId(item.partition())};
+    if (const auto elsewhere = NotServed(node, partition)) {
+      Set(result.mutable_error(), *elsewhere);
+      continue;
+    }
+    Log& log = logs.at(partition);
+    log.start = std::max(log.start, item.before_offset() < 0 ? log.end() : Offset(item.before_offset()));
+    result.set_log_start_offset(log.start.value());
   }
   return response.SerializeAsString();
 }

@@ -1,5 +1,6 @@
 // A broker in memory behind the channel seam, for tests of what stands on the client: topics, logs that begin with a
-// control batch as real ones do, compare-and-append, fetches without long polls, and faults on demand.
+// control batch as real ones do, compare-and-append, fetches without long polls, and faults on demand. Or a cluster of
+// them: nodes that share the logs, each partition with one leader, which alone takes what concerns it.
 //
 // Threads: everything on the executor; a test's thread goes through RunOn (client/await.h).
 #pragma once
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "client/admin.h"
 #include "client/channel.h"
 #include "client/error.h"
@@ -29,6 +31,29 @@ class FakeBroker : public ChannelFactory {
 
   static constexpr char kAddress[] = "fake:7400";
 
+  /// One node of the cluster and what ails it.
+  struct Node {
+    bool reachable = true;
+    bool black_hole = false;                     // not even a refusal to connect comes back
+    bool silent = false;                         // takes calls and messages, but does and answers nothing
+    bool unready = false;                        // answers everything with NOT_AVAILABLE
+    bool ignorant = false;                       // has heard of no topic yet
+    absl::Duration slow = absl::ZeroDuration();  // every answer is late by this
+    int calls = 0;
+    int items = 0;  // of produce requests, whatever became of them
+  };
+  /// The first is kAddress, which is there from the beginning.
+  void AddNode(const std::string& address) { nodes_[address]; }
+  Node& node(const std::string& address) { return nodes_[address]; }
+  /// Ends its connections: what it has not answered is lost.
+  void Kill(const std::string& address);
+  /// Moves a partition to another leader, in a new epoch that begins with a control batch; "" leaves it without one.
+  void Lead(const TopicPartition& partition, const std::string& address);
+  /// What a node that does not lead a partition tells of the leader (NOT_LEADER); who leads, when this is empty.
+  std::function<std::string(const std::string& node, const TopicPartition&)> hint;
+  /// What a node tells of a topic's leaders; who leads, when this is empty.
+  std::function<std::string(const std::string& node, const TopicPartition&)> told;
+
   void CreateTopic(const std::string& name, int partitions);
   /// Values of the data records in a partition's log, in order.
   std::vector<std::string> Values(const TopicPartition& partition) const;
@@ -43,6 +68,8 @@ class FakeBroker : public ChannelFactory {
   struct Log {
     std::vector<record::Batch> batches;
     Offset start;
+    std::string leader = kAddress;
+    LeaderEpoch epoch{1};
     Offset end() const { return batches.empty() ? Offset(0) : batches.back().next_offset(); }
   };
 
@@ -73,15 +100,20 @@ class FakeBroker : public ChannelFactory {
   friend class FakeChannel;
   friend class FakeStream;
 
-  absl::StatusOr<Bytes> Answer(std::string_view method, const Bytes& request);
-  std::string Produce(const Bytes& request, std::set<TopicPartition>* refused);
-  std::string Fetch(const Bytes& request);
-  std::string ListOffsets(const Bytes& request);
+  absl::StatusOr<Bytes> Answer(const std::string& node, std::string_view method, const Bytes& request);
+  absl::StatusOr<Bytes> Describe(const std::string& node, const Bytes& request);
+  std::string Produce(const std::string& node, const Bytes& request, std::set<TopicPartition>* refused);
+  std::string Fetch(const std::string& node, const Bytes& request);
+  std::string ListOffsets(const std::string& node, const Bytes& request);
+  std::string DeleteRecords(const std::string& node, const Bytes& request);
+  /// Why this node does not serve the partition; nothing, when it does.
+  std::optional<ErrorDetail> NotServed(const std::string& node, const TopicPartition& partition) const;
 
   Executor& executor_;
   // Whether this is still there, for what waits on the executor; read and written there.
   const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::set<class FakeStream*> streams_;
+  std::map<std::string, Node> nodes_{{kAddress, Node()}};
 };
 
 }  // namespace sluice::client

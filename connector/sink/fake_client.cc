@@ -47,8 +47,14 @@ class FakeAdmin : public client::Admin {
     }
     return answers;
   }
-  absl::StatusOr<Offset> DeleteRecords(const TopicPartition&, std::optional<Offset>) override { return Unused(); }
+  absl::StatusOr<std::vector<Offset>> DeleteRecords(absl::Span<const client::RecordsToDelete>) override {
+    return Unused();
+  }
   absl::StatusOr<client::ClusterInfo> DescribeCluster() override { return Unused(); }
+  absl::StatusOr<std::vector<client::PartitionStatus>> ListPartitions(const client::PartitionFilter&) override {
+    return Unused();
+  }
+  absl::StatusOr<client::ElectedLeader> ElectLeader(const TopicPartition&, NodeId) override { return Unused(); }
 
  private:
   static absl::Status Unused() { return absl::UnimplementedError("not asked of this fake"); }
