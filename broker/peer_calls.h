@@ -4,7 +4,7 @@
 // bytes mean, is the business of those who call and serve.
 //
 // What it promises, and what not:
-//  - `done` runs exactly once for each Call, never inside it;
+//  - `done` runs exactly once for each Call, never inside it (but see the stop below);
 //  - calls may overtake each other, and a call is never repeated by itself: the handler runs once or not at all. After
 //    UNAVAILABLE, DEADLINE_EXCEEDED and CANCELLED nobody knows which: what is called must bear being called again;
 //  - request and answer arrive byte for byte as they were sent, or the call fails with DATA_LOSS;
@@ -16,7 +16,7 @@
 // they do not block, and post to their executor. They may call Call. An answer may be given from any thread.
 //
 // Ownership: whoever wires the node owns it, and stops it by the implementation's own means; what the handler refers to
-// lives until then. Calls under way then are CANCELLED, and so are those made later.
+// lives until then. Calls under way then are CANCELLED; later ones are dropped, `done` with them.
 #pragma once
 
 #include <cstddef>

@@ -60,7 +60,7 @@ struct LivenessAnswer {
 
 using LivenessMessage = std::variant<LivenessHeartbeat, LivenessAnswer>;
 
-/// Whether messages can reach a peer now. Broken: those under way may be lost.
+/// Whether what is sent to a peer now can reach it. Broken: what is under way may be lost.
 enum class PeerState : uint8_t { kConnected, kBroken };
 
 class PeerReceiver {
@@ -68,8 +68,7 @@ class PeerReceiver {
   virtual ~PeerReceiver() = default;
   virtual void OnMessage(const ReplicaId& group, raft::Message message) = 0;
   virtual void OnLiveness(NodeId from, LivenessMessage message) = 0;
-  /// Changes only, and kBroken again for each attempt to connect that failed is not one. A connection that was accepted
-  /// from the peer and one that was made to it count alike.
+  /// Changes only: an attempt to connect that failed is none.
   virtual void OnPeerState(NodeId peer, PeerState state) = 0;
 };
 

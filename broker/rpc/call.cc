@@ -43,7 +43,7 @@ grpc::ByteBuffer ToByteBuffer(std::string text) {
 void CallQueue::Run() {
   void* tag = nullptr;
   bool ok = false;
-  while (queue->Next(&tag, &ok)) static_cast<Call::Step*>(tag)->Complete(ok);
+  while (queue->Next(&tag, &ok)) Completion::Of(tag).Complete(ok);
 }
 
 void CallQueue::Drain() {
@@ -74,15 +74,15 @@ class Call::Starting {
 
 void Call::Accept() {
   ++queue_.open_;
-  Start(accept_step_);
-  Start(done_step_);
-  context_.AsyncNotifyWhenDone(&done_step_);
-  queue_.service.RequestCall(&context_, &stream_, queue_.queue.get(), queue_.queue.get(), &accept_step_);
+  accept_step_.Start();
+  done_step_.Start();
+  context_.AsyncNotifyWhenDone(done_step_.tag());
+  queue_.service.RequestCall(&context_, &stream_, queue_.queue.get(), queue_.queue.get(), accept_step_.tag());
 }
 
 void Call::OnAccepted(bool ok) {
   if (!ok) {
-    done_step_.keep = nullptr;  // a call that never began has no end either
+    done_step_.Forget();  // a call that never began has no end either
     --queue_.open_;
     return;
   }
@@ -109,10 +109,10 @@ void Call::ReadNext() {
   {
     std::lock_guard lock(mutex_);
     if (gone_ || std::exchange(reading_, true)) return;
-    Start(read_step_);
+    read_step_.Start();
     starting.emplace(queue_);
   }
-  stream_.Read(&incoming_, &read_step_);
+  stream_.Read(&incoming_, read_step_.tag());
 }
 
 void Call::OnRead(bool ok) {
@@ -170,21 +170,21 @@ void Call::Advance(std::unique_lock<std::mutex> lock) {
     grpc::WriteOptions options;
     if (!queued_.empty()) options.set_buffer_hint();
     if (!last) {
-      Start(write_step_);
+      write_step_.Start();
       lock.unlock();
-      return stream_.Write(outgoing_, options, &write_step_);
+      return stream_.Write(outgoing_, options, write_step_.tag());
     }
     if (!error_detail_.empty()) context_.AddTrailingMetadata(kErrorMetadata, error_detail_);
-    Start(finish_step_);
+    finish_step_.Start();
     const grpc::Status status = *status_;
     lock.unlock();
-    return stream_.WriteAndFinish(outgoing_, options, status, &finish_step_);
+    return stream_.WriteAndFinish(outgoing_, options, status, finish_step_.tag());
   }
   if (!error_detail_.empty()) context_.AddTrailingMetadata(kErrorMetadata, error_detail_);
-  Start(finish_step_);
+  finish_step_.Start();
   const grpc::Status status = *status_;
   lock.unlock();
-  stream_.Finish(status, &finish_step_);
+  stream_.Finish(status, finish_step_.tag());
 }
 
 void Call::OnWrite(bool ok) {
@@ -213,9 +213,9 @@ void Call::OnDone(bool) {
 void Call::Drain() {
   std::lock_guard lock(mutex_);
   if (gone_ || drain_ != nullptr) return;
-  Start(drain_step_);
+  drain_step_.Start();
   drain_ = std::make_unique<grpc::Alarm>();
-  drain_->Set(queue_.queue.get(), gpr_now(GPR_CLOCK_MONOTONIC), &drain_step_);
+  drain_->Set(queue_.queue.get(), gpr_now(GPR_CLOCK_MONOTONIC), drain_step_.tag());
 }
 
 void Call::OnDrain(bool) {

@@ -23,6 +23,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/time/time.h"
+#include "broker/rpc/completion.h"
 #include "broker/rpc/envelope.h"
 #include "broker/rpc/errors.h"
 
@@ -62,17 +63,6 @@ class CallHost {
 
 class Call : public std::enable_shared_from_this<Call> {
  public:
-  /// A step at gRPC; its address is the completion queue's tag. Keeps the call alive until it completes.
-  struct Step {
-    Call* call;
-    void (Call::*complete)(bool ok);
-    std::shared_ptr<Call> keep;
-    void Complete(bool ok) {
-      const std::shared_ptr<Call> held = std::move(keep);
-      (held.get()->*complete)(ok);
-    }
-  };
-
   explicit Call(CallQueue& queue) : queue_(queue), stream_(&context_) {}
 
   /// Asks gRPC for the next rpc of the queue.
@@ -104,7 +94,6 @@ class Call : public std::enable_shared_from_this<Call> {
   void OnDone(bool ok);
   void OnDrain(bool ok);
 
-  void Start(Step& step) { step.keep = shared_from_this(); }
   /// Starts the next write or the finish, when none is under way. Leaves the lock before it calls gRPC.
   void Advance(std::unique_lock<std::mutex> lock);
   /// Keeps the queue open for a step that is started without the lock. Made under the lock, while the call is not gone.
@@ -119,12 +108,13 @@ class Call : public std::enable_shared_from_this<Call> {
   grpc::ByteBuffer incoming_;
   grpc::ByteBuffer outgoing_;
 
-  Step accept_step_{this, &Call::OnAccepted, nullptr};
-  Step read_step_{this, &Call::OnRead, nullptr};
-  Step write_step_{this, &Call::OnWrite, nullptr};
-  Step finish_step_{this, &Call::OnFinished, nullptr};
-  Step done_step_{this, &Call::OnDone, nullptr};
-  Step drain_step_{this, &Call::OnDrain, nullptr};
+  using Step = StepOf<Call>;
+  Step accept_step_{this, &Call::OnAccepted};
+  Step read_step_{this, &Call::OnRead};
+  Step write_step_{this, &Call::OnWrite};
+  Step finish_step_{this, &Call::OnFinished};
+  Step done_step_{this, &Call::OnDone};
+  Step drain_step_{this, &Call::OnDrain};
 
   std::mutex mutex_;
   std::deque<grpc::ByteBuffer> queued_;

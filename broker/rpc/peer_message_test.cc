@@ -6,6 +6,7 @@
 #include <random>
 #include <sstream>
 
+#include "broker/rpc/peer_call_message.h"
 #include "broker/rpc/peer_test_batches.h"
 #include "common/crc32c.h"
 #include "sluice/internal/v1/peer.pb.h"
@@ -334,6 +335,16 @@ TEST_CASE("The page's messages are what this program writes, and read as the pag
                               .body = append};
   const ReplicaId group{uuid("70707070-0000-4000-8000-000000000001"), PartitionId(4)};
   CHECK(Example("peer-message") == Wire(message, group));
+
+  const PeerCallHello caller{.version_min = 1,
+                             .version_max = 1,
+                             .cluster = hello.cluster,
+                             .node = NodeId(1),
+                             .to = NodeId(2),
+                             .disk = hello.disk,
+                             .session = hello.session};
+  CHECK(Example("peer-question") == EncodePeerQuestion(caller, 3, "hi"));
+  CHECK(Example("peer-answer") == EncodePeerAnswer(""));
 }
 
 }  // namespace
