@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/idle_groups_bench.h"
 #include "bench/journal_bench.h"
 #include "bench/record_bench.h"
 #include "bench/stream_load.h"
@@ -281,8 +282,8 @@ int Main(int argc, char** argv) {
   std::string parent = "/var/tmp";
   CLI::App app("sluice-bench: what this build gives on this machine");
   app.add_flag("--quick", quick, "one short pass");
-  app.add_option("--only", only, "one case: produce, latency, or both as aged")
-      ->check(CLI::IsMember({"produce", "latency", "aged"}));
+  app.add_option("--only", only, "one case: produce, latency, both as aged, or idle-groups")
+      ->check(CLI::IsMember({"produce", "latency", "aged", "idle-groups"}));
   app.add_option("--dir", parent, "where to work: a folder on the disk to be measured");
   app.add_flag("--bare-server", bare)->group("");
   CLI11_PARSE(app, argc, argv);
@@ -304,6 +305,8 @@ int Main(int argc, char** argv) {
     good = bench.RunLatency();
   } else if (only == "aged") {
     good = bench.RunLatencyAfterLoad();
+  } else if (only == "idle-groups") {
+    good = PrintIdleGroupsBench(std::cout, dir, 5 * each);
   } else {
     PrintRecordBench(std::cout, each / 4);
     PrintJournalBench(std::cout, dir, each);
