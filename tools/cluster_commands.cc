@@ -1,32 +1,10 @@
 #include <CLI/CLI.hpp>
 
-#include "common/text.h"
-#include "common/units.h"
+#include "tools/cluster_view.h"
 #include "tools/context.h"
-#include "tools/format.h"
-#include "tools/json_writer.h"
 
 namespace sluice::tools {
 namespace {
-
-void WriteNodes(JsonWriter& json, const client::ClusterInfo& cluster) {
-  json.Key("nodes").BeginArray();
-  for (const client::NodeInfo& node : cluster.nodes) {
-    json.BeginObject().Key("id").Int(node.id.value()).Key("address").Bytes(node.address).Key("rack").Bytes(node.rack);
-    json.Key("version").Bytes(node.version).Key("alive").Bool(node.alive).Key("started_ms").Int(node.started_ms);
-    json.Key("disk_free_bytes").Int(node.disk_free_bytes).Key("disk_used_bytes").Int(node.disk_used_bytes).EndObject();
-  }
-  json.EndArray();
-}
-
-std::string NodesTable(const client::ClusterInfo& cluster) {
-  Table table({"#NODE", "ADDRESS", "ALIVE", "VERSION", "STARTED", "#DISK USED", "#DISK FREE"});
-  for (const client::NodeInfo& node : cluster.nodes) {
-    table.Row({Cat(node.id), node.address, node.alive ? "yes" : "no", node.version, TimeText(node.started_ms),
-               HumanSizeText(node.disk_used_bytes), HumanSizeText(node.disk_free_bytes)});
-  }
-  return table.Text();
-}
 
 int Show(const Context& context, bool nodes_only) {
   auto client = context.Connect();
@@ -36,21 +14,12 @@ int Show(const Context& context, bool nodes_only) {
   if (context.json()) {
     JsonWriter json;
     json.BeginObject();
-    if (!nodes_only) {
-      json.Key("cluster_id").Bytes(cluster->cluster_id).Key("cluster_name").Bytes(cluster->cluster_name);
-      json.Key("controller_node").Int(cluster->controller.value());
-      json.Key("topics").Int(cluster->topics).Key("partitions").Int(cluster->partitions);
-    }
+    if (!nodes_only) WriteCluster(json, *cluster);
     WriteNodes(json, *cluster);
     Print(json.EndObject().Take() + "\n");
     return Finish();
   }
-  if (!nodes_only) {
-    Print(Cat("cluster     ", cluster->cluster_name.empty() ? "-" : cluster->cluster_name, " (", cluster->cluster_id,
-              ")\ncontroller  ",
-              cluster->controller == NodeId(0) ? std::string("none") : Cat("node ", cluster->controller),
-              "\ntopics      ", cluster->topics, "\npartitions  ", cluster->partitions, "\n\n"));
-  }
+  if (!nodes_only) Print(ClusterText(*cluster) + "\n");
   Print(NodesTable(*cluster));
   return Finish();
 }

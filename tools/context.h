@@ -63,6 +63,7 @@ void AddProduceCommand(CLI::App& app, Context& context);
 void AddConsumeCommand(CLI::App& app, Context& context);
 void AddOffsetCommands(CLI::App& app, Context& context);
 void AddClusterCommands(CLI::App& app, Context& context);
+void AddPartitionCommands(CLI::App& app, Context& context);
 void AddLogCommands(CLI::App& app, Context& context);
 
 }  // namespace sluice::tools

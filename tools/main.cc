@@ -27,7 +27,7 @@ int Run(int argc, char** argv) {
       "Examples:\n  sluice topic create clicks\n  echo hello | sluice produce clicks\n"
       "  sluice consume clicks --from earliest\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 not reachable, 4 not "
       "found, 5 refused, 130 interrupted.");
-  app.add_option("--brokers", context.brokers, "Brokers to ask, host:port, with commas between")
+  app.add_option("--brokers", context.brokers, "Brokers to ask, host:port, with commas between; any may be down")
       ->envname("SLUICE_BROKERS")
       ->capture_default_str();
   app.add_option("--output", context.output, "table for people, json for programs")
@@ -40,6 +40,7 @@ int Run(int argc, char** argv) {
   AddConsumeCommand(app, context);
   AddOffsetCommands(app, context);
   AddClusterCommands(app, context);
+  AddPartitionCommands(app, context);
   AddLogCommands(app, context);
   CLI::App* version = app.add_subcommand("version", "Print the version")->fallthrough();
   version->footer("Example:\n  sluice version");

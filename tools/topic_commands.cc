@@ -116,11 +116,13 @@ int Describe(const Context& context, const Arguments& arguments) {
   const client::TopicInfo& topic = described->topic;
   Print(Cat("name      ", topic.name, "\nid        ", topic.id, "\nreplicas  ", topic.replicas, "\ncreated   ",
             TimeText(topic.created_ms), "\nconfig    ", PairsText(topic.config), "\n\n"));
-  Table table({"#PARTITION", "LEADER", "#EPOCH", "#LOG START", "#HIGH WATERMARK", "#BYTES"});
+  Table table({"#PARTITION", "LEADER", "#EPOCH", "REPLICAS", "#LOG START", "#HIGH WATERMARK", "#BYTES"});
   for (const client::PartitionInfo& each : described->partitions) {
     const std::string leader = each.leader_node == NodeId(0) ? "none" : Cat(each.leader_node, " (", each.leader, ")");
-    table.Row({Cat(each.partition), leader, Cat(each.leader_epoch), Cat(each.log_start), Cat(each.high_watermark),
-               Cat(each.size_bytes)});
+    std::string replicas;
+    for (const NodeId node : each.replicas) replicas += Cat(replicas.empty() ? "" : ",", node);
+    table.Row({Cat(each.partition), leader, Cat(each.leader_epoch), replicas.empty() ? "-" : replicas,
+               Cat(each.log_start), Cat(each.high_watermark), Cat(each.size_bytes)});
   }
   Print(table.Text());
   for (const client::PartitionInfo& each : described->partitions) {
@@ -162,11 +164,12 @@ void AddTopicCommands(CLI::App& app, Context& context) {
     return command;
   };
 
-  CLI::App* create = named(add("create", "Make a topic",
-                               "sluice topic create clicks --partitions 3 --config retention.ms=86400000", Create));
+  CLI::App* create =
+      named(add("create", "Make a topic",
+                "sluice topic create clicks --partitions 3 --replicas 3 --config retention.ms=86400000", Create));
   create->add_option("--partitions", arguments->partitions, "How many partitions; the broker's default when left out")
       ->check(CLI::PositiveNumber);
-  create->add_option("--replicas", arguments->replicas, "How many replicas; the broker's default when left out")
+  create->add_option("--replicas", arguments->replicas, "On how many nodes; 3 when left out, or as many as there are")
       ->check(CLI::PositiveNumber);
   create->add_option("--config", arguments->config, "A setting, key=value; may be repeated")->expected(1)->take_all();
 

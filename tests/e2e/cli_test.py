@@ -117,15 +117,46 @@ class CommandLine(unittest.TestCase):
         status = self.json("cluster", "status")[0]
         self.assertEqual(1, len(status["nodes"]))
         self.assertTrue(self.json("node", "list")[0]["nodes"][0]["alive"])
+        self.assertEqual("alive", status["nodes"][0]["state"])
+        self.assertEqual([0, 0, 0], [status[k] for k in ["under_replicated_partitions", "leaderless_partitions", "offline_partitions"]])
         self.sluice("node", "list")
+        self.assertIn(b"under-replicated  0\n", self.sluice("cluster", "status").stdout)
         self.assertIn(b"sluice 0.", self.sluice("version").stdout)
+
+    def test_partitions_are_listed_with_their_replicas_and_a_leader_is_elected(self):
+        self.sluice("topic", "create", "parts", "--partitions", "3", "--replicas", "1")
+        listed = self.json("partition", "list", "--topic", "parts")[0]["partitions"]
+        self.assertEqual([("parts", 0), ("parts", 1), ("parts", 2)], [(p["topic"], p["partition"]) for p in listed])
+        node = listed[0]["leader_node"]
+        self.assertEqual([{"node": node, "learner": False, "in_sync": True, "lag": 0}], listed[0]["replicas"])
+        self.assertEqual(node, listed[0]["preferred_leader"])
+        self.assertEqual(3, len(self.json("partition", "list", "--topic", "parts", "--node", str(node))[0]["partitions"]))
+        for nothing in [["--under-replicated"], ["--leaderless"], ["--node", "77"]]:
+            self.assertEqual([], self.json("partition", "list", *nothing)[0]["partitions"], nothing)
+        self.assertIn(b"PREFERRED", self.sluice("partition", "list").stdout)
+        self.assertIn(b"REPLICAS", self.sluice("topic", "describe", "parts").stdout)
+        self.assertEqual(node, self.json("partition", "elect", "parts", "--partition", "1")[0]["leader_node"])
+        self.sluice("partition", "elect", "parts", "--partition", "1", "--node", str(node))
+        self.sluice("partition", "elect", "parts", "--partition", "1", "--node", "77", code=2)
+        self.sluice("partition", "elect", "parts", "--partition", "9", code=4)
+        self.sluice("partition", "elect", "nowhere", "--partition", "0", code=4)
+        self.sluice("partition", "list", "--topic", "nowhere", code=4)
+
+    def test_one_broker_of_the_list_that_answers_is_enough(self):
+        self.sluice("topic", "create", "reached")
+        many = f"127.0.0.1:1,{self.broker.address},127.0.0.1:2"
+        made = subprocess.run([harness.program("sluice"), "--brokers", many, "produce", "reached"], input=b"v\n",
+                              capture_output=True, timeout=60)
+        self.assertEqual(0, made.returncode, made.stderr)
+        self.assertEqual(["v"], [r["value"] for r in self.json("consume", "reached", "--from", "earliest")])
 
     def test_wrong_usage_and_what_is_not_there_have_their_exit_codes(self):
         self.sluice("topic", "create", "codes")
         for arguments in [["topic"], ["nonsense"], ["topic", "create"], ["consume", "codes", "--from", "never"],
                           ["consume", "codes", "--max", "0"], ["produce", "codes", "--codec", "rar"], ["--timeout", "soon", "topic", "list"],
                           ["topic", "create", "x", "--config", "novalue"], ["topic", "create", "no/slash"], ["topic", "create", "__mine"],
-                          ["records", "delete", "codes", "--partition", "0", "--before", "x"]]:
+                          ["records", "delete", "codes", "--partition", "0", "--before", "x"],
+                          ["partition", "elect", "codes"], ["partition", "list", "--node", "0"]]:
             self.assertTrue(self.sluice(*arguments, code=2).stderr, arguments)
         for arguments in [["produce", "nowhere"], ["consume", "nowhere"], ["topic", "delete", "nowhere"], ["offsets", "nowhere"],
                           ["produce", "codes", "--partition", "9"], ["consume", "codes", "--partition", "9"], ["log", "dump", "/nowhere"]]:
@@ -145,8 +176,8 @@ class CommandLine(unittest.TestCase):
             seen.append(" ".join(command))
             below = re.search(r"^Subcommands:\n((?: +.*\n)*)", text, re.MULTILINE)
             waiting += [command + [line.split()[0]] for line in (below.group(1).splitlines() if below else []) if re.match(r"  \w", line)]
-        self.assertLessEqual({"topic create", "produce", "consume", "offsets", "records delete", "cluster status", "node list", "log dump",
-                              "version"}, set(seen))
+        self.assertLessEqual({"topic create", "produce", "consume", "offsets", "records delete", "cluster status", "node list", "partition list",
+                              "partition elect", "log dump", "version"}, set(seen))
 
     def test_every_answer_is_json_when_asked_and_nothing_else_is_printed(self):
         self.sluice("topic", "create", "quiet")
