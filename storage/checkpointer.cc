@@ -93,7 +93,11 @@ void Checkpointer::FreeOldestFile() {
   if (pins == pins_tried_) return pins_tried_.clear();  // the next tick tries again
   pins_tried_ = pins;
   for (const ReplicaId& replica : pins) {
-    if (auto log = store_.Find(replica)) work_.push_back({std::move(log), nullptr, Kind::kFreeJournal});
+    if (auto log = store_.Find(replica)) {
+      work_.push_back({std::move(log), nullptr, Kind::kFreeJournal});
+    } else if (store_.MayCarryDamaged(replica)) {
+      work_.push_back({nullptr, nullptr, Kind::kCarryDamaged, replica});
+    }
   }
   RunNext();
 }
@@ -106,7 +110,7 @@ void Checkpointer::CheckpointAll(Log::Done done) {
 
 void Checkpointer::RunNext() {
   if (running_) return;
-  while (!work_.empty() && work_.front().log == nullptr) {
+  while (!work_.empty() && work_.front().log == nullptr && work_.front().kind != Kind::kCarryDamaged) {
     Log::Done done = std::move(work_.front().done);
     work_.pop_front();
     const absl::Status status = std::exchange(first_error_, absl::OkStatus());
@@ -115,6 +119,7 @@ void Checkpointer::RunNext() {
   if (work_.empty()) return;
   const std::shared_ptr<Log> log = std::move(work_.front().log);
   const Kind kind = work_.front().kind;
+  const ReplicaId replica = work_.front().replica;
   work_.pop_front();
   const bool last = work_.empty();
   running_ = true;
@@ -128,6 +133,7 @@ void Checkpointer::RunNext() {
       self->RunNext();
     });
   };
+  if (kind == Kind::kCarryDamaged) return store_.CarryDamaged(replica, std::move(finished));
   log->home().Post([log, kind, last, finished = std::move(finished)]() mutable {
     // The journal answers in order: to wait for the last one is to wait for all, with one sync.
     if (kind == Kind::kFreeJournal && log->CarryForward(last ? Log::Done(finished) : nullptr)) {

@@ -1,7 +1,8 @@
 // The checkpointer: keeps the journal short and memory bounded. On a timer it looks at free space and memory. When the
 // journal presses, the replicas that hold its oldest file let go of it: by journaling a little that they have anew, or
-// by a checkpoint. Over each long interval every log has its turn; those with little are left alone, so that many quiet
-// partitions cost no sync each. Checkpoints run one at a time, so that syncs do not stall the journal's own.
+// by a checkpoint. One that cannot be opened has no checkpoints: its tail is carried along. Over each long interval
+// every log has its turn; those with little are left alone, so that many quiet partitions cost no sync each.
+// Checkpoints run one at a time, so that syncs do not stall the journal's own.
 //
 // Threads: all of it on the store's home executor, except that Press may be called from any.
 #pragma once
@@ -41,11 +42,13 @@ class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
     kCheckpoint,
     kCheckpointIfMuch,  // unless it has little
     kFreeJournal,       // whichever way costs less
+    kCarryDamaged,      // of a replica without a log
   };
   struct Work {
-    std::shared_ptr<Log> log;  // null: only answers `done`
+    std::shared_ptr<Log> log;  // null: only answers `done`, or kCarryDamaged
     Log::Done done;            // may be null
     Kind kind = Kind::kCheckpoint;
+    ReplicaId replica = {};  // of kCarryDamaged
   };
   void Arm();
   void Tick();

@@ -45,6 +45,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   absl::Status Admit() const override;
   std::vector<ReplicaId> OldestFilePins() const override;
   std::vector<JournalFileInfo> FilesHolding(const ReplicaId& replica) const override;
+  std::vector<JournalPin> PinsOf(const ReplicaId& replica) const override;
   void OnPressure(std::function<void()> callback) override { pressure_ = std::move(callback); }
   void Stop(absl::AnyInvocable<void()> done) override;
   void Abandon() override;
@@ -261,6 +262,11 @@ std::vector<JournalFileInfo> JournalImpl::FilesHolding(const ReplicaId& replica)
     files.push_back({.sequence = sequence, .path = JournalFilePath(options_.dir, sequence)});
   }
   return files;
+}
+
+std::vector<JournalPin> JournalImpl::PinsOf(const ReplicaId& replica) const {
+  const std::lock_guard<std::mutex> lock(pins_mutex_);
+  return pins_.Of(replica);
 }
 
 JournalStats JournalImpl::stats() const {

@@ -11,7 +11,8 @@
 //  - after a failed write or sync nothing is ever answered OK again by this object, and that file is never synced
 //  again:
 //    all entries, queued and to come, get the error, and Options::on_fatal is called once so that the process stops.
-// Threads: Submit, Admit, OldestFilePins, FilesHolding and stats from any; everything else happens on the io executor.
+// Threads: Submit, Admit, OldestFilePins, FilesHolding, PinsOf and stats from any; everything else happens on the io
+// executor.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +30,7 @@
 #include "common/executor.h"
 #include "common/file_system.h"
 #include "common/types.h"
+#include "storage/journal_pins.h"
 #include "storage/journal_state.h"
 
 namespace sluice::storage {
@@ -134,6 +136,8 @@ class Journal {
   /// The files that hold bytes of the replica which are in no segment file yet, in order. They stay while it holds
   /// them.
   virtual std::vector<JournalFileInfo> FilesHolding(const ReplicaId& replica) const = 0;
+  /// Which bytes those are, by segment and position.
+  virtual std::vector<JournalPin> PinsOf(const ReplicaId& replica) const = 0;
   /// Called on the io executor, after a rotation, while more than half of total_bytes_max is pinned. Set it once,
   /// before the first Submit.
   virtual void OnPressure(std::function<void()> callback) = 0;

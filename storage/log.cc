@@ -102,7 +102,8 @@ absl::Status Log::CheckOpen() const {
 
 absl::Status Log::Admit(int64_t bytes, Urgency urgency) const {
   SLUICE_RETURN_IF_ERROR(CheckOpen());
-  if (!doubtful_.empty()) return heal_error_;
+  // Control batches go to a segment of their own meanwhile: a leader can start, and retention free space.
+  if (!doubtful_.empty() && urgency == Urgency::kNormal) return heal_error_;
   if (holding_) {
     return absl::UnavailableError(absl::StrCat("partition ", replica_.ToString(), " is being truncated"));
   }
@@ -146,7 +147,7 @@ std::pair<Log::SegmentPtr, int64_t> Log::PlaceFor(const record::Batch& batch) {
     const bool fits = active_->id.epoch == batch.epoch() &&
                       end + static_cast<int64_t>(batch.size_bytes()) <= options_.segment_bytes &&
                       env_.clock->Monotonic() - active_->opened_at <= options_.segment_age;
-    if (fits && !close_active_) return {active_, end};
+    if (fits && !close_active_ && !IsDoubtful(active_)) return {active_, end};
     active_->closed_at = end;
     unfinished_.push_back(active_);
   }

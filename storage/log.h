@@ -113,8 +113,8 @@ class Log : public std::enable_shared_from_this<Log> {
 
   // ---- Changes; `done` once durable in the journal
 
-  /// What the limits on disk and memory do to an append. Control batches are essential: they are small, and a full disk
-  /// must not keep a leader from starting, nor retention from freeing space.
+  /// What the limits on disk and memory do to an append, and a segment that is being written anew. Control batches are
+  /// essential: they are small, and a full disk must not keep a leader from starting, nor retention from freeing space.
   enum class Urgency { kNormal, kEssential };
   /// Batches that continue the log. A refusal appends none of them. Unknown when the journal failed.
   void Append(std::vector<record::Batch> batches, Done done, Urgency urgency = Urgency::kNormal);

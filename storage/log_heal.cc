@@ -1,7 +1,7 @@
 // Segments whose sync has failed. What such a file holds beyond its checkpoint is unknown and it is never synced again:
 // it is written anew from the journal, which still holds everything from the checkpoint on, and takes the old one's
-// place. Until then the log takes no appends and writes nothing else, so that what is to be written is settled; after
-// it the segment is whole and closed, and the next append opens another.
+// place. Until then the log takes only control batches, which go to another segment and stay in memory, and writes
+// nothing else, so that what is to be written is settled; after it the segment is whole and closed.
 #include <algorithm>
 #include <utility>
 

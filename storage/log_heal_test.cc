@@ -1,6 +1,7 @@
 // A segment whose sync fails is written anew from the journal, whatever happens meanwhile.
 #include <catch2/catch.hpp>
 
+#include "common/record/control.h"
 #include "storage/segment_rewrite.h"
 #include "tests/sim/log_store_writer.h"
 
@@ -185,11 +186,66 @@ TEST_CASE("a segment is not put in place shorter than what is durable while its 
   w.RequireAllThere();
 }
 
+/// What a leader's start and a new log start append.
+absl::Status AppendControl(Writer& w) {
+  record::Batch batch =
+      record::MakeControlBatch(record::LeaderChange{NodeId(1)}, 1000).Assign(w.log->log_end(), w.epoch);
+  const absl::Status status =
+      w.node.Do([&](auto done) { w.log->Append({batch}, std::move(done), Log::Urgency::kEssential); });
+  if (status.ok()) w.written.push_back(std::move(batch));
+  return status;
+}
+
+TEST_CASE("while a segment cannot be written anew control batches are taken, and are there once it is") {
+  for (const bool new_epoch : {false, true}) {
+    CAPTURE(new_epoch);
+    Writer w;
+    w.node.log_options.segment_bytes = 64 << 10;
+    w.Start();
+    w.Fill(10, 700);
+    w.node.fs.FailSyncsOf(".log", 1, true);
+    CHECK_FALSE(w.Checkpoint().ok());
+    w.node.fs.FailSyncsOf(kRewriteEnding, 3);
+    if (new_epoch) w.epoch = w.epoch + 1;
+    for (int i = 0; i < 3; ++i) {
+      REQUIRE(AppendControl(w).ok());
+      REQUIRE(absl::IsUnavailable(w.Append()));
+      w.RequireAllThere();
+    }
+    w.node.scheduler.RunFor(absl::Seconds(20));
+    w.Fill(5);
+    w.RequireAllThere();
+    REQUIRE(w.Checkpoint().ok());
+    REQUIRE(w.node.Do([&](auto done) { w.log->Scrub(std::move(done)); }).ok());
+    w.Restart();
+    w.RequireAllThere();
+  }
+}
+
+TEST_CASE("retention may take away the segment that cannot be written anew, behind a control batch") {
+  Writer w;
+  w.node.log_options.segment_bytes = 64 << 10;
+  w.Start();
+  w.Fill(10, 700);
+  w.node.fs.FailSyncsOf(".log", 1, true);
+  CHECK_FALSE(w.Checkpoint().ok());
+  w.node.fs.FailSyncsOf(kRewriteEnding, 1000);
+  REQUIRE(AppendControl(w).ok());
+  REQUIRE(w.node.Do([&](auto done) { w.log->SetLogStart(Offset(10), std::move(done)); }).ok());
+  w.written.erase(w.written.begin(), w.written.begin() + 10);
+  w.node.scheduler.RunFor(absl::Seconds(20));
+  w.Fill(5);
+  w.RequireAllThere();
+  w.Restart();
+  w.RequireAllThere();
+}
+
 TEST_CASE("power lost at any file operation while a segment is written anew loses nothing") {
   bool ended = false;
   for (uint64_t n = 1; !ended; ++n) {
-    for (uint64_t seed = 1; seed <= 4; ++seed) {
-      CAPTURE(n, seed);
+    for (uint64_t seed = 1; seed <= 6; ++seed) {
+      const bool control = seed > 4;
+      CAPTURE(n, seed, control);
       Writer w(seed * 1000 + n);
       w.node.log_options.segment_bytes = 64 << 10;
       w.Start();
@@ -198,6 +254,10 @@ TEST_CASE("power lost at any file operation while a segment is written anew lose
       w.Fill(10, 1500);
       w.node.fs.FailSyncsOf(".log", 1, seed > 2);
       CHECK_FALSE(w.Checkpoint().ok());
+      if (control) {
+        w.node.fs.FailSyncsOf(kRewriteEnding, 1);
+        REQUIRE(AppendControl(w).ok());
+      }
       w.node.fs.CrashAt(w.node.fs.operations() + n);
       w.node.RunUntil([&] { return w.log->Admit(1).ok(); });
       w.node.scheduler.RunFor(absl::Milliseconds(20));

@@ -8,10 +8,15 @@
 #include "common/status_macros.h"
 #include "storage/checkpointer.h"
 #include "storage/disk_reserve.h"
+#include "storage/journal_carry.h"
 #include "storage/log_store_recovery.h"
 
 namespace sluice::storage {
 namespace {
+
+// Of the journal, for tails of replicas that cannot be opened.
+constexpr int64_t kDamagedTailsShare = 4;
+constexpr size_t kCarriedEntryBytes = 1 << 20;
 
 /// Makes the folder and its parents so that their names survive a power loss.
 absl::Status CreateDirsDurably(FileSystem& fs, const std::string& path) {
@@ -208,6 +213,43 @@ absl::StatusOr<std::shared_ptr<Log>> LogStore::Attach(ReplicaId replica, Executo
 void LogStore::CheckpointAll(Done done) {
   executors_.home->Post([checkpointer = checkpointer_, done = std::move(done)]() mutable {
     checkpointer->CheckpointAll(std::move(done));
+  });
+}
+
+bool LogStore::MayCarryDamaged(const ReplicaId& replica) const {
+  std::lock_guard lock(mutex_);
+  const auto at = replicas_.find(replica);
+  if (at == replicas_.end() || at->second.dropping || at->second.damaged.ok()) return false;
+  int64_t bytes = 0;
+  for (const auto& [each, entry] : replicas_) {
+    if (entry.damaged.ok() || entry.dropping) continue;
+    for (const JournalPin& pin : journal_->PinsOf(each)) bytes += pin.end - pin.begin;
+  }
+  return bytes <= options_.journal.total_bytes_max / kDamagedTailsShare;
+}
+
+void LogStore::CarryDamaged(const ReplicaId& replica, Done done) {
+  const std::vector<JournalFileInfo> files = journal_->FilesHolding(replica);
+  if (files.empty()) return Answer(std::move(done), absl::OkStatus());
+  executors_.cold_reads->Post([self = shared_from_this(), replica, file = files.front(),
+                               pins = journal_->PinsOf(replica), done = std::move(done)]() mutable {
+    auto appends = ReadPinnedAppends(self->fs_, file, replica, pins);
+    if (!appends.ok()) return self->Answer(std::move(done), std::move(appends).status());
+    // Nothing changes a replica that cannot be opened but its drop, and after that the journal refuses these.
+    Journal::Entry entry;
+    size_t bytes = 0;
+    for (AppendRecord& append : *appends) {
+      bytes += append.bytes.size();
+      entry.records.emplace_back(std::move(append));
+      if (bytes < kCarriedEntryBytes) continue;
+      self->journal_->Submit(std::exchange(entry, {}));
+      bytes = 0;
+    }
+    // The journal answers in order: this is the last.
+    entry.done = [self, done = std::move(done)](absl::Status status) mutable {
+      self->Answer(std::move(done), std::move(status));
+    };
+    self->journal_->Submit(std::move(entry));
   });
 }
 

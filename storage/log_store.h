@@ -126,6 +126,11 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   void StopLogs(Done done);
   void EndDrop(ReplicaId replica, Done done, absl::Status status);
   absl::Status MarkDropping(const std::string& dir);
+  /// Whether the tail of a replica that cannot be opened may be journaled again to free the journal's files: not while
+  /// such tails are so large together that this would be most of what the journal writes.
+  bool MayCarryDamaged(const ReplicaId& replica) const;
+  /// Journals again what the oldest file that holds bytes of that replica has of it.
+  void CarryDamaged(const ReplicaId& replica, Done done);
   /// Of attached logs that are not being dropped, in order.
   std::vector<std::shared_ptr<Log>> Logs() const;
 
