@@ -162,6 +162,8 @@ absl::Status Node::OpenStorage() {
     log.Error("the journal failed; nothing more can be acknowledged, so the process stops", {{"error", status}});
     std::abort();
   };
+  options.scrub.period = config_.scrub_period;
+  options.scrub.bytes_per_second_max = config_.scrub_bytes_per_second;
   options.scrub.on_damage = [&log = log_](const ReplicaId& replica, const absl::Status& status) {
     log.Error("the scrubber found stored bytes that are damaged or cannot be read",
               {{"replica", replica}, {"error", status}});
@@ -253,6 +255,7 @@ void Node::AnswerMetrics(runtime::HttpRespond respond) {
   stats.ready = true;
   stats.rpc = server_->stats();
   stats.journal = store_->journal().stats();
+  stats.scrub = store_->scrub_stats();
   broker_->Stats([stats = std::move(stats), respond = std::move(respond), type](BrokerStats broker) mutable {
     stats.broker = std::move(broker);
     respond({200, type, RenderMetrics(stats)});

@@ -102,6 +102,18 @@ void AddJournal(const storage::JournalStats& journal, Page* page) {
               static_cast<double>(journal.used_bytes));
 }
 
+void AddScrub(const storage::ScrubStats& scrub, Page* page) {
+  page->Counter("sluice_broker_scrub_rounds_total", "Rounds over all closed segments.",
+                static_cast<double>(scrub.rounds));
+  page->Counter("sluice_broker_scrub_segments_total", "Segments compared with their checksums.",
+                static_cast<double>(scrub.segments));
+  page->Counter("sluice_broker_scrub_bytes_total", "Bytes read for that.", static_cast<double>(scrub.bytes));
+  page->Counter("sluice_broker_scrub_read_errors_total", "Reads that failed; they are tried again in the next round.",
+                static_cast<double>(scrub.unreadable));
+  page->Gauge("sluice_broker_scrub_damaged_segments", "Segments that were damaged when they were last read.",
+              static_cast<double>(scrub.damaged_now));
+}
+
 struct PartitionMetric {
   MetricType type;
   const char* name;
@@ -200,6 +212,7 @@ std::string RenderMetrics(const NodeStats& stats) {
   if (stats.ready) {
     AddRpc(stats.rpc, &page);
     AddJournal(stats.journal, &page);
+    AddScrub(stats.scrub, &page);
     AddBroker(stats.broker, &page);
     AddFailed(stats.broker.partitions, &page);
     AddPartitions(stats.broker.partitions, &page);

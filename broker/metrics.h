@@ -9,6 +9,7 @@
 #include "broker/api.h"
 #include "broker/rpc/server.h"
 #include "storage/journal.h"
+#include "storage/scrubber.h"
 
 namespace sluice::broker {
 
@@ -24,6 +25,7 @@ struct NodeStats {
   ProcessStats process;
   rpc::ServerStats rpc;
   storage::JournalStats journal;
+  storage::ScrubStats scrub;
   BrokerStats broker;
 };
 

@@ -35,6 +35,17 @@ TEST_CASE("Counters stand under their names with topic and partition") {
   CHECK(Has(text, "sluice_broker_errors_total{code=\"UNKNOWN_TOPIC\"} 3"));
 }
 
+TEST_CASE("What the scrubber has read and found is told") {
+  NodeStats stats = WithPartitions(1);
+  stats.scrub = {.rounds = 2, .segments = 5, .bytes = 4096, .damaged = 9, .unreadable = 3, .damaged_now = 1};
+  const std::string text = RenderMetrics(stats);
+  CHECK(Has(text, "sluice_broker_scrub_rounds_total 2\n"));
+  CHECK(Has(text, "sluice_broker_scrub_segments_total 5\n"));
+  CHECK(Has(text, "sluice_broker_scrub_bytes_total 4096\n"));
+  CHECK(Has(text, "sluice_broker_scrub_read_errors_total 3\n"));
+  CHECK(Has(text, "sluice_broker_scrub_damaged_segments 1\n"));
+}
+
 TEST_CASE("Above the bound of partitions, counters are summed by topic") {
   const std::string text = RenderMetrics(WithPartitions(static_cast<int>(kPartitionLabelsMax) + 1));
   CHECK(Has(text, "sluice_broker_produced_records_total{topic=\"t\"} 2002"));

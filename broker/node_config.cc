@@ -67,6 +67,10 @@ void ReadStorage(const ConfigNode& storage, NodeConfig* config) {
   if (config->disk_high_watermark < config->disk_low_watermark) {
     storage.AddError("disk_high_watermark", Cat("is less than disk_low_watermark, ", config->disk_low_watermark));
   }
+  config->scrub_period =
+      storage.Duration("scrub_period", config->scrub_period, {absl::ZeroDuration(), absl::Hours(24 * 3650)});
+  config->scrub_bytes_per_second =
+      storage.Size("scrub_bytes_per_second", config->scrub_bytes_per_second, {64 << 10, kTiB});
 }
 
 void ReadLimits(const ConfigNode& limits, NodeConfig* config) {

@@ -34,10 +34,12 @@ struct NodeConfig {
   std::string advertise_grpc;  ///< What clients are told; listen_grpc unless set.
   std::string advertise_peer;
 
-  int64_t journal_bytes = int64_t{512} << 20;        ///< Of all journal files; appends are refused beyond it.
-  int64_t cache_bytes = int64_t{96} << 20;           ///< Batches in memory.
-  int64_t disk_low_watermark = int64_t{256} << 20;   ///< Fewer bytes free: appends are refused ...
-  int64_t disk_high_watermark = int64_t{512} << 20;  ///< ... until there are as many.
+  int64_t journal_bytes = int64_t{512} << 20;          ///< Of all journal files; appends are refused beyond it.
+  int64_t cache_bytes = int64_t{96} << 20;             ///< Batches in memory.
+  int64_t disk_low_watermark = int64_t{256} << 20;     ///< Fewer bytes free: appends are refused ...
+  int64_t disk_high_watermark = int64_t{512} << 20;    ///< ... until there are as many.
+  absl::Duration scrub_period = absl::Hours(7 * 24);   ///< In which all closed segments are read once; zero: never.
+  int64_t scrub_bytes_per_second = int64_t{16} << 20;  ///< Though it then takes longer.
 
   int32_t connections_max = 1'000;
   int32_t streams_max = 10'000;

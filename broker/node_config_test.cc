@@ -37,7 +37,7 @@ TEST_CASE("a configuration says what it sets, with units, and --set goes over th
       "node: {id: 3, data_dir: /var/lib/sluice/, rack: a}\n"
       "listen: {grpc: '[::1]:0', http: localhost:8080}\n"
       "advertise: {grpc: broker.example:7400}\n"
-      "storage: {segment_bytes: 16MiB, disk_low_watermark: 1GiB}\n"
+      "storage: {segment_bytes: 16MiB, disk_low_watermark: 1GiB, scrub_period: 12h, scrub_bytes_per_second: 1MiB}\n"
       "limits: {inflight_bytes: 32MiB, read_bytes: 8MiB}\n"
       "defaults: {partitions: 4, retention_ms: 2d, durability: quorum}\n"
       "log: {level: debug, format: json}\n",
@@ -50,6 +50,8 @@ TEST_CASE("a configuration says what it sets, with units, and --set goes over th
   CHECK(config->advertise_grpc == "broker.example:7400");
   CHECK(config->topic_defaults.segment_bytes == 16 << 20);
   CHECK(config->disk_high_watermark == int64_t{2} << 30);
+  CHECK(config->scrub_period == absl::Hours(12));
+  CHECK(config->scrub_bytes_per_second == 1 << 20);
   CHECK(config->read_bytes_max == 8 << 20);
   CHECK(config->default_partitions == 8);
   CHECK(config->topic_defaults.retention_age == absl::Hours(48));
@@ -62,6 +64,7 @@ TEST_CASE("a mistake in the configuration names file, line and key") {
   CHECK(Has(ErrorOf("node:\n  data_dri: /x\n"), "data_dri"));
   CHECK(Has(ErrorOf("node: {id: seven}\n"), "node.id"));
   CHECK(Has(ErrorOf("storage: {journal_bytes: 1}\n"), "storage.journal_bytes"));
+  CHECK(Has(ErrorOf("storage: {scrub_bytes_per_second: 1}\n"), "storage.scrub_bytes_per_second"));
   CHECK(Has(ErrorOf("defaults:\n\n  durability: always\n"), "sluiced.yaml:3"));
   CHECK(Has(ErrorOf("defaults: {durability: replicated}\n"), "more than one replica"));
   CHECK(Has(ErrorOf("storage: {disk_low_watermark: 2GiB, disk_high_watermark: 1GiB}\n"), "disk_high_watermark"));

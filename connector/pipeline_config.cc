@@ -102,7 +102,7 @@ class PipelineReader {
   static std::string Where(const ConfigNode& node) { return Cat(node.Location(), ": ", node.path()); }
 
   std::string Pointer(const ConfigNode& node, std::string_view key) const {
-    const std::string pointer = node.String(key, "");
+    std::string pointer = node.String(key, "");
     if (!ParseJsonPointer(pointer).ok()) node.AddError(key, "a JSON pointer is empty or begins with '/' (RFC 6901)");
     return pointer;
   }

@@ -62,6 +62,7 @@ void Scrubber::BeginRound() {
     std::rotate(logs.begin(), logs.begin() + first, logs.end());
   }
   round_bytes_ = 0;
+  damaged_listed_.clear();
   busy_ = true;
   Collect({logs.begin(), logs.end()});
 }
@@ -70,6 +71,8 @@ void Scrubber::BeginRound() {
 void Scrubber::Collect(std::deque<std::shared_ptr<Log>> logs) {
   if (EndsHere()) return;
   if (logs.empty()) {
+    damaged_ = std::exchange(damaged_listed_, {});
+    CountDamage();
     busy_ = false;
     return Pause();
   }
@@ -83,7 +86,9 @@ void Scrubber::Collect(std::deque<std::shared_ptr<Log>> logs) {
                segments = std::move(segments)]() mutable {
       for (ClosedSegment& segment : segments) {
         self->round_bytes_ += segment.state.end_position;
-        self->work_.push_back({.log = log, .segment = std::move(segment)});
+        const std::pair key(log->replica(), segment.state.id);
+        if (self->damaged_.contains(key)) self->damaged_listed_.insert(key);
+        self->work_.push_back({.log = log, .replica = log->replica(), .segment = std::move(segment)});
       }
       self->Collect(std::move(logs));
     });
@@ -129,7 +134,10 @@ void Scrubber::OnRead(absl::StatusOr<std::string> chunk) {
     busy_ = false;
     return Pause();
   }
-  if (work.crc32c == work.segment.state.crc32c) return EndSegment();
+  if (work.crc32c == work.segment.state.crc32c) {
+    NoteDamage(false);
+    return EndSegment();
+  }
   seams_.reads->Post([self = shared_from_this(), segment = work.segment, found = work.crc32c]() mutable {
     absl::Status damage = FindDamage(*self->seams_.fs, segment, found);
     Executor& home = *self->seams_.home;
@@ -139,7 +147,10 @@ void Scrubber::OnRead(absl::StatusOr<std::string> chunk) {
 
 void Scrubber::Judge(absl::Status found) {
   if (EndsHere()) return;
-  if (found.ok()) return EndSegment();
+  if (found.ok()) {
+    NoteDamage(false);
+    return EndSegment();
+  }
   const std::shared_ptr<Log> log = work_.front().log.lock();
   if (log == nullptr) return EndSegment();
   log->home().Post([self = shared_from_this(), log, segment = work_.front().segment,
@@ -155,10 +166,28 @@ void Scrubber::Judge(absl::Status found) {
         const std::lock_guard<std::mutex> lock(self->mutex_);
         ++(damaged ? self->stats_.damaged : self->stats_.unreadable);
       }
+      if (damaged || !still) self->NoteDamage(still);
       if (still && self->options_.on_damage) self->options_.on_damage(log->replica(), found);
       self->EndSegment();
     });
   });
+}
+
+/// Of the segment at hand.
+void Scrubber::NoteDamage(bool damaged) {
+  const Work& work = work_.front();
+  const std::pair key(work.replica, work.segment.state.id);
+  if (damaged) {
+    damaged_.insert(key);
+  } else if (damaged_.erase(key) == 0) {
+    return;
+  }
+  CountDamage();
+}
+
+void Scrubber::CountDamage() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stats_.damaged_now = static_cast<int64_t>(damaged_.size());
 }
 
 void Scrubber::EndSegment() {

@@ -12,7 +12,9 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -37,8 +39,9 @@ struct ScrubStats {
   int64_t rounds = 0;  ///< Over all segments, finished.
   int64_t segments = 0;
   int64_t bytes = 0;
-  int64_t damaged = 0;     ///< Segments found so, each time that they are.
-  int64_t unreadable = 0;  ///< Reads that failed otherwise; they are tried again in the next round.
+  int64_t damaged = 0;      ///< Segments found so, each time that they are.
+  int64_t unreadable = 0;   ///< Reads that failed otherwise; they are tried again in the next round.
+  int64_t damaged_now = 0;  ///< Segments that were damaged when they were last read, and are still listed.
 };
 
 class Scrubber : public std::enable_shared_from_this<Scrubber> {
@@ -61,6 +64,7 @@ class Scrubber : public std::enable_shared_from_this<Scrubber> {
  private:
   struct Work {
     std::weak_ptr<Log> log;  ///< One that is dropped meanwhile must not be kept.
+    ReplicaId replica;
     ClosedSegment segment;
     int64_t at = 0;
     uint32_t crc32c = 0;
@@ -73,6 +77,8 @@ class Scrubber : public std::enable_shared_from_this<Scrubber> {
   /// On the home executor of the log: whether the segment is still what it was when it was collected.
   void Judge(absl::Status found);
   void EndSegment();
+  void NoteDamage(bool damaged);
+  void CountDamage();
   /// Runs `then` on the home executor after a while, unless stopped by then.
   void After(absl::Duration wait, void (Scrubber::*then)());
   bool EndsHere();
@@ -81,7 +87,10 @@ class Scrubber : public std::enable_shared_from_this<Scrubber> {
   const ScrubOptions options_;
   std::deque<Work> work_;
   int64_t round_bytes_ = 0;
-  bool busy_ = false;  ///< A read or a look at a log is under way.
+  /// Found damaged when last read; a round begins by forgetting those that are not listed any more.
+  std::set<std::pair<ReplicaId, SegmentId>> damaged_;
+  std::set<std::pair<ReplicaId, SegmentId>> damaged_listed_;  ///< Of damaged_, by the round that begins.
+  bool busy_ = false;                                         ///< A read or a look at a log is under way.
   bool stopped_ = false;
   absl::AnyInvocable<void()> stop_done_;
 

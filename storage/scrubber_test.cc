@@ -69,12 +69,15 @@ TEST_CASE("the scrubber names file and byte of what is damaged, leaves it alone,
     const std::string file = w.SegmentFiles().at(3);
     const size_t files = w.SegmentFiles().size();
     w.Flip(file, at);
+    std::string sound = w.node.fs.Contents(file);
+    sound[at] = static_cast<char>(sound[at] ^ 4);
     const std::string damaged = w.node.fs.Contents(file);
     w.node.scheduler.RunFor(absl::Hours(3));
     REQUIRE(w.damage.size() >= 1);
     CHECK(absl::IsDataLoss(w.damage[0]));
     CHECK(w.Holds(w.damage[0], file + ": at byte "));
     CHECK(w.stats().damaged >= 1);
+    CHECK(w.stats().damaged_now == 1);
     CHECK(w.SegmentFiles().size() == files);
     CHECK(w.node.fs.Contents(file) == damaged);
     using Result = absl::StatusOr<std::vector<record::Batch>>;
@@ -84,6 +87,13 @@ TEST_CASE("the scrubber names file and byte of what is damaged, leaves it alone,
     CHECK(read(Offset(0)).ok());
     CHECK(read(Offset(90)).ok());
     w.Fill(3);
+    if (at == 0) {
+      REQUIRE(w.node.Do([&](auto done) { w.log->SetLogStart(Offset(80), std::move(done)); }).ok());
+    } else {
+      w.node.fs.SetContents(file, sound);
+    }
+    w.node.scheduler.RunFor(absl::Hours(5));
+    CHECK(w.stats().damaged_now == 0);  // gone, or back as it was
   }
 }
 

@@ -278,7 +278,7 @@ class Client::Impl {
 
   absl::StatusOr<Response> Finish(const Url& url, const Request& request, bhttp::response<bhttp::string_body> message) {
     Response response;
-    response.status = message.result_int();
+    response.status = static_cast<int>(message.result_int());
     response.url = request.url;
     for (const auto& field : message) {
       response.headers.emplace_back(Lower({field.name_string().data(), field.name_string().size()}),
