@@ -45,7 +45,7 @@ struct RaftNodeSeams {
   Random* random = nullptr;  ///< Used only while the node is made.
   std::shared_ptr<storage::LogStore> store;
   const Logger* log = nullptr;
-  LeaderObserver on_leader_change;  ///< May be empty.
+  LeaderObserver on_leader_change = nullptr;  ///< May be empty.
 };
 
 struct GroupSpec {
