@@ -58,6 +58,7 @@ struct Flags {
   std::vector<std::string> paths;
   std::string brokers;
   std::string http;  // empty: the default, and no harm when it is taken
+  bool http_insecure = false;
   bool once = false;
   int64_t records_max = 10;
   std::string give_up_after = "2m";
@@ -143,8 +144,10 @@ absl::StatusOr<std::unique_ptr<runtime::HttpListener>> Listen(const Flags& flags
     if (port.empty() || *end != '\0' || number < 0 || number > 65535) {
       return absl::InvalidArgumentError(Cat("--http: '", flags.http, "' is not HOST:PORT"));
     }
-    if (options.host != "127.0.0.1" && options.host != "localhost" && options.host != "::1") {
-      return absl::InvalidArgumentError("--http: only a loopback address, because nothing protects this port");
+    const bool loopback = options.host == "127.0.0.1" || options.host == "localhost" || options.host == "::1";
+    if (!loopback && !flags.http_insecure) {
+      return absl::InvalidArgumentError(
+          "--http: only a loopback address, because nothing protects this port, unless --http-insecure is given");
     }
     options.port = static_cast<uint16_t>(number);
   }
@@ -271,6 +274,7 @@ int Main(int argc, char** argv) {
          "connection, at most 30s")
       ->capture_default_str();
   run->add_option("--http", flags.http, "HOST:PORT of metrics and health (127.0.0.1:7410; port 0: any)");
+  run->add_flag("--http-insecure", flags.http_insecure, "Let --http name an address that other machines can reach");
   CLI::App* lint = app.add_subcommand("lint", "Check pipeline files; tells all errors, with line and key");
   lint->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();
   CLI::App* test = app.add_subcommand("test", "Fetch one page, print its records and schema, write nothing");

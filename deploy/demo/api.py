@@ -61,8 +61,8 @@ def parse_time_ms(text):
 class Api(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, port, features, *, faults=True, token=None, delay=0.0):
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, port, features, *, host="127.0.0.1", faults=True, token=None, delay=0.0):
+        super().__init__((host, port), Handler)
         self.features = features
         self.faults = faults
         self.token = token
@@ -129,7 +129,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         links = {}
         if offset + limit < len(found):
             rest = dict(query, limit=str(limit), offset=str(offset + limit))
-            links["next"] = f"{server.url}/quakes?{urllib.parse.urlencode(rest)}"
+            # By the name that the client knows this server by.
+            base = f"http://{self.headers['Host']}" if self.headers["Host"] else server.url
+            links["next"] = f"{base}/quakes?{urllib.parse.urlencode(rest)}"
         metadata = {"title": "USGS All Earthquakes, one week of 2018", "count": len(page), "total": len(found)}
         body = '{"metadata":%s,"features":[%s],"links":%s}' % (
             json.dumps(metadata), ",\n".join(body for _, _, body in page), json.dumps(links))
@@ -164,7 +166,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description="Serves the demo's earthquakes, page by page, on 127.0.0.1.")
+    arguments = argparse.ArgumentParser(description="Serves the demo's earthquakes, page by page.")
+    arguments.add_argument("--host", default="127.0.0.1", help="address to listen on")
     arguments.add_argument("--port", type=int, default=7420)
     arguments.add_argument("--repeat", type=int, default=1, help="serve so many copies of the data, each with ids of its own")
     arguments.add_argument("--no-faults", action="store_true", help="never answer 429 or 503 on purpose")
@@ -172,8 +175,8 @@ def main():
     arguments.add_argument("--delay-ms", type=int, default=0, help="wait before each page")
     options = arguments.parse_args()
     try:
-        api = Api(options.port, load_features(options.repeat), faults=not options.no_faults, token=options.token,
-                  delay=options.delay_ms / 1000)
+        api = Api(options.port, load_features(options.repeat), host=options.host, faults=not options.no_faults,
+                  token=options.token, delay=options.delay_ms / 1000)
     except OSError as error:
         sys.exit(f"api.py: port {options.port}: {error.strerror}")
     print(f"serving {len(api.features)} earthquakes on {api.url}/quakes", flush=True)
