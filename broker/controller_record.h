@@ -69,10 +69,10 @@ struct ClusterFormed {
 /// What a node says of itself.
 struct NodeRecord {
   NodeId id;
-  Uuid disk;                 ///< The data folder's disk id.
-  Uuid incarnation;          ///< Of its replica of group 0.
-  std::string grpc_address;  ///< host:port for clients.
-  std::string peer_address;  ///< host:port for the other nodes.
+  Uuid disk = {};                 ///< The data folder's disk id.
+  Uuid incarnation = {};          ///< Of its replica of group 0.
+  std::string grpc_address = {};  ///< host:port for clients.
+  std::string peer_address = {};  ///< host:port for the other nodes.
   std::string rack = {};
   std::string version = {};  ///< Of the program, for people.
   int32_t feature_min = 0;   ///< The feature levels that the program can work at.

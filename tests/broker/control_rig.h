@@ -14,6 +14,7 @@
 
 #include "broker/controller.h"
 #include "broker/raft_log_factory.h"
+#include "common/text.h"
 #include "replication/raft_node.h"
 #include "storage/log_store.h"
 #include "storage/meta/log_store.h"
@@ -151,6 +152,7 @@ class ControlRig {
       found = LeaderNow();
       return found.has_value() && *found != not_this;
     });
+    INFO(Describe());
     REQUIRE(there);
     return *found;
   }
@@ -171,6 +173,30 @@ class ControlRig {
     const absl::Status changed = Change(Leader(), change);
     INFO(changed);
     REQUIRE(changed.ok());
+  }
+  /// Where every node stands; for people.
+  std::string Describe() {
+    std::string text;
+    for (auto& each : nodes) {
+      text += Cat("node ", each->id, ": ");
+      if (!each->up()) {
+        text += "down\n";
+        continue;
+      }
+      const Controller& at = *each->controller;
+      const raft::Raft& raft = at.log()->raft();
+      const auto leader = at.leader();
+      text += Cat(raft::RoleName(raft.role()), " t", raft.term(), ", ", raft.configuration().ToString(), ", log to ",
+                  raft.log_end(), ", committed ", raft.committed(), ", applied ", at.applied(), ", leader ",
+                  leader.value_or(NodeId(0)), raft.in_doubt() ? ", in doubt" : "", " ",
+                  each->witness->failure.ToString(), "\n");
+    }
+    if (const auto leader = LeaderNow()) {
+      for (const auto& [id, node] : controller(*leader).state().nodes) {
+        text += Cat("registered ", id, ", epoch ", node.epoch, node.fenced ? ", fenced" : "", "\n");
+      }
+    }
+    return text;
   }
   /// All that run have the same state, applied as far as the leader's log is committed, and saved.
   bool Converged() {
@@ -208,6 +234,9 @@ class ControlRig {
 
 inline void ControlNode::Boot() {
   executors_ = std::make_unique<Executors>(rig_.scheduler);
+  REQUIRE(fs.CreateDirs("data/meta").ok());
+  REQUIRE(fs.SyncDir(".").ok());
+  REQUIRE(fs.SyncDir("data").ok());
   auto opened_meta = storage::OpenLogMetadataStore(fs, "data/meta", {.log_bytes_max = 32 << 10});
   INFO(opened_meta.status());
   REQUIRE(opened_meta.ok());

@@ -17,7 +17,7 @@ MAY_INCLUDE = {
     "replication": ["replication", "storage", "common"],
     "proto": [],
     # The broker's own state is written as messages of sluice.state.v1; the public API's messages stay in broker/rpc.
-    "broker": ["broker", "replication", "storage", "common", "proto:sluice/state/"],
+    "broker": ["broker", "replication", "storage", "common", "proto:sluice/state/", "proto:sluice/internal/"],
     "broker/rpc": ["broker", "replication", "storage", "common", "runtime", "proto"],
     "broker/main.cc": ["broker", "replication", "storage", "common", "runtime", "proto"],
     "client": ["client", "common", "proto"],

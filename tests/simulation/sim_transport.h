@@ -51,6 +51,7 @@ class SimNetwork {
   void Isolate(NodeId node);
   void Rejoin(NodeId node);
   void HealAll();
+  bool IsBlocked(NodeId from, NodeId to) const { return blocked_.contains({from, to}); }
   /// What one node may have under way to another; beyond it Send refuses.
   void SetBytesMax(int64_t bytes) { bytes_max_ = bytes; }
   /// Sees each message of a group as it is sent; false loses it.

@@ -1,0 +1,161 @@
+#include "broker/cluster_calls.h"
+
+#include <utility>
+
+#include "common/status_macros.h"
+#include "common/text.h"
+#include "sluice/internal/v1/controller.pb.h"
+
+namespace sluice::broker {
+namespace {
+
+namespace wire = ::sluice::internal::v1;
+
+constexpr size_t kTextBytesMax = 1024;  // as in what is stored of a node
+
+template <class Message>
+std::string Serialize(const Message& message) {
+  std::string bytes;
+  message.SerializeToString(&bytes);
+  return bytes;
+}
+
+template <class Message>
+absl::Status Parse(std::string_view bytes, Message* message) {
+  if (message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return absl::OkStatus();
+  return absl::InvalidArgumentError(Cat("not a ", message->GetTypeName()));
+}
+
+std::string BytesOf(const Uuid& id) {
+  return id.IsNil() ? std::string() : std::string(id.AsBytes());
+}
+
+absl::StatusOr<Uuid> IdFrom(const std::string& bytes) {
+  if (bytes.empty()) return Uuid{};
+  const auto id = Uuid::FromBytes(bytes);
+  if (!id) return absl::InvalidArgumentError(Cat("an id of ", bytes.size(), " bytes"));
+  return *id;
+}
+
+}  // namespace
+
+std::string EncodeRegisterRequest(const RegisterRequest& request) {
+  wire::RegisterRequest out;
+  out.set_ask_only(request.ask_only);
+  out.set_cluster_id(BytesOf(request.cluster_id));
+  out.set_cluster_name(request.cluster_name);
+  const NodeRecord& node = request.node;
+  out.set_id(node.id.value());
+  out.set_disk(BytesOf(node.disk));
+  out.set_incarnation(BytesOf(node.incarnation));
+  out.set_grpc_address(node.grpc_address);
+  out.set_peer_address(node.peer_address);
+  out.set_rack(node.rack);
+  out.set_version(node.version);
+  out.set_feature_min(node.feature_min);
+  out.set_feature_max(node.feature_max);
+  return Serialize(out);
+}
+
+absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes) {
+  wire::RegisterRequest from;
+  SLUICE_RETURN_IF_ERROR(Parse(bytes, &from));
+  RegisterRequest request;
+  request.ask_only = from.ask_only();
+  SLUICE_ASSIGN_OR_RETURN(request.cluster_id, IdFrom(from.cluster_id()));
+  request.cluster_name = from.cluster_name();
+  NodeRecord& node = request.node;
+  node.id = NodeId(from.id());
+  SLUICE_ASSIGN_OR_RETURN(node.disk, IdFrom(from.disk()));
+  SLUICE_ASSIGN_OR_RETURN(node.incarnation, IdFrom(from.incarnation()));
+  node.grpc_address = from.grpc_address();
+  node.peer_address = from.peer_address();
+  node.rack = from.rack();
+  node.version = from.version();
+  node.feature_min = from.feature_min();
+  node.feature_max = from.feature_max();
+  if (request.ask_only) return request;
+  if (node.id < NodeId(1) || node.disk.IsNil()) return absl::InvalidArgumentError("a node without number or disk");
+  if (node.feature_min < 0 || node.feature_max < node.feature_min) {
+    return absl::InvalidArgumentError(Cat("feature levels ", node.feature_min, " to ", node.feature_max));
+  }
+  for (const std::string* text :
+       {&request.cluster_name, &node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
+    if (text->size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
+  }
+  return request;
+}
+
+std::string EncodeRegisterAnswer(const RegisterAnswer& answer) {
+  wire::RegisterAnswer out;
+  out.set_cluster_id(BytesOf(answer.cluster_id));
+  out.set_cluster_name(answer.cluster_name);
+  out.set_leader(answer.leader.value());
+  out.set_leader_address(answer.leader_address);
+  out.set_refused(answer.refused);
+  if (answer.registered.has_value()) {
+    wire::RegisterAnswer::Registered* registered = out.mutable_registered();
+    registered->set_incarnation(BytesOf(answer.registered->incarnation));
+    registered->set_epoch(answer.registered->epoch.value());
+    for (const auto& [id, address] : answer.registered->nodes) {
+      wire::RegisterAnswer::Node* node = registered->add_nodes();
+      node->set_id(id.value());
+      node->set_peer_address(address);
+    }
+  }
+  return Serialize(out);
+}
+
+absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes) {
+  wire::RegisterAnswer from;
+  SLUICE_RETURN_IF_ERROR(Parse(bytes, &from));
+  RegisterAnswer answer;
+  SLUICE_ASSIGN_OR_RETURN(answer.cluster_id, IdFrom(from.cluster_id()));
+  answer.cluster_name = from.cluster_name();
+  answer.leader = NodeId(from.leader());
+  answer.leader_address = from.leader_address();
+  answer.refused = from.refused();
+  if (!from.has_registered()) return answer;
+  Registration& registered = answer.registered.emplace();
+  SLUICE_ASSIGN_OR_RETURN(registered.incarnation, IdFrom(from.registered().incarnation()));
+  registered.epoch = Offset(from.registered().epoch());
+  for (const auto& node : from.registered().nodes()) registered.nodes[NodeId(node.id())] = node.peer_address();
+  if (registered.incarnation.IsNil() || answer.cluster_id.IsNil()) {
+    return absl::InvalidArgumentError("a registration without cluster or incarnation");
+  }
+  return answer;
+}
+
+std::string EncodeHeartbeat(const Heartbeat& heartbeat) {
+  wire::HeartbeatRequest out;
+  out.set_node(heartbeat.node.value());
+  out.set_epoch(heartbeat.epoch.value());
+  out.set_applied(heartbeat.applied.value());
+  out.set_disk_free_bytes(heartbeat.disk_free_bytes);
+  out.set_draining(heartbeat.draining);
+  return Serialize(out);
+}
+
+absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes) {
+  wire::HeartbeatRequest from;
+  SLUICE_RETURN_IF_ERROR(Parse(bytes, &from));
+  return Heartbeat{.node = NodeId(from.node()),
+                   .epoch = Offset(from.epoch()),
+                   .applied = Offset(from.applied()),
+                   .disk_free_bytes = from.disk_free_bytes(),
+                   .draining = from.draining()};
+}
+
+std::string EncodeHeartbeatAnswer(Offset applied) {
+  wire::HeartbeatAnswer out;
+  out.set_applied(applied.value());
+  return Serialize(out);
+}
+
+absl::StatusOr<Offset> DecodeHeartbeatAnswer(std::string_view bytes) {
+  wire::HeartbeatAnswer from;
+  SLUICE_RETURN_IF_ERROR(Parse(bytes, &from));
+  return Offset(from.applied());
+}
+
+}  // namespace sluice::broker

@@ -1,0 +1,66 @@
+// The payloads of calls between nodes about the cluster (sluice.internal.v1), as plain structs. The protobuf messages
+// behind them are seen only in the .cc.
+//
+// Threads: pure functions. Errors: InvalidArgument for bytes that are none of these.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "broker/controller_record.h"
+#include "common/types.h"
+
+namespace sluice::broker {
+
+/// PeerCall::kind.
+inline constexpr uint32_t kRegisterCall = 1;
+inline constexpr uint32_t kHeartbeatCall = 2;
+
+/// "I join", "I am back", or just "who are you".
+struct RegisterRequest {
+  bool ask_only = false;     ///< Changes nothing; `node` is not looked at.
+  Uuid cluster_id;           ///< Nil: it belongs to none yet.
+  std::string cluster_name;  ///< As configured; empty: any.
+  /// Its incarnation: only of the node that forms the cluster; otherwise nil, and the leader draws it.
+  NodeRecord node;
+};
+
+struct Registration {
+  Uuid incarnation;  ///< Of the node's replica of group 0.
+  Offset epoch;
+  std::map<NodeId, std::string> nodes;  ///< All there are, with their peer addresses.
+  bool operator==(const Registration&) const = default;
+};
+
+struct RegisterAnswer {
+  Uuid cluster_id;
+  std::string cluster_name;
+  NodeId leader;               ///< 0: not known.
+  std::string leader_address;  ///< For nodes; empty: not known.
+  std::optional<Registration> registered;
+  std::string refused;  ///< Why; empty: it was not.
+};
+
+struct Heartbeat {
+  NodeId node;
+  Offset epoch;
+  Offset applied;  ///< One past the last offset of group 0 that the node has applied and saved.
+  int64_t disk_free_bytes = 0;
+  bool draining = false;
+  bool operator==(const Heartbeat&) const = default;
+};
+
+std::string EncodeRegisterRequest(const RegisterRequest& request);
+absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes);
+std::string EncodeRegisterAnswer(const RegisterAnswer& answer);
+absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes);
+std::string EncodeHeartbeat(const Heartbeat& heartbeat);
+absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes);
+std::string EncodeHeartbeatAnswer(Offset applied);
+absl::StatusOr<Offset> DecodeHeartbeatAnswer(std::string_view bytes);
+
+}  // namespace sluice::broker

@@ -1,0 +1,332 @@
+#include "broker/cluster_client.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "common/text.h"
+
+namespace sluice::broker {
+namespace {
+
+/// Members that name each other as leaders, at most, before it begins anew.
+constexpr int kHopsMax = 4;
+
+RegisterRequest RequestOf(const ClusterClientOptions& options) {
+  RegisterRequest request{
+      .ask_only = false, .cluster_id = options.cluster_id, .cluster_name = options.cluster_name, .node = options.node};
+  request.node.incarnation = {};
+  return request;
+}
+
+/// On a thread of the peers' calls: decodes, and goes on on the executor.
+PeerAnswered DecodeOn(Executor& executor, std::shared_ptr<bool> alive, Callback<absl::StatusOr<RegisterAnswer>> done) {
+  return [&executor, alive = std::move(alive), done = std::move(done)](absl::StatusOr<std::string> answer) mutable {
+    absl::StatusOr<RegisterAnswer> decoded =
+        answer.ok() ? DecodeRegisterAnswer(*answer) : absl::StatusOr<RegisterAnswer>(answer.status());
+    executor.Post([alive = std::move(alive), decoded = std::move(decoded), done = std::move(done)]() mutable {
+      if (*alive) done(std::move(decoded));
+    });
+  };
+}
+
+}  // namespace
+
+// ---- Joining -------------------------------------------------------------------------------------------------------
+
+/// What the seeds say, all asked at once.
+struct ClusterJoiner::Round {
+  struct Answer {
+    std::string seed;
+    absl::StatusOr<RegisterAnswer> answer;
+  };
+  std::vector<Answer> answers;
+  size_t missing = 0;
+};
+
+ClusterJoiner::~ClusterJoiner() {
+  *alive_ = false;
+  seams_.executor.Cancel(timer_);
+}
+
+void ClusterJoiner::Join(Callback<absl::StatusOr<Joined>> done) {
+  done_ = std::move(done);
+  timer_ = seams_.executor.PostAfter(absl::ZeroDuration(), [this] { AskSeeds(); });
+}
+
+void ClusterJoiner::End(absl::StatusOr<Joined> result) {
+  if (done_ != nullptr) std::exchange(done_, nullptr)(std::move(result));
+}
+
+void ClusterJoiner::Call(const std::string& address, const RegisterRequest& request,
+                         Callback<absl::StatusOr<RegisterAnswer>> done) {
+  seams_.calls.Call(address, kRegisterCall, EncodeRegisterRequest(request), options_.call_deadline,
+                    DecodeOn(seams_.executor, alive_, std::move(done)));
+}
+
+void ClusterJoiner::AskSeeds() {
+  auto round = std::make_shared<Round>();
+  round->missing = options_.seeds.size();
+  if (options_.seeds.empty()) return End(absl::FailedPreconditionError("cluster.seeds names nobody to join"));
+  RegisterRequest who;
+  who.ask_only = true;
+  for (const std::string& seed : options_.seeds) {
+    Call(seed, who, [this, round, seed](absl::StatusOr<RegisterAnswer> answer) {
+      round->answers.push_back({seed, std::move(answer)});
+      if (--round->missing == 0) OnAsked(round);
+    });
+  }
+}
+
+void ClusterJoiner::OnAsked(const std::shared_ptr<Round>& round) {
+  const Round::Answer* first = nullptr;
+  std::string leader;
+  absl::Status last_error;
+  for (const Round::Answer& each : round->answers) {
+    if (!each.answer.ok()) {
+      // Two nodes of one number, another version: no time heals that.
+      if (absl::IsFailedPrecondition(each.answer.status())) {
+        return End(absl::FailedPreconditionError(Cat("the seed ", each.seed, ": ", Message(each.answer.status()))));
+      }
+      last_error = each.answer.status();
+      continue;
+    }
+    if (first == nullptr) first = &each;
+    if (each.answer->cluster_id != first->answer->cluster_id) {
+      return End(absl::FailedPreconditionError(Cat("the seeds are of different clusters: ", first->seed, " of ",
+                                                   first->answer->cluster_id, ", ", each.seed, " of ",
+                                                   each.answer->cluster_id, ": correct cluster.seeds")));
+    }
+    if (leader.empty()) leader = each.answer->leader_address;
+  }
+  if (first == nullptr) return TryLater(last_error.ToString());
+  const std::string& name = first->answer->cluster_name;
+  if (!options_.cluster_name.empty() && name != options_.cluster_name) {
+    return End(absl::FailedPreconditionError(Cat("cluster.name is \"", options_.cluster_name,
+                                                 "\" in this node's configuration, and the cluster of the seed ",
+                                                 first->seed, " is \"", name, "\"")));
+  }
+  if (leader.empty()) return TryLater("the cluster has no leader of the controller now");
+  RegisterAt(std::move(leader), 0);
+}
+
+void ClusterJoiner::RegisterAt(std::string address, int hops) {
+  Call(address, RequestOf(options_),
+       [this, hops](absl::StatusOr<RegisterAnswer> answer) { OnRegistered(answer, hops); });
+}
+
+void ClusterJoiner::OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops) {
+  if (!answer.ok()) {
+    if (absl::IsFailedPrecondition(answer.status())) return End(answer.status());
+    return TryLater(answer.status().ToString());
+  }
+  if (!answer->refused.empty()) return End(absl::FailedPreconditionError(answer->refused));
+  if (answer->registered.has_value()) {
+    return End(Joined{
+        .cluster_id = answer->cluster_id, .cluster_name = answer->cluster_name, .registration = *answer->registered});
+  }
+  if (answer->leader_address.empty() || hops == kHopsMax) return TryLater("the controller's leader is changing");
+  RegisterAt(answer->leader_address, hops + 1);
+}
+
+void ClusterJoiner::TryLater(std::string_view why) {
+  if (!std::exchange(said_waiting_, true)) {
+    seams_.log.Info("waits until the cluster lets it in", {{"why", std::string(why)}});
+  }
+  timer_ = seams_.executor.PostAfter(options_.retry_every, [this] { AskSeeds(); });
+}
+
+// ---- Belonging -----------------------------------------------------------------------------------------------------
+
+ClusterClient::ClusterClient(ClusterClientOptions options, Seams seams)
+    : options_(std::move(options)), seams_(std::move(seams)) {
+  seams_.controller.AddObserver(this);
+}
+
+ClusterClient::~ClusterClient() {
+  *alive_ = false;
+}
+
+void ClusterClient::Start(std::optional<Registration> joined) {
+  running_ = true;
+  std::map<NodeId, std::string> nodes;
+  for (const auto& [id, node] : seams_.controller.state().nodes) nodes[id] = node.node.peer_address;
+  if (joined.has_value()) {
+    epoch_ = joined->epoch;
+    nodes.insert(joined->nodes.begin(), joined->nodes.end());
+  }
+  SetPeers(nodes);
+  RunLater(absl::ZeroDuration());
+}
+
+void ClusterClient::Stop() {
+  running_ = false;
+  seams_.executor.Cancel(std::exchange(timer_, 0));
+  for (auto& done : std::exchange(when_registered_, {})) done(absl::UnavailableError("the node is stopping"));
+}
+
+void ClusterClient::RunLater(absl::Duration after) {
+  seams_.executor.Cancel(timer_);
+  timer_ = seams_.executor.PostAfter(after, [this] {
+    timer_ = 0;
+    Run();
+  });
+}
+
+void ClusterClient::Run() {
+  if (!running_) return;
+  RunLater(epoch_.has_value() ? options_.heartbeat_every : options_.retry_every);
+  if (busy_) return;
+  if (seams_.controller.IsLeader() && seams_.controller.state().cluster_id.IsNil()) return Form();
+  if (!epoch_.has_value()) return Register();
+  SendHeartbeat();
+}
+
+void ClusterClient::SetDraining() {
+  draining_ = true;
+  if (running_ && epoch_.has_value()) SendHeartbeat();
+}
+
+void ClusterClient::Form() {
+  busy_ = true;
+  seams_.controller.Decide(
+      [this](const ControllerState& state) -> absl::StatusOr<std::optional<ControllerChange>> {
+        if (!state.cluster_id.IsNil()) return std::optional<ControllerChange>();
+        return std::optional<ControllerChange>(ClusterFormed{.id = options_.cluster_id, .name = options_.cluster_name});
+      },
+      [this, alive = alive_](absl::Status formed) {
+        if (!*alive) return;
+        busy_ = false;
+        if (!formed.ok()) return;
+        seams_.log.Info("a cluster is formed", {{"cluster", options_.cluster_id}, {"name", options_.cluster_name}});
+        if (running_) RunLater(absl::ZeroDuration());
+      });
+}
+
+// The leader as this node knows it, or one that somebody named; else everybody in turn.
+std::string ClusterClient::NextAddress() {
+  if (!leader_hint_.empty()) return std::exchange(leader_hint_, {});
+  const ControllerState& state = seams_.controller.state();
+  if (const auto leader = seams_.controller.leader(); leader.has_value() && *leader != options_.node.id) {
+    if (const RegisteredNode* node = state.FindNode(*leader); node != nullptr && next_address_ % 2 == 0) {
+      ++next_address_;
+      return node->node.peer_address;
+    }
+  }
+  std::vector<std::string> all;
+  for (const auto& [id, node] : state.nodes) {
+    if (id != options_.node.id) all.push_back(node.node.peer_address);
+  }
+  for (const std::string& seed : options_.seeds) {
+    if (seed != options_.node.peer_address && std::find(all.begin(), all.end(), seed) == all.end()) all.push_back(seed);
+  }
+  if (all.empty()) return {};
+  return all[(next_address_++ / 2) % all.size()];
+}
+
+void ClusterClient::Register() {
+  RegisterRequest request = RequestOf(options_);
+  if (seams_.controller.IsLeader()) {
+    busy_ = true;
+    // Who leads without being registered has begun the group: its replica is what it is.
+    request.node.incarnation = seams_.controller.log()->raft().self().incarnation;
+    return seams_.service.Register(std::move(request), [this, alive = alive_](absl::StatusOr<RegisterAnswer> answer) {
+      if (*alive) OnRegistered(std::move(answer), true);
+    });
+  }
+  if (seams_.calls == nullptr) return;
+  const std::string address = NextAddress();
+  if (address.empty()) return;
+  busy_ = true;
+  seams_.calls->Call(address, kRegisterCall, EncodeRegisterRequest(request), options_.call_deadline,
+                     DecodeOn(seams_.executor, alive_, [this](absl::StatusOr<RegisterAnswer> answer) {
+                       OnRegistered(std::move(answer), false);
+                     }));
+}
+
+void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool local) {
+  busy_ = false;
+  if (!running_) return;
+  if (!answer.ok()) {
+    seams_.log.Debug("could not register", {{"error", answer.status()}});
+    return;
+  }
+  std::string refused = answer->refused;
+  if (refused.empty() && !local && !options_.cluster_id.IsNil() && answer->cluster_id != options_.cluster_id) {
+    refused = Cat("this data folder belongs to cluster ", options_.cluster_id, ", and a node that was asked to ",
+                  answer->cluster_id);
+  }
+  if (!refused.empty()) {
+    Stop();
+    return seams_.on_refused(absl::FailedPreconditionError(refused));
+  }
+  if (!answer->registered.has_value()) {
+    leader_hint_ = answer->leader_address == options_.node.peer_address ? std::string() : answer->leader_address;
+    if (!leader_hint_.empty()) RunLater(absl::Milliseconds(20));
+    return;
+  }
+  epoch_ = answer->registered->epoch;
+  SetPeers(answer->registered->nodes);
+  AnswerRegistered();
+  RunLater(absl::ZeroDuration());
+}
+
+void ClusterClient::SendHeartbeat() {
+  const Heartbeat heartbeat{.node = options_.node.id,
+                            .epoch = *epoch_,
+                            .applied = seams_.controller.applied(),
+                            .disk_free_bytes = seams_.disk_free_bytes ? seams_.disk_free_bytes() : 0,
+                            .draining = draining_};
+  if (seams_.controller.IsLeader()) {
+    return OnHeartbeatAnswered(*epoch_, seams_.service.OnHeartbeat(heartbeat).status());
+  }
+  const auto leader = seams_.controller.leader();
+  if (seams_.calls == nullptr || !leader.has_value() || *leader == options_.node.id) return;
+  seams_.calls->Call(
+      *leader, kHeartbeatCall, EncodeHeartbeat(heartbeat), options_.call_deadline,
+      [this, alive = alive_, &executor = seams_.executor, epoch = *epoch_](absl::StatusOr<std::string> answer) mutable {
+        executor.Post([this, alive = std::move(alive), epoch, status = answer.status()] {
+          if (*alive && running_) OnHeartbeatAnswered(epoch, status);
+        });
+      });
+}
+
+void ClusterClient::OnHeartbeatAnswered(Offset epoch, const absl::Status& status) {
+  if (!absl::IsFailedPrecondition(status) || epoch_ != epoch) return;
+  seams_.log.Info("registers again", {{"why", status}});
+  epoch_.reset();
+  RunLater(absl::ZeroDuration());
+}
+
+void ClusterClient::WhenRegistered(Callback<absl::Status> done) {
+  when_registered_.push_back(std::move(done));
+  seams_.executor.Post([this, alive = alive_] {
+    if (*alive) AnswerRegistered();
+  });
+}
+
+void ClusterClient::AnswerRegistered() {
+  if (!epoch_.has_value()) return;
+  for (auto& done : std::exchange(when_registered_, {})) seams_.controller.WaitApplied(*epoch_ + 1, std::move(done));
+}
+
+void ClusterClient::OnApplied(const ClusterDelta& delta) {
+  std::map<NodeId, std::string> nodes;
+  for (const NodeId id : delta.nodes) {
+    if (const RegisteredNode* node = seams_.controller.state().FindNode(id)) nodes[id] = node->node.peer_address;
+  }
+  SetPeers(nodes);
+}
+
+void ClusterClient::OnLeadership(bool leads) {
+  if (leads && running_) RunLater(absl::ZeroDuration());
+}
+
+void ClusterClient::SetPeers(const std::map<NodeId, std::string>& nodes) {
+  if (seams_.addresses == nullptr) return;
+  for (const auto& [id, address] : nodes) {
+    if (id != options_.node.id && !address.empty()) seams_.addresses->SetPeer(id, address);
+  }
+}
+
+}  // namespace sluice::broker

@@ -1,0 +1,135 @@
+// A node's side of belonging to a cluster: joining one by its seeds, and then, for as long as the node runs, being
+// registered with and reporting to whoever leads the controller.
+//
+// What a call could not prove is asked again: registering is idempotent for a disk, and what is stale has an epoch that
+// is over. A refusal ends it: the node is told why and stops.
+// Threads: the controller's executor; callbacks too. Calls that are answered after the end find nobody.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "broker/cluster_calls.h"
+#include "broker/cluster_service.h"
+#include "broker/controller.h"
+#include "broker/peer_calls.h"
+#include "common/executor.h"
+#include "common/log.h"
+
+namespace sluice::broker {
+
+struct ClusterClientOptions {
+  NodeRecord node;           ///< Its incarnation is looked at only where this node forms the cluster.
+  Uuid cluster_id;           ///< Of the data folder; nil: it belongs to none yet.
+  std::string cluster_name;  ///< As configured; empty: any.
+  std::vector<std::string> seeds;
+  absl::Duration heartbeat_every = absl::Milliseconds(500);
+  absl::Duration retry_every = absl::Milliseconds(500);
+  absl::Duration call_deadline = absl::Seconds(2);
+};
+
+/// What a node knows once it has joined: to be written down before it opens its replica of group 0 with
+/// `registration.incarnation` and no members.
+struct Joined {
+  Uuid cluster_id;
+  std::string cluster_name;
+  Registration registration;
+};
+
+/// Asks the seeds which cluster they are of, and its leader to be let in; for as long as it takes.
+class ClusterJoiner {
+ public:
+  struct Seams {
+    Executor& executor;
+    PeerCalls& calls;
+    const Logger& log;
+  };
+  ClusterJoiner(ClusterClientOptions options, Seams seams) : options_(std::move(options)), seams_(seams) {}
+  ~ClusterJoiner();
+
+  /// FailedPrecondition, with the reason in words for an operator, when seeds are of different clusters, or the cluster
+  /// refuses this node. Dropped without an answer when the joiner is destroyed before.
+  void Join(Callback<absl::StatusOr<Joined>> done);
+
+ private:
+  struct Round;
+  void AskSeeds();
+  void OnAsked(const std::shared_ptr<Round>& round);
+  void RegisterAt(std::string address, int hops);
+  void OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops);
+  void TryLater(std::string_view why);
+  void End(absl::StatusOr<Joined> result);
+  void Call(const std::string& address, const RegisterRequest& request, Callback<absl::StatusOr<RegisterAnswer>> done);
+
+  const ClusterClientOptions options_;
+  const Seams seams_;
+  Callback<absl::StatusOr<Joined>> done_;
+  Executor::TimerId timer_ = 0;
+  bool said_waiting_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+class ClusterClient final : public ControllerObserver {
+ public:
+  struct Seams {
+    Executor& executor;
+    Controller& controller;
+    ClusterService& service;             ///< This node's own, for when it leads.
+    PeerCalls* calls = nullptr;          ///< Null on a node without peers.
+    PeerAddresses* addresses = nullptr;  ///< Told where the other nodes are, as they register; may be null.
+    const Logger& log;
+    /// Of the data folder's disk; for heartbeats.
+    std::function<int64_t()> disk_free_bytes;
+    /// The cluster does not let this node in any more: it must stop. Once.
+    std::function<void(const absl::Status& why)> on_refused;
+  };
+
+  ClusterClient(ClusterClientOptions options, Seams seams);
+  ~ClusterClient() override;
+
+  /// Once the controller has started. Where it leads and has no cluster yet, this node forms one (the folder's cluster
+  /// id, the configured name). `joined`: a registration that this start has made already.
+  void Start(std::optional<Registration> joined);
+  void Stop();
+  /// From now on heartbeats say that this node is about to stop; one is sent at once.
+  void SetDraining();
+
+  /// Of this start; nullopt before it is registered.
+  std::optional<Offset> epoch() const { return epoch_; }
+  /// Answers once this node is registered and its own state has that.
+  void WhenRegistered(Callback<absl::Status> done);
+
+  void OnApplied(const ClusterDelta& delta) override;
+  void OnLeadership(bool leads) override;
+
+ private:
+  void RunLater(absl::Duration after);
+  void Run();
+  void Form();
+  void Register();
+  void OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool local);
+  void SendHeartbeat();
+  void OnHeartbeatAnswered(Offset epoch, const absl::Status& status);
+  std::string NextAddress();
+  void SetPeers(const std::map<NodeId, std::string>& nodes);
+  void AnswerRegistered();
+
+  const ClusterClientOptions options_;
+  const Seams seams_;
+  bool running_ = false;
+  bool busy_ = false;  ///< Forming or registering.
+  bool draining_ = false;
+  std::optional<Offset> epoch_;
+  std::string leader_hint_;  ///< An address that a member named.
+  size_t next_address_ = 0;
+  Executor::TimerId timer_ = 0;
+  std::vector<Callback<absl::Status>> when_registered_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace sluice::broker

@@ -1,0 +1,118 @@
+#include "broker/cluster_service.h"
+
+#include <utility>
+
+#include "common/text.h"
+#include "replication/core/configuration.h"
+
+namespace sluice::broker {
+
+std::string WhyRefused(const ClusterState& state, const RegisterRequest& request) {
+  const NodeRecord& node = request.node;
+  if (!request.cluster_id.IsNil() && request.cluster_id != state.cluster_id) {
+    return Cat("node ", node.id, "'s data folder belongs to cluster ", request.cluster_id, ", this is cluster ",
+               state.cluster_id, ": are cluster.seeds those of another cluster?");
+  }
+  if (!request.cluster_name.empty() && request.cluster_name != state.cluster_name) {
+    return Cat("node ", node.id, " is configured with cluster.name \"", request.cluster_name,
+               "\", and this cluster's name is \"", state.cluster_name, "\"");
+  }
+  if (state.feature_level < node.feature_min || state.feature_level > node.feature_max) {
+    return Cat("node ", node.id, " (version ", node.version, ") works at feature levels ", node.feature_min, " to ",
+               node.feature_max, ", and the cluster is at level ", state.feature_level);
+  }
+  if (const RegisteredNode* known = state.FindNode(node.id); known != nullptr) {
+    if (known->node.disk == node.disk) return {};
+    return Cat("node ", node.id, " is registered with disk ", known->node.disk, ", this data folder is disk ",
+               node.disk, ": give it a new node.id");
+  }
+  for (const auto& [id, other] : state.nodes) {
+    if (other.node.disk != node.disk) continue;
+    return Cat("disk ", node.disk, " is registered as node ", id, ", it cannot be node ", node.id,
+               " as well: was the data folder copied?");
+  }
+  if (state.nodes.size() >= raft::Configuration::kMembersMax) {
+    return Cat("there are ", state.nodes.size(), " nodes, and a cluster has no more than that");
+  }
+  return {};
+}
+
+void ClusterService::Answer(PeerCall call, PeerReply reply) {
+  if (call.kind == kHeartbeatCall) {
+    const auto heartbeat = DecodeHeartbeat(call.request);
+    if (!heartbeat.ok()) return reply(heartbeat.status());
+    if (call.from.node != heartbeat->node) return reply(absl::InvalidArgumentError("a heartbeat of another node"));
+    const auto applied = OnHeartbeat(*heartbeat);
+    if (!applied.ok()) return reply(applied.status());
+    return reply(EncodeHeartbeatAnswer(*applied));
+  }
+  if (call.kind != kRegisterCall) return reply(absl::UnimplementedError(Cat("a call of kind ", call.kind)));
+  auto request = DecodeRegisterRequest(call.request);
+  if (!request.ok()) return reply(request.status());
+  if (!request->ask_only && (call.from.node != request->node.id || call.from.disk != request->node.disk)) {
+    return reply(absl::InvalidArgumentError("a registration of another node, or of another disk, than the caller's"));
+  }
+  Register(*std::move(request), [reply = std::move(reply)](absl::StatusOr<RegisterAnswer> answer) mutable {
+    if (!answer.ok()) return reply(answer.status());
+    reply(EncodeRegisterAnswer(*answer));
+  });
+}
+
+absl::StatusOr<Offset> ClusterService::OnHeartbeat(const Heartbeat& heartbeat) {
+  if (absl::Status heard = seams_.registry.OnHeartbeat(heartbeat); !heard.ok()) return heard;
+  return seams_.controller.applied();
+}
+
+RegisterAnswer ClusterService::WhoWeAre() const {
+  const ControllerState& state = seams_.controller.state();
+  RegisterAnswer answer{.cluster_id = state.cluster_id,
+                        .cluster_name = state.cluster_name,
+                        .leader = {},
+                        .leader_address = {},
+                        .registered = std::nullopt,
+                        .refused = {}};
+  if (const auto leader = seams_.controller.leader(); leader.has_value()) {
+    answer.leader = *leader;
+    if (const RegisteredNode* node = state.FindNode(*leader)) answer.leader_address = node->node.peer_address;
+  }
+  return answer;
+}
+
+void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<RegisterAnswer>> done) {
+  if (seams_.controller.state().cluster_id.IsNil()) {
+    return done(absl::UnavailableError("this node belongs to no cluster yet"));
+  }
+  if (request.ask_only || !seams_.controller.IsLeader()) return done(WhoWeAre());
+  const uint64_t high = seams_.random.Next();
+  const Uuid drawn = Uuid::FromRandom(high, seams_.random.Next());
+  auto refused = std::make_shared<std::string>();
+  seams_.controller.Decide(
+      [request, drawn, refused](const ControllerState& state) -> absl::StatusOr<std::optional<ControllerChange>> {
+        *refused = WhyRefused(state, request);
+        if (!refused->empty()) return absl::FailedPreconditionError(*refused);
+        NodeRecord node = request.node;
+        if (node.incarnation.IsNil()) node.incarnation = drawn;
+        return std::optional<ControllerChange>(NodeRegistered{std::move(node)});
+      },
+      [this, alive = alive_, request, refused, done = std::move(done)](absl::Status decided) mutable {
+        if (!*alive) return done(absl::UnavailableError("the node is stopping"));
+        RegisterAnswer answer = WhoWeAre();
+        if (!refused->empty()) {
+          seams_.log.Warn("a node was refused", {{"node", request.node.id}, {"why", *refused}});
+          answer.refused = *refused;
+          return done(std::move(answer));
+        }
+        if (!decided.ok()) return done(decided);
+        const ControllerState& state = seams_.controller.state();
+        const RegisteredNode& node = state.nodes.at(request.node.id);
+        Registration& registered = answer.registered.emplace();
+        registered.incarnation = node.node.incarnation;
+        registered.epoch = node.epoch;
+        for (const auto& [id, each] : state.nodes) registered.nodes[id] = each.node.peer_address;
+        seams_.log.Info("a node is registered",
+                        {{"node", request.node.id}, {"epoch", node.epoch}, {"peer", node.node.peer_address}});
+        done(std::move(answer));
+      });
+}
+
+}  // namespace sluice::broker

@@ -1,0 +1,55 @@
+// ClusterService: what a node answers when other nodes register and report. Every node serves it; only where the
+// controller leads is anything decided, the others say who leads.
+//
+// What is refused for good, each with a text that says what to do: a node of another cluster or of another
+// cluster.name; a number that another disk is registered with; a disk that is registered under another number; a
+// program that does not support the cluster's feature level; one more node than a group can have members.
+// Threads: the controller's executor; callbacks too.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "broker/cluster_calls.h"
+#include "broker/controller.h"
+#include "broker/node_registry.h"
+#include "broker/peer_calls.h"
+#include "common/executor.h"
+#include "common/log.h"
+
+namespace sluice::broker {
+
+class ClusterService {
+ public:
+  /// All borrowed.
+  struct Seams {
+    Controller& controller;
+    NodeRegistry& registry;
+    Random& random;  ///< Of the controller's executor.
+    const Logger& log;
+  };
+
+  explicit ClusterService(Seams seams) : seams_(seams) {}
+  ~ClusterService() { *alive_ = false; }
+
+  /// Whether calls of this kind are for Answer.
+  static bool Serves(uint32_t kind) { return kind == kRegisterCall || kind == kHeartbeatCall; }
+  void Answer(PeerCall call, PeerReply reply);
+
+  /// Without a registration and without a refusal in it: ask `leader_address`, or somebody else, again later.
+  /// Unavailable: this node belongs to no cluster yet. Otherwise as Controller::Decide.
+  void Register(RegisterRequest request, Callback<absl::StatusOr<RegisterAnswer>> done);
+  /// How far the leader has applied group 0. Errors: as NodeRegistry::OnHeartbeat.
+  absl::StatusOr<Offset> OnHeartbeat(const Heartbeat& heartbeat);
+
+ private:
+  RegisterAnswer WhoWeAre() const;
+
+  const Seams seams_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+/// Why the node may not register, in words for its operator; empty when it may.
+std::string WhyRefused(const ClusterState& state, const RegisterRequest& request);
+
+}  // namespace sluice::broker

@@ -1,0 +1,154 @@
+#include "broker/group0_membership.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "common/text.h"
+
+namespace sluice::broker {
+namespace {
+
+/// Behind the end of the log by no more than heartbeats and registrations may have added since.
+constexpr int64_t kCaughtUpWithin = 16;
+
+size_t VotersWanted(size_t nodes) {
+  const size_t most = std::min(nodes, kGroup0VotersMax);
+  return most % 2 == 1 || most == 0 ? most : most - 1;
+}
+
+/// Learners that could vote now, the best first: those in racks with the fewest voters.
+std::vector<VoterId> Candidates(const Group0View& view) {
+  std::map<std::string, int> voters_in;
+  for (const auto& node : view.nodes) {
+    if (view.members.IsVoter(node.id)) ++voters_in[node.rack];
+  }
+  std::vector<std::tuple<int, VoterId>> found;
+  for (const auto& node : view.nodes) {
+    if (view.members.IsLearner(node.id) && !node.fenced && node.caught_up) {
+      found.emplace_back(voters_in[node.rack], node.id);
+    }
+  }
+  std::sort(found.begin(), found.end());
+  std::vector<VoterId> candidates;
+  for (const auto& [count, id] : found) candidates.push_back(id);
+  return candidates;
+}
+
+raft::Configuration Moved(const raft::Configuration& members, const VoterId& id, bool to_voters) {
+  raft::Configuration next = members;
+  std::erase(next.voters, id);
+  std::erase(next.learners, id);
+  auto& list = to_voters ? next.voters : next.learners;
+  list.insert(std::lower_bound(list.begin(), list.end(), id), id);
+  return next;
+}
+
+}  // namespace
+
+std::optional<raft::Configuration> NextMembershipStep(const Group0View& view) {
+  for (const auto& node : view.nodes) {
+    if (!view.members.Contains(node.id) &&
+        view.members.voters.size() + view.members.learners.size() < raft::Configuration::kMembersMax) {
+      return Moved(view.members, node.id, false);
+    }
+  }
+  const size_t voters = view.members.voters.size();
+  const size_t wanted = VotersWanted(view.nodes.size());
+  const std::vector<VoterId> candidates = Candidates(view);
+  if (voters < wanted) {
+    const size_t needed = voters % 2 == 1 ? 2 : 1;
+    if (candidates.size() < needed) return std::nullopt;
+    return Moved(view.members, candidates.front(), true);
+  }
+  if (candidates.empty()) return std::nullopt;
+  for (const auto& node : view.nodes) {
+    if (!view.members.IsVoter(node.id) || node.id == view.leader) continue;
+    if (!node.fenced || node.fenced_for < kReplaceVoterAfter) continue;
+    const raft::Configuration next = Moved(view.members, node.id, false);
+    const auto living = std::count_if(view.nodes.begin(), view.nodes.end(), [&](const auto& other) {
+      return next.IsVoter(other.id) && (other.caught_up || other.id == view.leader);
+    });
+    if (static_cast<size_t>(living) >= next.Quorum()) return next;
+  }
+  return std::nullopt;
+}
+
+Group0Membership::Group0Membership(Seams seams, absl::Duration check_every) : seams_(seams), check_every_(check_every) {
+  seams_.controller.AddObserver(this);
+}
+
+Group0Membership::~Group0Membership() {
+  *alive_ = false;
+}
+
+void Group0Membership::Start() {
+  stopped_ = false;
+  CheckLater();
+}
+
+void Group0Membership::Stop() {
+  stopped_ = true;
+  seams_.executor.Cancel(std::exchange(timer_, 0));
+}
+
+void Group0Membership::OnLeadership(bool /*leads*/) {
+  fenced_since_.clear();
+}
+
+void Group0Membership::CheckLater() {
+  timer_ = seams_.executor.PostAfter(check_every_, [this] {
+    Check();
+    CheckLater();
+  });
+}
+
+Group0View Group0Membership::View() {
+  const raft::Raft& raft = seams_.controller.log()->raft();
+  const absl::Duration now = seams_.clock.Monotonic();
+  Group0View view;
+  view.leader = raft.self();
+  view.members = raft.configuration();
+  std::set<VoterId> caught_up;
+  for (const raft::FollowerStatus& follower : raft.followers()) {
+    if (follower.active && !follower.in_doubt && follower.match + kCaughtUpWithin >= raft.committed()) {
+      caught_up.insert(follower.id);
+    }
+  }
+  for (const auto& [id, registered] : seams_.controller.state().nodes) {
+    Group0View::Node& node = view.nodes.emplace_back();
+    node.id = {id, registered.node.incarnation};
+    node.rack = registered.node.rack;
+    node.fenced = registered.fenced;
+    node.caught_up = caught_up.contains(node.id);
+    if (registered.fenced) {
+      node.fenced_for = now - fenced_since_.emplace(id, now).first->second;
+    } else {
+      fenced_since_.erase(id);
+    }
+  }
+  return view;
+}
+
+void Group0Membership::Check() {
+  if (changing_ || stopped_ || !seams_.controller.IsLeader()) return;
+  const auto next = NextMembershipStep(View());
+  if (!next.has_value()) return;
+  changing_ = true;
+  seams_.controller.log()->ChangeMembers(
+      *next, [this, alive = alive_, next = *next](absl::StatusOr<replication::Committed> changed) {
+        if (!*alive) return;
+        changing_ = false;
+        if (changed.ok()) {
+          seams_.log.Info("the controller's group has changed", {{"members", next.ToString()}});
+          // An even number of voters is to last no longer than it must.
+          Check();
+        } else {
+          seams_.log.Debug("the controller's group could not be changed", {{"error", changed.status()}});
+        }
+      });
+}
+
+}  // namespace sluice::broker

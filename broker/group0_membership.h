@@ -1,0 +1,77 @@
+// Who takes part in group 0, and as what: every registered node has a replica; 1, 3 or 5 of them vote (the largest odd
+// number that there are nodes for), the rest learn. A voter whose node has been fenced for an hour gives its vote to
+// one that lives.
+//
+// Always holds: one member's part changes at a time, and the next step waits for the last one's commit; a learner gets
+// a vote only once it has caught up, and not as a second or fourth voter unless another one could follow at once (an
+// even number survives no more losses than the odd number below it); whoever leads keeps its vote. Threads:
+// NextMembershipStep is pure; Group0Membership on the controller's executor.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "broker/controller.h"
+#include "common/executor.h"
+#include "common/log.h"
+#include "replication/core/configuration.h"
+
+namespace sluice::broker {
+
+inline constexpr size_t kGroup0VotersMax = 5;
+inline constexpr absl::Duration kReplaceVoterAfter = absl::Hours(1);
+
+struct Group0View {
+  struct Node {
+    VoterId id;  ///< As registered.
+    std::string rack;
+    bool fenced = false;
+    absl::Duration fenced_for = absl::ZeroDuration();  ///< As far as the leader knows.
+    bool caught_up = false;                            ///< Has the log, and was heard of lately; of members.
+  };
+  VoterId leader;
+  raft::Configuration members;
+  std::vector<Node> nodes;  ///< All that are registered, by number.
+};
+
+/// The members after the next step; nullopt where there is none to be made now.
+std::optional<raft::Configuration> NextMembershipStep(const Group0View& view);
+
+/// Carries the steps out while the controller leads here.
+class Group0Membership final : public ControllerObserver {
+ public:
+  /// All borrowed.
+  struct Seams {
+    Executor& executor;
+    Clock& clock;
+    Controller& controller;
+    const Logger& log;
+  };
+
+  /// Observes the controller, which it outlives.
+  explicit Group0Membership(Seams seams, absl::Duration check_every = absl::Milliseconds(500));
+  ~Group0Membership() override;
+  void Start();
+  void Stop();
+
+  void OnLeadership(bool leads) override;
+
+ private:
+  void CheckLater();
+  void Check();
+  Group0View View();
+
+  const Seams seams_;
+  const absl::Duration check_every_;
+  Executor::TimerId timer_ = 0;
+  bool stopped_ = true;
+  bool changing_ = false;
+  std::map<NodeId, absl::Duration> fenced_since_;  ///< Of the clock, as this leader saw it.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace sluice::broker

@@ -1,0 +1,129 @@
+#include "broker/node_registry.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/text.h"
+
+namespace sluice::broker {
+
+NodeRegistry::NodeRegistry(NodeRegistryOptions options, Seams seams) : options_(options), seams_(seams) {
+  seams_.controller.AddObserver(this);
+}
+
+NodeRegistry::~NodeRegistry() {
+  *alive_ = false;
+}
+
+void NodeRegistry::Start() {
+  stopped_ = false;
+  CheckLater();
+}
+
+void NodeRegistry::Stop() {
+  stopped_ = true;
+  seams_.executor.Cancel(std::exchange(timer_, 0));
+}
+
+void NodeRegistry::OnLeadership(bool leads) {
+  sessions_.clear();
+  if (!leads) return;
+  for (const auto& [id, node] : seams_.controller.state().nodes) {
+    sessions_[id] = {.heard = seams_.clock.Monotonic(), .last = std::nullopt};
+  }
+}
+
+void NodeRegistry::OnApplied(const ClusterDelta& delta) {
+  for (const NodeId id : delta.nodes) {
+    const RegisteredNode* node = seams_.controller.state().FindNode(id);
+    const auto it = sessions_.find(id);
+    // Registered anew, it has a whole time-out before its first heartbeat must be here.
+    if (it == sessions_.end() || (it->second.last.has_value() && it->second.last->epoch != node->epoch)) {
+      sessions_[id] = {.heard = seams_.clock.Monotonic(), .last = std::nullopt};
+    }
+  }
+}
+
+absl::Status NodeRegistry::OnHeartbeat(const Heartbeat& heartbeat) {
+  if (!seams_.controller.IsLeader()) return absl::UnavailableError("this node does not lead the controller");
+  const RegisteredNode* node = seams_.controller.state().FindNode(heartbeat.node);
+  if (node == nullptr || node->epoch != heartbeat.epoch) {
+    return absl::FailedPreconditionError(
+        Cat("node ", heartbeat.node, " is not registered with epoch ", heartbeat.epoch, ": it must register again"));
+  }
+  sessions_[heartbeat.node] = {.heard = seams_.clock.Monotonic(), .last = heartbeat};
+  return absl::OkStatus();
+}
+
+std::optional<Heartbeat> NodeRegistry::LastHeartbeat(NodeId node) const {
+  const auto it = sessions_.find(node);
+  return it == sessions_.end() ? std::nullopt : it->second.last;
+}
+
+void NodeRegistry::CheckLater() {
+  timer_ = seams_.executor.PostAfter(options_.check_every, [this] {
+    Check();
+    CheckLater();
+  });
+}
+
+void NodeRegistry::Check() {
+  if (stopped_ || !seams_.controller.IsLeader()) return;
+  CheckFeatureLevel();
+  for (const auto& [id, node] : seams_.controller.state().nodes) CheckNode(id, node);
+}
+
+void NodeRegistry::CheckNode(NodeId id, const RegisteredNode& node) {
+  const auto it = sessions_.find(id);
+  if (it == sessions_.end() || deciding_.contains(id)) return;
+  const Session& session = it->second;
+  const bool silent = seams_.clock.Monotonic() - session.heard > options_.session_timeout;
+  const bool draining = session.last.has_value() && session.last->draining;
+  if (!node.fenced) {
+    if (silent) return Fence(id, node, true, "it was not heard of for too long");
+    if (draining) return Fence(id, node, true, "it is about to stop");
+    return;
+  }
+  const bool caught_up =
+      session.last.has_value() && session.last->epoch == node.epoch && session.last->applied > node.epoch;
+  if (!silent && !draining && caught_up) Fence(id, node, false, "it is there and has caught up");
+}
+
+void NodeRegistry::Fence(NodeId id, const RegisteredNode& node, bool fenced, std::string_view why) {
+  const ControllerChange change = fenced ? ControllerChange(NodeFenced{.id = id, .epoch = node.epoch})
+                                         : ControllerChange(NodeUnfenced{.id = id, .epoch = node.epoch});
+  deciding_.insert(id);
+  seams_.controller.Change(change, [this, alive = alive_, id, fenced, why = std::string(why)](absl::Status done) {
+    if (!*alive) return;
+    deciding_.erase(id);
+    if (!done.ok()) return;
+    seams_.log.Info(fenced ? "a node is fenced" : "a node is no longer fenced", {{"node", id}, {"why", why}});
+  });
+}
+
+void NodeRegistry::CheckFeatureLevel() {
+  const ControllerState& state = seams_.controller.state();
+  const auto supported = [](const ControllerState& of) {
+    int32_t level = kFeatureLevelMax;
+    for (const auto& [id, node] : of.nodes) level = std::min(level, node.node.feature_max);
+    return of.nodes.empty() ? 0 : level;
+  };
+  if (raising_ || supported(state) <= state.feature_level) return;
+  raising_ = true;
+  seams_.controller.Decide(
+      [supported](const ControllerState& now) -> absl::StatusOr<std::optional<ControllerChange>> {
+        const int32_t level = supported(now);
+        if (level <= now.feature_level) return std::optional<ControllerChange>();
+        return std::optional<ControllerChange>(FeatureLevelRaised{level});
+      },
+      [this, alive = alive_](absl::Status done) {
+        if (!*alive) return;
+        raising_ = false;
+        if (done.ok()) {
+          seams_.log.Info("the cluster's feature level is raised",
+                          {{"level", seams_.controller.state().feature_level}});
+        }
+      });
+}
+
+}  // namespace sluice::broker
