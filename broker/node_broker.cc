@@ -15,13 +15,16 @@ void NodeBroker::Start(Callback<absl::Status> done) {
       ArmDiskTimer();
       ArmRetentionTimer();
       gate_->Open();
+      if (seams_.peers != nullptr) {
+        seams_.peers->Serve([this](PeerCall call, PeerReply reply) { AnswerPeer(std::move(call), std::move(reply)); });
+      }
       done(absl::OkStatus());
     });
   };
   home().Post([this, finish = std::move(finish)]() mutable {
     OpenController([this, finish = std::move(finish)](absl::Status status) mutable {
       if (!status.ok()) return finish(status);
-      topics_.Start(std::move(finish));
+      reconciler_.Start(std::move(finish));
     });
   });
 }
@@ -103,7 +106,7 @@ void NodeBroker::CloseEverything(Callback<Done> done) {
   home().Cancel(disk_timer_);
   home().Cancel(retention_timer_);
   catalog_.Publish(std::make_shared<const Catalog>());
-  topics_.Stop([this, done = std::move(done)]() mutable {
+  reconciler_.Stop([this, done = std::move(done)]() mutable {
     controller_.Stop([this, done = std::move(done)]() mutable {
       // Behind whatever a file call that was under way still posts here.
       seams_.blocking.Post([this, done = std::move(done)]() mutable {
@@ -136,7 +139,8 @@ void NodeBroker::Stats(Callback<BrokerStats> done) {
   stats.topics = static_cast<int32_t>(catalog->topics.size());
   std::vector<std::shared_ptr<Partition>> partitions;
   for (const auto& [name, topic] : catalog->topics) {
-    partitions.insert(partitions.end(), topic->partitions.begin(), topic->partitions.end());
+    std::copy_if(topic->partitions.begin(), topic->partitions.end(), std::back_inserter(partitions),
+                 [](const auto& partition) { return !partition->remote(); });
   }
   if (partitions.empty()) {
     return home().Post([stats = std::move(stats), done = std::move(done)]() mutable { done(std::move(stats)); });

@@ -11,6 +11,7 @@
 
 #include "broker/api.h"
 #include "broker/log_factory.h"
+#include "broker/peer_calls.h"
 #include "broker/topic_settings.h"
 #include "common/executor.h"
 #include "common/file_system.h"
@@ -29,6 +30,7 @@ struct BrokerOptions {
   std::string data_dir;  ///< Whose file system is watched.
 
   int32_t default_partitions = 1;
+  int32_t default_replicas = 0;  ///< 0: min(3, nodes).
   TopicSettings topic_defaults;
 
   int64_t inflight_bytes_max = int64_t{128} << 20;    ///< Of produce items not answered yet.
@@ -49,6 +51,7 @@ struct BrokerSeams {
   storage::MetadataStore& metadata;
   LogFactory& logs;
   const Logger& log;
+  PeerCalls* peers = nullptr;  ///< Null: a node without peers. The broker serves its calls.
 };
 
 std::unique_ptr<Broker> MakeNodeBroker(BrokerOptions options, BrokerSeams seams);

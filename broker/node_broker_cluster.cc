@@ -1,57 +1,174 @@
-// What operators ask of the cluster: its nodes, how its partitions stand, who leads them.
+// What operators ask of the cluster: its nodes, how its partitions stand, who leads them. And what nodes ask each other
+// to be able to answer that.
+#include <set>
+
 #include "broker/node_broker_impl.h"
 
 namespace sluice::broker {
+namespace {
+
+constexpr absl::Duration kStatusDeadline = absl::Seconds(1);
+constexpr absl::Duration kElectDeadline = absl::Seconds(5);
+constexpr absl::Duration kElectAskEvery = absl::Milliseconds(20);
+/// Of one request, whose answer must fit into one message.
+constexpr size_t kStatusesMax = 10'000;
+
+}  // namespace
+
+// ---- Nodes ---------------------------------------------------------------------------------------------------------
 
 void NodeBroker::DescribeCluster(Callback<Result<ClusterInfo>> done) {
   AtHome<ClusterInfo>(std::move(done), [this](Callback<Result<ClusterInfo>> answer) {
     CollectPartitions({}, [this, answer = std::move(answer)](const std::vector<PartitionStatus>& partitions) mutable {
+      const ControllerState& state = controller_.state();
       ClusterInfo cluster;
       cluster.cluster_id = options_.cluster_id;
-      cluster.cluster_name = options_.cluster_name;
-      cluster.controller_node = options_.node;
+      cluster.cluster_name = state.cluster_name.empty() ? options_.cluster_name : state.cluster_name;
+      cluster.controller_node = controller_.leader().value_or(NodeId(0));
       cluster.topics = static_cast<int32_t>(catalog_.Load()->topics.size());
       cluster.partitions = static_cast<int32_t>(partitions.size());
-      NodeInfo node;
-      node.id = options_.node;
-      node.address = options_.address;
-      node.rack = options_.rack;
-      node.version = options_.version;
-      node.started_ms = started_ms_;
-      node.disk_free_bytes = disk_.free_bytes();
-      node.alive = true;
-      node.controller_voter = true;
+      cluster.feature_level = state.feature_level;
+      NodeInfo self;
+      self.id = options_.node;
+      self.address = options_.address;
+      self.rack = options_.rack;
+      self.version = options_.version;
+      self.started_ms = started_ms_;
+      self.disk_free_bytes = disk_.free_bytes();
+      self.alive = true;
       for (const PartitionStatus& partition : partitions) {
-        node.disk_used_bytes += partition.size_bytes;
+        if (partition.leader_node == options_.node) self.disk_used_bytes += partition.size_bytes;
         if (IsUnderReplicated(partition)) ++cluster.under_replicated_partitions;
         if (IsLeaderless(partition)) ++cluster.leaderless_partitions;
         if (partition.error.has_value()) ++cluster.offline_partitions;
       }
-      cluster.nodes.push_back(std::move(node));
+      std::set<NodeId> voters;
+      if (controller_.log() != nullptr) {
+        for (const VoterId& voter : controller_.log()->raft().configuration().voters) voters.insert(voter.node);
+      }
+      if (!state.nodes.contains(options_.node)) cluster.nodes.push_back(self);
+      for (const auto& [id, registered] : state.nodes) {
+        NodeInfo node = id == options_.node ? self : NodeInfo();
+        node.id = id;
+        node.address = registered.node.grpc_address;
+        node.peer_address = registered.node.peer_address;
+        node.rack = registered.node.rack;
+        node.version = registered.node.version;
+        node.alive = !registered.fenced;
+        node.fenced = registered.fenced;
+        node.feature_min = registered.node.feature_min;
+        node.feature_max = registered.node.feature_max;
+        cluster.nodes.push_back(std::move(node));
+      }
+      for (NodeInfo& node : cluster.nodes) node.controller_voter = voters.contains(node.id);
       answer(std::move(cluster));
     });
   });
 }
 
-void NodeBroker::CollectPartitions(ListPartitionsSpec spec, Callback<std::vector<PartitionStatus>> done) {
-  const auto catalog = catalog_.Load();
+// ---- Partitions ----------------------------------------------------------------------------------------------------
+
+struct NodeBroker::Collection {
+  ListPartitionsSpec spec;
   std::vector<std::shared_ptr<Partition>> partitions;
+  std::vector<PartitionStatus> statuses;
+  std::map<ReplicaId, size_t> places;
+  size_t unanswered = 0;
+  bool finished = false;
+  Callback<std::vector<PartitionStatus>> done;
+
+  /// By what a node says of its own replicas.
+  void Take(NodeId from, const AddressBook& addresses, const std::vector<ReplicaReport>& reports) {
+    for (const ReplicaReport& report : reports) {
+      const auto at = places.find(report.replica);
+      if (at == places.end()) continue;
+      PartitionStatus& status = statuses[at->second];
+      if (!report.leads) {
+        if (IsLeaderless(status) && report.status.error.has_value() && !status.error.has_value()) {
+          status.error = report.status.error;
+        }
+        continue;
+      }
+      // Of two who believe that they lead, the one of the later epoch does.
+      if (!IsLeaderless(status) && status.leader_epoch >= report.status.leader_epoch) continue;
+      status.leader_node = from;
+      status.leader = addresses.ClientAddress(from);
+      status.leader_epoch = std::max(status.leader_epoch, report.status.leader_epoch);
+      status.log_start = report.status.log_start;
+      status.high_watermark = report.status.high_watermark;
+      status.size_bytes = report.status.size_bytes;
+      status.replicas = report.status.replicas;
+      status.error = report.status.error;
+    }
+  }
+  bool Complete() const { return unanswered == 0 || std::none_of(statuses.begin(), statuses.end(), IsLeaderless); }
+  void Finish() {
+    finished = true;
+    std::erase_if(statuses, [&](const PartitionStatus& status) { return !Matches(spec, status); });
+    done(std::move(statuses));
+  }
+};
+
+void NodeBroker::CollectPartitions(ListPartitionsSpec spec, Callback<std::vector<PartitionStatus>> done) {
+  auto all = std::make_shared<Collection>();
+  const auto catalog = catalog_.Load();
   for (const auto& [name, topic] : catalog->topics) {
     if (!spec.topic.empty() && name != spec.topic) continue;
-    partitions.insert(partitions.end(), topic->partitions.begin(), topic->partitions.end());
+    all->partitions.insert(all->partitions.end(), topic->partitions.begin(), topic->partitions.end());
   }
-  if (partitions.empty()) {
-    return home().Post([done = std::move(done)]() mutable { done({}); });
+  all->spec = std::move(spec);
+  all->done = std::move(done);
+  if (all->partitions.empty()) {
+    return home().Post([all] { all->Finish(); });
   }
-  auto all = std::make_shared<Gather<PartitionStatus>>(
-      partitions.size(),
-      [spec = std::move(spec), done = std::move(done)](std::vector<PartitionStatus> statuses) mutable {
-        std::erase_if(statuses, [&](const PartitionStatus& status) { return !Matches(spec, status); });
-        done(std::move(statuses));
+  auto local = std::make_shared<Gather<PartitionStatus>>(
+      all->partitions.size(), [this, all](std::vector<PartitionStatus> statuses) mutable {
+        home().Post([this, all, statuses = std::move(statuses)]() mutable {
+          all->statuses = std::move(statuses);
+          AskPeers(std::move(all));
+        });
       });
-  for (size_t i = 0; i < partitions.size(); ++i) {
-    Executor& shard = partitions[i]->shard();
-    shard.Post([partition = std::move(partitions[i]), all, i] { all->Set(i, partition->status()); });
+  for (size_t i = 0; i < all->partitions.size(); ++i) {
+    const auto& partition = all->partitions[i];
+    partition->shard().Post([partition, local, i] { local->Set(i, partition->status()); });
+  }
+}
+
+// What a follower believes of its leader may be long past: only who leads can say so.
+void NodeBroker::AskPeers(std::shared_ptr<Collection> all) {
+  std::map<NodeId, std::vector<ReplicaId>> asked;
+  for (size_t i = 0; i < all->statuses.size(); ++i) {
+    PartitionStatus& status = all->statuses[i];
+    if (status.leader_node == options_.node) continue;
+    const Partition& partition = *all->partitions[i];
+    all->places[partition.replica()] = i;
+    status.leader_node = NodeId(0);
+    status.leader.clear();
+    for (const NodeId node : partition.replicas()) {
+      if (node != options_.node && addresses_.IsAlive(node)) asked[node].push_back(partition.replica());
+    }
+  }
+  if (seams_.peers == nullptr || asked.empty()) return all->Finish();
+  for (const auto& [node, replicas] : asked) all->unanswered += (replicas.size() + kStatusesMax - 1) / kStatusesMax;
+  for (auto& [node, replicas] : asked) {
+    for (size_t from = 0; from < replicas.size(); from += kStatusesMax) {
+      const size_t to = std::min(replicas.size(), from + kStatusesMax);
+      const std::vector<ReplicaId> some(replicas.begin() + static_cast<ptrdiff_t>(from),
+                                        replicas.begin() + static_cast<ptrdiff_t>(to));
+      seams_.peers->Call(
+          node, kPartitionStatusCall, EncodePartitionStatusRequest(some), kStatusDeadline,
+          [all, node = node, &home = home(), &addresses = addresses_](absl::StatusOr<std::string> bytes) {
+            home.Post([all, node, &addresses, bytes = std::move(bytes)] {
+              if (all->finished) return;
+              --all->unanswered;
+              if (bytes.ok()) {
+                const auto reports = DecodePartitionStatusAnswer(*bytes);
+                if (reports.ok()) all->Take(node, addresses, *reports);
+              }
+              if (all->Complete()) all->Finish();
+            });
+          });
+    }
   }
 }
 
@@ -69,29 +186,155 @@ void NodeBroker::ListPartitions(ListPartitionsSpec spec, Callback<Result<std::ve
       });
 }
 
-// The only replica leads, or nobody can.
+// ---- Elections -----------------------------------------------------------------------------------------------------
+
 void NodeBroker::ElectLeader(ElectLeaderSpec spec, Callback<Result<ElectedLeader>> done) {
   AtHome<ElectedLeader>(std::move(done),
                         [this, spec = std::move(spec)](Callback<Result<ElectedLeader>> answer) mutable {
                           Found found = Find(*catalog_.Load(), spec.topic, spec.partition);
                           if (found.error.has_value()) return answer(*std::move(found.error));
-                          if (spec.node != NodeId(0) && spec.node != options_.node) {
+                          const std::vector<NodeId>& replicas = found.partition->replicas();
+                          if (spec.node == NodeId(0)) spec.node = replicas.front();
+                          if (std::find(replicas.begin(), replicas.end(), spec.node) == replicas.end()) {
+                            std::string nodes;
+                            for (const NodeId node : replicas) nodes += Cat(nodes.empty() ? "" : ", ", node);
                             return answer(MakeError(Reason::kInvalidArgument,
                                                     Cat("node ", spec.node, " has no replica of ", spec.topic, "/",
-                                                        spec.partition, ": the replicas are on node ", options_.node),
+                                                        spec.partition, ": the replicas are on node ", nodes),
                                                     spec.topic, spec.partition));
                           }
-                          Executor& shard = found.partition->shard();
-                          shard.Post([partition = std::move(found.partition), answer = std::move(answer)]() mutable {
-                            PartitionInfo info = partition->info();
-                            if (info.error.has_value()) return answer(*std::move(info.error));
-                            if (info.leader_node == NodeId(0)) {
-                              return answer(MakeError(Reason::kNotAvailable, "the partition has no leader yet",
-                                                      partition->topic(), info.partition));
-                            }
-                            answer(ElectedLeader{info.leader_node, std::move(info.leader), info.leader_epoch});
-                          });
+                          AwaitElected(std::move(spec), absl::ZeroDuration(), std::move(answer));
                         });
+}
+
+// Asks the leader, whoever it is then, at the beginning and now and again.
+void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration waited, Callback<Result<ElectedLeader>> done) {
+  ListPartitionsSpec one{.topic = spec.topic};
+  CollectPartitions(std::move(one), [this, spec = std::move(spec), waited,
+                                     done = std::move(done)](std::vector<PartitionStatus> partitions) mutable {
+    const auto at = std::find_if(partitions.begin(), partitions.end(),
+                                 [&](const auto& status) { return status.partition == spec.partition; });
+    Found found = Find(*catalog_.Load(), spec.topic, spec.partition);
+    if (found.error.has_value() || at == partitions.end()) {
+      return done(MakeError(Reason::kUnknownTopic, "the topic was deleted", spec.topic, spec.partition));
+    }
+    if (at->leader_node == spec.node) {
+      if (at->error.has_value()) return done(*std::move(at->error));
+      return done(ElectedLeader{at->leader_node, std::move(at->leader), at->leader_epoch});
+    }
+    if (waited >= kElectDeadline) {
+      return done(MakeError(Reason::kNotAvailable,
+                            at->leader_node == NodeId(0)
+                                ? std::string("the partition has no leader now")
+                                : Cat("node ", spec.node, " did not come to lead: is it alive, and not behind?"),
+                            spec.topic, spec.partition));
+    }
+    auto again = [this, spec, waited, done = std::move(done)](Result<Done>) mutable {
+      home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), waited, done = std::move(done)]() mutable {
+        AwaitElected(std::move(spec), waited + kElectAskEvery, std::move(done));
+      });
+    };
+    if (at->leader_node == NodeId(0)) return again(Done{});
+    HandOver(std::move(found.partition), at->leader_node, spec.node, std::move(again));
+  });
+}
+
+void NodeBroker::HandOver(std::shared_ptr<Partition> partition, NodeId leader, NodeId to, Callback<Result<Done>> done) {
+  const auto at_home = [this](Callback<Result<Done>> then, Result<Done> answer) {
+    home().Post([then = std::move(then), answer = std::move(answer)]() mutable { then(std::move(answer)); });
+  };
+  if (leader == options_.node) {
+    Executor& shard = partition->shard();
+    shard.Post([partition = std::move(partition), to, at_home, done = std::move(done)]() mutable {
+      const absl::Status begun = partition->TransferLeadership(to);
+      if (begun.ok()) return at_home(std::move(done), Done{});
+      at_home(std::move(done), MakeError(Reason::kNotAvailable, std::string(Message(begun))));
+    });
+    return;
+  }
+  if (seams_.peers == nullptr) return done(MakeError(Reason::kNotAvailable, "this node has no peers"));
+  seams_.peers->Call(leader, kElectLeaderCall, EncodeElectLeaderCall({partition->replica(), to}), kStatusDeadline,
+                     [at_home, done = std::move(done)](absl::StatusOr<std::string> bytes) mutable {
+                       absl::StatusOr<Result<Done>> answer = bytes.status();
+                       if (bytes.ok()) answer = DecodeElectLeaderAnswer(*bytes);
+                       if (answer.ok()) return at_home(std::move(done), *std::move(answer));
+                       at_home(std::move(done), MakeError(Reason::kNotAvailable, answer.status().ToString()));
+                     });
+}
+
+// ---- What other nodes ask ------------------------------------------------------------------------------------------
+
+void NodeBroker::AnswerPeer(PeerCall call, PeerReply reply) {
+  CallGate::Pass pass = gate_->Enter();
+  if (!pass) return reply(absl::UnavailableError("the node is starting or shutting down"));
+  auto guarded = [pass = std::move(pass), reply = std::move(reply)](absl::StatusOr<std::string> answer) mutable {
+    reply(std::move(answer));
+  };
+  home().Post([this, call = std::move(call), guarded = std::move(guarded)]() mutable {
+    AnswerPeerAtHome(call, std::move(guarded));
+  });
+}
+
+void NodeBroker::AnswerPeerAtHome(const PeerCall& call, PeerReply reply) {
+  switch (call.kind) {
+    case kTopicChangeCall: {
+      auto change = DecodeTopicChange(call.request);
+      if (!change.ok()) return reply(change.status());
+      return topics_.Decide(*std::move(change),
+                            [reply = std::move(reply)](const Result<TopicChanged>& changed) mutable {
+                              reply(EncodeTopicChanged(changed));
+                            });
+    }
+    case kPartitionStatusCall: {
+      const auto replicas = DecodePartitionStatusRequest(call.request);
+      if (!replicas.ok()) return reply(replicas.status());
+      return AnswerPartitionStatus(*replicas, std::move(reply));
+    }
+    case kElectLeaderCall: {
+      const auto asked = DecodeElectLeaderCall(call.request);
+      if (!asked.ok()) return reply(asked.status());
+      auto partition = FindById(*catalog_.Load(), asked->replica);
+      if (partition == nullptr) {
+        return reply(EncodeElectLeaderAnswer(MakeError(Reason::kUnknownTopic, "no such partition here")));
+      }
+      return HandOver(
+          std::move(partition), options_.node, asked->to,
+          [reply = std::move(reply)](const Result<Done>& begun) mutable { reply(EncodeElectLeaderAnswer(begun)); });
+    }
+    default:
+      reply(absl::UnimplementedError(Cat("a call of kind ", call.kind, ", which this version does not know")));
+  }
+}
+
+std::shared_ptr<Partition> NodeBroker::FindById(const Catalog& catalog, const ReplicaId& replica) const {
+  const ControllerState& state = controller_.state();
+  const auto record = state.topics.find(replica.topic);
+  const CatalogTopic* topic = record == state.topics.end() ? nullptr : catalog.Find(record->second.name);
+  const auto number = static_cast<size_t>(replica.partition.value());
+  if (topic == nullptr || topic->info.id != replica.topic || number >= topic->partitions.size()) return nullptr;
+  return topic->partitions[number];
+}
+
+void NodeBroker::AnswerPartitionStatus(const std::vector<ReplicaId>& replicas, PeerReply reply) {
+  const auto catalog = catalog_.Load();
+  std::vector<std::shared_ptr<Partition>> known;
+  for (const ReplicaId& replica : replicas) {
+    auto partition = FindById(*catalog, replica);
+    if (partition != nullptr && !partition->remote()) known.push_back(std::move(partition));
+  }
+  if (known.empty()) return reply(EncodePartitionStatusAnswer({}));
+  auto all = std::make_shared<Gather<ReplicaReport>>(
+      known.size(), [reply = std::move(reply)](const std::vector<ReplicaReport>& reports) mutable {
+        reply(EncodePartitionStatusAnswer(reports));
+      });
+  for (size_t i = 0; i < known.size(); ++i) {
+    Executor& shard = known[i]->shard();
+    shard.Post([partition = std::move(known[i]), node = options_.node, all, i] {
+      ReplicaReport report{.replica = partition->replica(), .leads = false, .status = partition->status()};
+      report.leads = report.status.leader_node == node;
+      all->Set(i, std::move(report));
+    });
+  }
 }
 
 }  // namespace sluice::broker

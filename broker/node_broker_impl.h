@@ -23,6 +23,8 @@
 #include "broker/node_broker.h"
 #include "broker/produce_session.h"
 #include "broker/read_quota.h"
+#include "broker/reconciler.h"
+#include "broker/topic_calls.h"
 #include "broker/topic_manager.h"
 #include "common/text.h"
 
@@ -43,15 +45,26 @@ class NodeBroker final : public Broker {
               .address = options_.address,
               .addresses = addresses_},
         controller_({.executor = home(), .blocking = seams_.blocking, .clock = seams_.clock, .store = seams_.metadata}),
-        topics_({.default_partitions = options_.default_partitions, .defaults = options_.topic_defaults},
-                {.shards = seams_.shards,
+        reconciler_(options_.topic_defaults, {.shards = seams_.shards,
+                                              .controller = controller_,
+                                              .logs = seams_.logs,
+                                              .node = node_,
+                                              .addresses = addresses_,
+                                              .catalog = catalog_,
+                                              .log = seams_.log}),
+        topics_({.node = options_.node,
+                 .default_partitions = options_.default_partitions,
+                 .default_replicas = options_.default_replicas,
+                 .defaults = options_.topic_defaults},
+                {.home = home(),
                  .controller = controller_,
-                 .logs = seams_.logs,
+                 .reconciler = reconciler_,
                  .clock = seams_.clock,
                  .random = seams_.random,
-                 .node = node_,
-                 .catalog = catalog_,
-                 .log = seams_.log}) {}
+                 .log = seams_.log,
+                 .forward = seams_.peers == nullptr ? nullptr : &forward_}) {
+    controller_.AddObserver(&reconciler_);
+  }
 
   void Start(Callback<absl::Status> done) override;
   void Stop(Callback<Done> done) override;
@@ -77,8 +90,21 @@ class NodeBroker final : public Broker {
  private:
   Executor& home() const { return *seams_.shards.front(); }
 
-  /// What this node knows of the partitions that `spec` asks for. Answers on the first shard or a partition's.
+  /// How the partitions stand that `spec` asks for, by what their leaders say, wherever they are: none that cannot be
+  /// asked in time. Call, and it answers, on the first shard.
   void CollectPartitions(ListPartitionsSpec spec, Callback<std::vector<PartitionStatus>> done);
+  struct Collection;
+  void AskPeers(std::shared_ptr<Collection> all);
+  /// `done` once all the topic's partitions have leaders, or not in time.
+  void AwaitLeaders(TopicInfo topic, absl::Duration waited, Callback<Result<TopicInfo>> done);
+  void AwaitElected(ElectLeaderSpec spec, absl::Duration waited, Callback<Result<ElectedLeader>> done);
+  void HandOver(std::shared_ptr<Partition> partition, NodeId leader, NodeId to, Callback<Result<Done>> done);
+  /// Of another node, on a thread of the peers' calls.
+  void AnswerPeer(PeerCall call, PeerReply reply);
+  void AnswerPeerAtHome(const PeerCall& call, PeerReply reply);
+  void AnswerPartitionStatus(const std::vector<ReplicaId>& replicas, PeerReply reply);
+  void ForwardChange(NodeId to, const TopicChange& change, Callback<Result<TopicChanged>> done);
+  std::shared_ptr<Partition> FindById(const Catalog& catalog, const ReplicaId& replica) const;
   void OpenController(Callback<absl::Status> done);
   void CheckDisk(absl::AnyInvocable<void()> done);
   void ArmDiskTimer();
@@ -140,6 +166,10 @@ class NodeBroker final : public Broker {
   const Partition::Node node_;
   CatalogCell catalog_;
   Controller controller_;
+  Reconciler reconciler_;
+  TopicManager::Forward forward_ = [this](NodeId to, const TopicChange& change, Callback<Result<TopicChanged>> done) {
+    ForwardChange(to, change, std::move(done));
+  };
   TopicManager topics_;
   int64_t started_ms_ = 0;
   std::shared_ptr<std::atomic<int64_t>> waiting_fetches_ = std::make_shared<std::atomic<int64_t>>(0);

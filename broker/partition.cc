@@ -396,9 +396,14 @@ PartitionStatus Partition::status() const {
   return status;
 }
 
-void Partition::Campaign() {
-  if (log_ == nullptr || stopping_ || log().leader().has_value()) return;
-  (void)log().Campaign();  // it may lead by now, or be on the way: then there is nothing to ask for
+void Partition::CampaignAgain(absl::Duration next) {
+  if (log_ == nullptr || stopping_ || log().leader().has_value() || log().raft().role() == raft::Role::kLeader) return;
+  (void)log().Campaign();  // where it may not, others will
+  // From then on the election time-out does as well.
+  if (next > absl::Seconds(1)) return;
+  shard_.PostAfter(next, [weak = weak_from_this(), next] {
+    if (const auto self = weak.lock()) self->CampaignAgain(2 * next);
+  });
 }
 
 absl::Status Partition::TransferLeadership(NodeId to) {

@@ -115,8 +115,9 @@ class Partition : public std::enable_shared_from_this<Partition> {
   PartitionInfo info() const;
   /// For operators: what info tells, and how each replica stands.
   PartitionStatus status() const;
-  /// Asks to lead where nobody does yet.
-  void Campaign();
+  /// Asks to lead until somebody does: the preferred leader of a new partition, whose other replicas may not be there
+  /// yet.
+  void CampaignUntilLed() { CampaignAgain(absl::Milliseconds(10)); }
   /// Hands leadership over; whether it worked shows in info(). Errors: as RaftLog::TransferLeadership, NotFound for a
   /// node that has no voter here, FailedPrecondition where this node does not lead.
   absl::Status TransferLeadership(NodeId to);
@@ -133,6 +134,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   Error ProposalFailed(const absl::Status& status) const;
   Error ReadFailed(const absl::Status& status, const replication::LogBounds& bounds) const;
   std::vector<ReplicaStatus> ReplicaStatuses() const;
+  void CampaignAgain(absl::Duration next);
   std::optional<Error> CheckServing(LeaderEpoch client_epoch) const;
   std::optional<Error> Admit(const PartitionAppend& append) const;
   void Propose(PartitionAppend append);

@@ -1,23 +1,22 @@
-// TopicManager: what people ask of topics, one change at a time, and the partitions that follow from the controller's
-// state. A change is committed first; then the node reconciles what is open with what the state says. A restart does
-// the same reconciling, so a crash between the two leaves nothing half done.
+// TopicManager: what people ask of topics. A change is decided where the controller leads; elsewhere it is passed on to
+// there. Either way it is answered once it is in force on this node, too.
 //
 // Threads: everything is called on, and every callback runs on, the controller's executor (the first shard).
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "broker/api.h"
-#include "broker/catalog.h"
 #include "broker/controller.h"
-#include "broker/log_factory.h"
-#include "broker/partition.h"
+#include "broker/reconciler.h"
+#include "broker/topic_change.h"
 #include "broker/topic_settings.h"
 #include "common/executor.h"
 #include "common/log.h"
@@ -27,71 +26,56 @@ namespace sluice::broker {
 class TopicManager {
  public:
   struct Options {
+    NodeId node;
     int32_t default_partitions = 1;
+    int32_t default_replicas = 0;  ///< 0: min(3, nodes).
     TopicSettings defaults;
   };
+  /// Asks another node's TopicManager to Decide. `done` on the controller's executor.
+  using Forward = absl::AnyInvocable<void(NodeId to, const TopicChange& change, Callback<Result<TopicChanged>> done)>;
   /// All borrowed; they outlive the manager.
   struct Seams {
-    const std::vector<Executor*>& shards;
+    Executor& home;
     Controller& controller;
-    LogFactory& logs;
+    Reconciler& reconciler;
     Clock& clock;
     Random& random;
-    const Partition::Node& node;
-    CatalogCell& catalog;
     const Logger& log;
+    Forward* forward = nullptr;  ///< Null on a node without peers.
   };
 
   TopicManager(Options options, Seams seams) : options_(options), seams_(seams) {}
 
-  /// Once the controller has started: refuses replicas on disk that nothing knows, opens what the state says, drops
-  /// what was being deleted.
-  void Start(Callback<absl::Status> done);
-  /// Stops all partitions. No call is under way.
-  void Stop(absl::AnyInvocable<void()> done);
-
-  void Create(CreateTopicSpec spec, Callback<Result<TopicInfo>> done);
-  void Alter(AlterTopicSpec spec, Callback<Result<TopicInfo>> done);
-  void AddPartitions(std::string name, int32_t partitions, Callback<Result<TopicInfo>> done);
-  void Delete(std::string name, Callback<Result<Done>> done);
+  /// For what people ask of this node.
+  void Apply(TopicChange change, Callback<Result<TopicInfo>> done);
+  /// For what people asked of another one: kNotLeader where the controller does not lead here. Answers once committed
+  /// and applied.
+  void Decide(TopicChange change, Callback<Result<TopicChanged>> done);
 
  private:
-  using Release = absl::AnyInvocable<void()>;
-  using Opened = absl::StatusOr<std::shared_ptr<Partition>>;
+  /// What a decision found out, beside the change to be made.
+  struct Verdict {
+    std::optional<Error> refused;
+    TopicInfo topic;
+    bool created = false;
+  };
+  using Decided = absl::StatusOr<std::optional<ControllerChange>>;
 
-  Executor& home() const { return *seams_.shards.front(); }
-  Executor& ShardOf(const ReplicaId& replica) const;
+  /// Where the controller has no leader, tries again for a while.
+  void Route(TopicChange change, absl::Duration waited, Callback<Result<TopicChanged>> done);
+  void OnRouted(const TopicChange& change, TopicInfo changed, Callback<Result<TopicInfo>> done);
+  void UndoCreate(TopicInfo topic, absl::Status why, Callback<Result<TopicInfo>> done);
 
-  /// Runs `work` when all work before it has called its release.
-  void Serially(absl::AnyInvocable<void(Release)> work);
-  void RunNext();
-
-  absl::StatusOr<TopicRecord> MakeTopic(const CreateTopicSpec& spec);
-  const TopicRecord* FindTopic(std::string_view name) const;
-  void CreateNow(CreateTopicSpec spec, Callback<Result<TopicInfo>> done);
-  void UndoCreate(TopicRecord topic, absl::Status why, Callback<Result<TopicInfo>> done);
-  void AlterNow(AlterTopicSpec spec, Callback<Result<TopicInfo>> done);
-  void AddPartitionsNow(std::string name, int32_t partitions, Callback<Result<TopicInfo>> done);
-  void DeleteNow(std::string name, Callback<Result<Done>> done);
-  /// Commits a change of the topic, reconciles it, and answers with what it is then.
-  void ChangeTopic(TopicId id, ControllerChange change, Callback<Result<TopicInfo>> done);
-
-  absl::Status CheckReplicasOnDisk() const;
-  void Reconcile(TopicId id, Callback<absl::Status> done);
-  void OpenMissing(const TopicRecord& topic, Callback<absl::Status> done);
-  void StopAndDrop(TopicId id, int32_t partitions, Callback<absl::Status> done);
-  void DropReplicas(TopicId id, int32_t partitions, Callback<absl::Status> done);
-  void ReconcileAll(std::vector<TopicId> ids, size_t next, Callback<absl::Status> done);
-  absl::Status PublishTopic(const TopicRecord& topic);
-  void Unpublish(TopicId id);
+  Decided DecideOne(const CreateTopicSpec& spec, const ControllerState& state, Verdict* verdict);
+  Decided DecideOne(const AlterTopicSpec& spec, const ControllerState& state, Verdict* verdict);
+  Decided DecideOne(const AddPartitionsSpec& spec, const ControllerState& state, Verdict* verdict);
+  Decided DecideOne(const DeleteTopicSpec& spec, const ControllerState& state, Verdict* verdict);
+  absl::StatusOr<std::vector<PartitionAssignment>> Place(const ControllerState& state, int32_t count,
+                                                         int32_t* replicas);
+  TopicId DrawId();
 
   const Options options_;
   const Seams seams_;
-  std::deque<absl::AnyInvocable<void(Release)>> waiting_;
-  bool busy_ = false;
-  std::map<ReplicaId, std::shared_ptr<Partition>> open_;
-  bool starting_ = false;  // the catalog is published once, at the end
-  std::shared_ptr<Catalog> next_catalog_ = std::make_shared<Catalog>();
 };
 
 }  // namespace sluice::broker
