@@ -96,6 +96,7 @@ std::optional<LivenessHeartbeat> Liveness::MakeHeartbeat(NodeId peer) const {
 LivenessAnswer Liveness::OnHeartbeat(NodeId from_node, const LivenessHeartbeat& heartbeat) {
   FromPeer& from = from_[from_node];
   if (heartbeat.session != from.session) {
+    for (const auto& [group, term] : from.table) stirred_.push_back(group);
     const uint64_t heard = from.heard;
     from = FromPeer();
     from.session = heartbeat.session;
@@ -103,6 +104,7 @@ LivenessAnswer Liveness::OnHeartbeat(NodeId from_node, const LivenessHeartbeat& 
   }
   const bool anew = heartbeat.base_version == 0 && heartbeat.version > from.version;
   if (anew) {
+    for (const auto& [group, term] : from.table) stirred_.push_back(group);
     from.table.clear();
     from.not_following.clear();
   }
@@ -115,6 +117,7 @@ LivenessAnswer Liveness::OnHeartbeat(NodeId from_node, const LivenessHeartbeat& 
         from.table[entry.group] = entry.term;
       }
       Judge(from_node, from, entry.group);
+      stirred_.push_back(entry.group);
     }
     from.version = heartbeat.version;
   }
@@ -133,16 +136,21 @@ void Liveness::OnAnswer(NodeId from_node, const LivenessAnswer& answer) {
   ToPeer& to = at->second;
   if (answer.version < to.acked) {
     // It has begun a new life, or this is an older answer; telling all again is right for both.
-    if (answer.version == 0) BeginAnew(to);
+    if (answer.version == 0) {
+      BeginAnew(to);
+      for (const auto& [group, led] : to.table) stirred_.push_back(group);
+    }
     return;
   }
   if (answer.version < to.fresh_from) return;  // from before the new beginning
   to.acked = answer.version;
   while (!to.changes.empty() && to.changes.front().version <= to.acked) to.changes.pop_front();
   const auto before = std::exchange(to.not_following, {});
+  for (const auto& [group, lost] : before) stirred_.push_back(group);
   for (const LivenessEntry& entry : answer.not_following) {
     const auto known = before.find(entry.group);
     const bool again = known != before.end() && known->second.term == entry.term;
+    stirred_.push_back(entry.group);
     to.not_following[entry.group] = {entry.term, again ? known->second.answers + 1 : 1};
   }
   ++to.heard;

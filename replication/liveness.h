@@ -23,6 +23,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "common/types.h"
@@ -67,6 +68,10 @@ class Liveness {
   bool FollowerAlive(NodeId peer, const ReplicaId& group, LeaderEpoch term) const;
   /// Whether the last two said that it has the entry and does not follow: one may cross the leader's first word.
   bool FollowerLost(NodeId peer, const ReplicaId& group, LeaderEpoch term) const;
+
+  /// Groups of which something else was heard since the last call than before: a leader that came or went, a follower
+  /// that does not follow, or does again. Some may be named twice, or in vain.
+  std::vector<ReplicaId> TakeStirred() { return std::exchange(stirred_, {}); }
 
   size_t led_entries(NodeId peer) const;
 
@@ -116,6 +121,7 @@ class Liveness {
   std::map<NodeId, ToPeer> to_;
   std::map<NodeId, FromPeer> from_;
   std::map<ReplicaId, Following> following_;
+  std::vector<ReplicaId> stirred_;
 };
 
 }  // namespace sluice::replication

@@ -226,9 +226,12 @@ void RaftLog::StepMessage(raft::Message message) {
   }
 }
 
-void RaftLog::Tick() {
+void RaftLog::Tick(int times) {
   if (ended()) return;
-  if (damage_.ok()) raft_->Tick(NowMs());
+  if (damage_.ok()) {
+    const int64_t now_ms = NowMs();
+    for (int i = 0; i < times; ++i) raft_->Tick(now_ms);
+  }
   ExpireProposals();
   RunTurn();
 }
@@ -239,13 +242,27 @@ void RaftLog::OnPeerState(NodeId peer, PeerState state) {
     const raft::Configuration members = raft_->configuration();
     for (const auto* list : {&members.voters, &members.learners}) {
       for (const VoterId& member : *list) {
-        if (member.node == peer && member != raft_->self()) raft_->OnUnreachable(member);
+        if (member.node != peer || member == raft_->self()) continue;
+        raft_->OnUnreachable(member);
+        ScheduleTurn();
       }
     }
   } else if (raft_->leader().node == peer && damage_.ok()) {
     raft_->OnLeaderLost();
+    ScheduleTurn();
   }
-  ScheduleTurn();
+}
+
+bool RaftLog::Quiet() const {
+  return !ended() && damage_.ok() && !turn_scheduled_ && proposals_.empty() && ops_.empty() && writes_.empty() &&
+         shares_.empty() && barriers_.empty() && barriers_at_.empty() && advances_.empty() && answers_.empty() &&
+         raft_->Quiet();
+}
+
+void RaftLog::Wake() {
+  if (!std::exchange(asleep_, false)) return;
+  raft_->NoteTime(NowMs());
+  if (seams_.on_wake != nullptr && *seams_.on_wake) (*seams_.on_wake)(group_);
 }
 
 void RaftLog::OnFollowerAlive(const VoterId& follower, LeaderEpoch term) {
@@ -280,6 +297,7 @@ void RaftLog::ScheduleTurn() {
 
 void RaftLog::RunTurn() {
   if (ended()) return;
+  Wake();
   StepInbox();
   while (raft_->HasReady() && !ended()) CarryOut(raft_->TakeReady());
   proposed_bytes_ = 0;

@@ -75,6 +75,8 @@ struct RaftLogSeams {
   InboxBound* inbox = nullptr;
   const RaftLogOptions* options = nullptr;
   const LeaderObserver* on_leader_change = nullptr;  ///< Null or empty: nobody asks.
+  /// A log that slept has something to do. On its shard, inside a turn.
+  const std::function<void(const ReplicaId& group)>* on_wake = nullptr;
   const Logger* log = nullptr;
   std::shared_ptr<const void> keep;  ///< Owns what of this lives no longer than the groups.
 };
@@ -180,7 +182,13 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
 
   /// Takes a peer's message into the inbox. Any thread.
   void Deliver(raft::Message message);
-  void Tick();
+  /// `times`: as many ticks as have passed.
+  void Tick(int times = 1);
+  /// Whether it may be left without ticks (Raft::Quiet).
+  bool Quiet() const;
+  /// From now on it has no ticks; its next turn, whatever brings it, tells Seams::on_wake.
+  void Sleep() { asleep_ = true; }
+  void Wake();
   void OnPeerState(NodeId peer, PeerState state);
   /// With Options::explicit_heartbeats false: the follower's, or the leader's, node lives and is of one mind with this
   /// one.
@@ -318,6 +326,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   std::unique_ptr<raft::Raft> raft_;
 
   bool turn_scheduled_ = false;
+  bool asleep_ = false;
   bool stopped_ = false;
   absl::Status failure_;
   absl::Status damage_;

@@ -17,6 +17,7 @@ void RaftLog::ChangeMembers(const raft::Configuration& next, Callback<absl::Stat
   if (absl::Status room = log_->Admit(0, storage::Log::Urgency::kEssential); !room.ok()) {
     return AnswerLater<Result>(std::move(done), room);
   }
+  raft_->NoteTime(NowMs());  // the entry's; a group that is quiet has no ticks
   auto place = raft_->ProposeMembership(next);
   if (!place.ok()) return AnswerLater<Result>(std::move(done), place.status());
   ScheduleTurn();

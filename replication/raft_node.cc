@@ -46,6 +46,18 @@ void AddCounters(const RaftNodeStats& from, RaftNodeStats* to) {
   to->commit_max = std::max(to->commit_max, from.commit_max);
 }
 
+void AddAll(const RaftNodeStats& from, RaftNodeStats* to) {
+  to->groups += from.groups;
+  to->asleep += from.asleep;
+  to->leaders += from.leaders;
+  to->without_leader += from.without_leader;
+  to->under_replicated += from.under_replicated;
+  to->in_doubt += from.in_doubt;
+  to->damaged += from.damaged;
+  to->lag_offsets_max = std::max(to->lag_offsets_max, from.lag_offsets_max);
+  AddCounters(from, to);
+}
+
 }  // namespace
 
 RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
@@ -60,6 +72,7 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
   shared_->options.raft.explicit_heartbeats = !options.coalesce_heartbeats;
   shared_->inbox.bytes_max = options.inbox_bytes_max;
   shared_->on_leader_change.resize(seams_.shards.size());
+  shared_->on_wake.resize(seams_.shards.size());
   for (Executor* executor : seams_.shards) {
     shared_->random.push_back(std::make_unique<ShardRandom>(seams_.random->Next()));
     auto shard = std::make_unique<Shard>();
@@ -73,6 +86,7 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
                     .inbox = &shared_->inbox,
                     .options = &shared_->options,
                     .on_leader_change = &shared_->on_leader_change[shard->index],
+                    .on_wake = &shared_->on_wake[shard->index],
                     .log = seams_.log,
                     .keep = shared_};
     shards_.push_back(std::move(shard));
@@ -82,6 +96,10 @@ RaftNode::RaftNode(const RaftNodeOptions& options, RaftNodeSeams seams)
 std::shared_ptr<RaftNode> RaftNode::Make(const RaftNodeOptions& options, RaftNodeSeams seams) {
   std::shared_ptr<RaftNode> node(new RaftNode(options, std::move(seams)));
   for (auto& shard : node->shards_) {
+    node->shared_->on_wake[shard->index] = [weak = node->weak_from_this(),
+                                            shard = shard.get()](const ReplicaId& group) {
+      if (const auto self = weak.lock(); self != nullptr && shard->logs.contains(group)) shard->awake[group] = {};
+    };
     node->shared_->on_leader_change[shard->index] =
         [weak = node->weak_from_this(), shard = shard.get(), observer = node->seams_.on_leader_change](
             const ReplicaId& group, std::optional<NodeId> leader, LeaderEpoch epoch) {
@@ -121,6 +139,7 @@ void RaftNode::Stop(absl::AnyInvocable<void()> done) {
         self->routes_.erase(group);
       }
       shard->logs.clear();
+      shard->awake.clear();
       // Behind the answers that were posted.
       shard->executor->Post([left] {
         {
@@ -140,6 +159,7 @@ void RaftNode::Abandon() {
     shard->leaving = nullptr;
     for (auto& [group, log] : shard->logs) log->Abandon();
     shard->logs.clear();
+    shard->awake.clear();
   }
   std::lock_guard lock(mutex_);
   routes_.clear();
@@ -186,6 +206,7 @@ void RaftNode::Attach(GroupSpec spec, Callback<absl::StatusOr<std::shared_ptr<Ra
           if (log.ok()) {
             self->routes_[group].log = *log;
             shard.logs[group] = *log;
+            shard.awake[group] = {};
           } else {
             self->routes_.erase(group);
           }
@@ -225,6 +246,8 @@ void RaftNode::Close(const ReplicaId& group, Callback<absl::Status> done) {
         CountInto(*route.log, &shard.closed);
         route.log->Stop();
         shard.logs.erase(group);
+        shard.awake.erase(group);
+        shard.counted.erase(group);
         self->ForgetLiveness(shard, group);
         route.log.reset();
         // Behind the answers that Stop has posted.
@@ -278,17 +301,30 @@ void RaftNode::TickLater(size_t index) {
 }
 
 void RaftNode::Tick(Shard& shard) {
-  // A log's answers may open or close others.
-  std::vector<std::shared_ptr<RaftLog>> logs;
-  logs.reserve(shard.logs.size());
-  for (const auto& [group, log] : shard.logs) logs.push_back(log);
+  ++shard.ticks;
   if (options_.coalesce_heartbeats) ExchangeLiveness(shard);
-  for (const auto& log : logs) log->Tick();
+  // A log's answers may open or close others.
+  std::vector<std::pair<std::shared_ptr<RaftLog>, int>> logs;
+  logs.reserve(shard.awake.size());
+  for (auto& [group, awake] : shard.awake) {
+    logs.emplace_back(shard.logs.at(group), 1 + std::exchange(awake.missed_ticks, 0));
+  }
+  for (const auto& [log, times] : logs) log->Tick(times);
   ContinueLeaving(shard);
-  if (++shard.ticks % kTicksBetweenStats != 0) return;
+  if (shard.ticks % kTicksBetweenStats == 0) CountAll(shard);
+  if (options_.coalesce_heartbeats) FallAsleep(shard);
+}
+
+void RaftNode::CountAll(Shard& shard) {
+  // What sleeps is as it was.
+  for (const auto& [group, awake] : shard.awake) {
+    RaftNodeStats& one = shard.counted[group] = {};
+    CountInto(*shard.logs.at(group), &one);
+  }
   RaftNodeStats stats;
   AddCounters(shard.closed, &stats);
-  for (const auto& log : logs) CountInto(*log, &stats);
+  for (const auto& [group, one] : shard.counted) AddAll(one, &stats);
+  stats.asleep = static_cast<int64_t>(shard.logs.size() - shard.awake.size());
   std::lock_guard lock(shard.mutex);
   shard.stats = stats;
 }
@@ -322,14 +358,7 @@ RaftNodeStats RaftNode::stats() const {
   for (const auto& shard : shards_) {
     std::lock_guard lock(shard->mutex);
     const RaftNodeStats& one = shard->stats;
-    all.groups += one.groups;
-    all.leaders += one.leaders;
-    all.without_leader += one.without_leader;
-    all.under_replicated += one.under_replicated;
-    all.in_doubt += one.in_doubt;
-    all.damaged += one.damaged;
-    all.lag_offsets_max = std::max(all.lag_offsets_max, one.lag_offsets_max);
-    AddCounters(one, &all);
+    AddAll(one, &all);
   }
   all.messages_unrouted = unrouted_;
   all.recovery_bytes = shared_->recovery.used();

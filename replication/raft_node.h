@@ -2,6 +2,10 @@
 // shards, ticks them (one timer a shard), and shares among them what a node has once: the transport, the recovery
 // budget, the bound on received messages.
 //
+// Groups that are quiet sleep: while their peers' nodes are heard of and nothing else happens, a tick does not look at
+// them, so thousands of idle groups cost nothing. Any message, call or broken connection wakes a group, and so does the
+// silence of a node that it depends on; the ticks that it has missed since that node was last heard are made up.
+//
 // Always holds: a group is on one shard from Open to Close or Remove; messages of a group that is not open here are
 // dropped (its peers say everything again).
 // Threads: any, but for what says otherwise; callbacks run on the group's shard. The shards outlive the node; the
@@ -63,6 +67,7 @@ struct GroupSpec {
 /// Of all groups, as of the last tick.
 struct RaftNodeStats {
   int64_t groups = 0;
+  int64_t asleep = 0;
   int64_t leaders = 0;
   int64_t without_leader = 0;    ///< As far as this node knows.
   int64_t under_replicated = 0;  ///< Led here, with a voter that is silent or behind.
@@ -133,6 +138,17 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
     bool operator==(const Told&) const = default;
   };
 
+  /// A node that groups of a shard depend on, as the shard last heard of it.
+  struct Ear {
+    uint64_t heard = 0;    ///< As Liveness counts.
+    int silent_ticks = 0;  ///< Since then.
+  };
+  /// A group that has ticks.
+  struct Awake {
+    int quiet_ticks = 0;   ///< How long it could have slept.
+    int missed_ticks = 0;  ///< To be made up with the next one.
+  };
+
   struct Leaving;
 
   /// Touched on its executor only, but for `stats`.
@@ -141,9 +157,11 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
     Executor* executor = nullptr;
     RaftLogSeams seams;
     std::map<ReplicaId, std::shared_ptr<RaftLog>> logs;
+    std::map<ReplicaId, Awake> awake;  ///< All others sleep.
     std::map<ReplicaId, Told> told;
-    std::map<NodeId, uint64_t> leaders_heard;    ///< As Liveness counted them when this shard last looked.
-    std::map<NodeId, uint64_t> followers_heard;  ///< The same.
+    std::map<ReplicaId, RaftNodeStats> counted;  ///< As each last was.
+    std::map<NodeId, Ear> leaders;               ///< Nodes that lead what is followed here.
+    std::map<NodeId, Ear> followers;             ///< Nodes that follow what is led here.
     absl::Duration phase;                        ///< Of its first tick.
     bool stopped = false;
     uint64_t ticks = 0;
@@ -159,6 +177,7 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   void Attach(GroupSpec spec, Callback<absl::StatusOr<std::shared_ptr<RaftLog>>> done);
   void TickLater(size_t shard);
   void Tick(Shard& shard);
+  void CountAll(Shard& shard);
 
   // raft_node_groups.cc
   void ContinueLeavingSoon(Shard& shard);
@@ -170,6 +189,12 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   void SendHeartbeats();
   /// Tells liveness of what changed in the shard's groups, and the groups of what was heard.
   void ExchangeLiveness(Shard& shard);
+  /// Wakes the groups that depend on a node that has fallen silent.
+  static void WakeForSilence(Shard& shard);
+  /// Those on that something new was heard.
+  void WakeStirred(const std::vector<ReplicaId>& groups);
+  void FallAsleep(Shard& shard);
+  bool Vouched(const Shard& shard, const RaftLog& log) const;
   void TellOf(const ReplicaId& group, Told& told, Told now);
   void HearFor(RaftLog& log, const std::set<NodeId>& leaders, const std::set<NodeId>& followers);
   void ForgetLiveness(Shard& shard, const ReplicaId& group);
@@ -182,7 +207,8 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   struct Shared {
     explicit Shared(int64_t recovery_bytes_max) : recovery(recovery_bytes_max) {}
     RaftLogOptions options;
-    std::vector<LeaderObserver> on_leader_change;  ///< Of the shards.
+    std::vector<LeaderObserver> on_leader_change;                      ///< Of the shards.
+    std::vector<std::function<void(const ReplicaId& group)>> on_wake;  ///< The same.
     ByteBudget recovery;
     InboxBound inbox;
     std::vector<std::unique_ptr<Random>> random;  ///< Of the shards.
@@ -191,7 +217,7 @@ class RaftNode final : public PeerReceiver, public std::enable_shared_from_this<
   std::vector<std::unique_ptr<Shard>> shards_;
   std::atomic<uint64_t> unrouted_{0};
 
-  std::mutex liveness_mutex_;
+  mutable std::mutex liveness_mutex_;
   Liveness liveness_;  ///< Guarded by liveness_mutex_.
 
   struct Route {

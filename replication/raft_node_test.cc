@@ -35,6 +35,66 @@ TEST_CASE("settled groups send nothing of their own, and keep their leaders") {
   }
 }
 
+TEST_CASE("quiet groups sleep, one that has something to do wakes alone, and sleeps again") {
+  RaftCluster cluster(1, ManyGroups(20));
+  cluster.StartAll();
+  for (int group = 0; group < 20; ++group) cluster.Write("v", 20, group);
+  cluster.RunFor(absl::Seconds(3));
+  for (const auto& node : cluster.nodes) CHECK(node->raft->stats().asleep == 20);
+  std::map<int, LeaderEpoch> epochs;
+  for (int group = 0; group < 20; ++group) epochs[group] = cluster.log(cluster.Leader(group), group).leader_epoch();
+  cluster.Write("w", 20, 7);
+  cluster.RunFor(absl::Milliseconds(550));  // numbers are taken every ten ticks
+  for (const auto& node : cluster.nodes) CHECK(node->raft->stats().asleep >= 19);
+  cluster.RunFor(absl::Seconds(2));
+  for (const auto& node : cluster.nodes) {
+    CHECK(node->raft->stats().asleep == 20);
+    CHECK(node->raft->stats().groups == 20);
+    CHECK(node->raft->stats().without_leader == 0);
+  }
+  // Not even an hour later does anybody campaign.
+  cluster.RunFor(absl::Minutes(60));
+  for (int group = 0; group < 20; ++group) {
+    CHECK(cluster.log(cluster.Leader(group), group).leader_epoch() == epochs[group]);
+  }
+}
+
+TEST_CASE("sleeping groups wake when their leader's node no longer leads them, though it lives") {
+  RaftCluster cluster(1, ManyGroups(4));
+  cluster.StartAll();
+  for (int group = 0; group < 4; ++group) cluster.Write("v", 20, group);
+  cluster.RunFor(absl::Seconds(3));
+  for (const auto& node : cluster.nodes) REQUIRE(node->raft->stats().asleep == 4);
+  const NodeId leader = cluster.Leader(2);
+  CHECK(cluster
+            .Await<absl::Status>(
+                [&](auto done) { cluster.node(leader).raft->Close(RaftCluster::Group(2), std::move(done)); })
+            .ok());
+  const absl::Duration from = cluster.scheduler.now();
+  const NodeId next = cluster.Leader(2, leader);
+  CHECK(next != leader);
+  CHECK(cluster.scheduler.now() - from < absl::Seconds(5));
+}
+
+TEST_CASE("a sleeping leader that no quorum answers wakes and steps down") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("v");
+  cluster.RunFor(absl::Seconds(3));
+  const NodeId leader = cluster.Leader();
+  REQUIRE(cluster.node(leader).raft->stats().asleep == 1);
+  // It hears nothing; the others hear it, for as long as it speaks.
+  for (const auto& node : cluster.nodes) {
+    if (node->id() != leader) cluster.network.Block(node->id(), leader);
+  }
+  cluster.RunFor(absl::Seconds(3));
+  CHECK_FALSE(cluster.log(leader).IsLeader());
+  const NodeId next = cluster.Leader(0, leader);
+  CHECK(next != leader);
+  cluster.network.HealAll();
+  cluster.Converge();
+}
+
 TEST_CASE("when a node falls silent its groups get other leaders, and a leader without a quorum steps down") {
   const bool coalesce = GENERATE(true, false);
   auto options = ManyGroups(10);

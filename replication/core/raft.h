@@ -241,6 +241,12 @@ class Raft {
 
   // ---- Heartbeats by the driver (explicit_heartbeats false)
 
+  /// Nothing is under way, nobody lacks anything, and ticks would do nothing but count how long nobody was heard of.
+  /// The driver may leave them out for as long as it knows that the leader's node, or every follower's, lives.
+  bool Quiet() const;
+  /// As Tick's `now_ms`, where ticks are left out.
+  void NoteTime(int64_t now_ms) { now_ms_ = now_ms; }
+
   /// Whether `voter` has everything, knows what is committed, and nothing is to be asked of it.
   bool Settled(const VoterId& voter) const;
   /// The voter's node answered, and still follows this leader in `term`.

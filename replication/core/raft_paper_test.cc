@@ -266,6 +266,20 @@ TEST_CASE("5.3: a leader brings every log of figure 7 to its own") {
   for (int n = 1; n <= 7; ++n) CHECK(g.at(n).committed() == Offset(11));
 }
 
+TEST_CASE("5.3: a follower acknowledges only what its disk has") {
+  Paper g;
+  g.Led();
+  REQUIRE(g.Propose(1).ok());
+  g.TakeReady(1);
+  g.Deliver(2);
+  g.TakeReady(2);
+  REQUIRE(g.Sent<AppendResponse>(2).empty());
+  g.Persist(2);
+  g.TakeReady(2);
+  REQUIRE(g.Sent<AppendResponse>(2).size() == 1);
+  REQUIRE(g.Sent<AppendResponse>(2)[0].end == Offset(2));
+}
+
 TEST_CASE("5.3: messages that come twice, or late, change nothing") {
   Paper g;
   g.Led();

@@ -243,6 +243,14 @@ bool Raft::Settled(const Progress& peer) const {
          peer.doubt == kNoDoubt && lead_->read_seq == lead_->read_confirmed;
 }
 
+bool Raft::Quiet() const {
+  if (options_.explicit_heartbeats || dirty_ || write_pending_ || !writes_.empty() || !held_.empty()) return false;
+  if (in_doubt() || install_ || committed_ != log_.end()) return false;
+  if (role_ == Role::kFollower) return !leader_.IsNone();
+  return Serving() && !transferring() && lead_->reads.empty() && lead_->window.empty() &&
+         std::all_of(lead_->peers.begin(), lead_->peers.end(), [this](const Progress& peer) { return Settled(peer); });
+}
+
 bool Raft::Settled(const VoterId& voter) const {
   if (role_ != Role::kLeader) return false;
   const Progress* peer = lead_->Find(voter);
