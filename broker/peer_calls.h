@@ -38,7 +38,7 @@ inline constexpr size_t kPeerCallBytesMax = size_t{4} << 20;
 /// address (host:port).
 using PeerTarget = std::variant<NodeId, std::string>;
 
-/// Who calls. All but `address` is the caller's own word; where nodes have certificates, `node` is theirs.
+/// Who calls. All but `address` is the caller's own word; where nodes have certificates, theirs name `node`.
 struct PeerCaller {
   NodeId node;          ///< 0: it has no number yet.
   Uuid cluster;         ///< Nil: it belongs to none yet. Never another than this node's, if that has one.

@@ -83,6 +83,8 @@ class Call : public std::enable_shared_from_this<Call> {
   void Drain();
 
   std::string peer() const { return context_.peer(); }
+  /// What its certificate says, if it has one.
+  std::shared_ptr<const grpc::AuthContext> auth() const { return context_.auth_context(); }
   /// When the client stops waiting; infinite future when it set none.
   absl::Time deadline() const { return absl::FromChrono(context_.deadline()); }
 

@@ -22,7 +22,8 @@ namespace {
 constexpr size_t kChannelsMax = 64;
 constexpr absl::Duration kDeadlineMax = absl::Hours(1);
 
-std::shared_ptr<grpc::Channel> OpenCallChannel(const std::string& address, const PeerTransportOptions& options) {
+std::shared_ptr<grpc::Channel> OpenCallChannel(const PeerHost& host, const std::string& address, NodeId to) {
+  const PeerTransportOptions& options = host.options;
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kPeerCallBytesMax + kPeerCallFramingBytesMax));
   arguments.SetMaxSendMessageSize(-1);
@@ -35,7 +36,7 @@ std::shared_ptr<grpc::Channel> OpenCallChannel(const std::string& address, const
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, PeerMs(options.keepalive_time));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, PeerMs(options.keepalive_timeout));
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(address, host.credentials->ToNode(host.Identity().cluster, to), arguments);
 }
 
 // `done` on the queue's thread, and nothing else.
@@ -117,13 +118,14 @@ class OutgoingCall final : public std::enable_shared_from_this<OutgoingCall> {
 };
 
 // Under the lock.
-std::shared_ptr<grpc::Channel> PeerCallClient::ChannelTo(const std::string& address) {
-  if (channels_.size() >= kChannelsMax && !channels_.contains(address)) {
+std::shared_ptr<grpc::Channel> PeerCallClient::ChannelTo(const std::string& address, NodeId to) {
+  const std::pair key(address, to);
+  if (channels_.size() >= kChannelsMax && !channels_.contains(key)) {
     channels_.erase(std::min_element(channels_.begin(), channels_.end(),
                                      [](const auto& a, const auto& b) { return a.second.used < b.second.used; }));
   }
-  Channel& channel = channels_[address];
-  if (channel.channel == nullptr) channel.channel = OpenCallChannel(address, host_.options);
+  Channel& channel = channels_[key];
+  if (channel.channel == nullptr) channel.channel = OpenCallChannel(host_, address, to);
   channel.used = ++uses_;
   return channel.channel;
 }
@@ -149,7 +151,7 @@ void PeerCallClient::Call(const std::string& address, NodeId to, uint32_t kind, 
     if (stopped_) return;
     call = std::make_shared<OutgoingCall>(*this, std::move(done));
     under_way_.emplace(call.get(), call);
-    channel = ChannelTo(address);
+    channel = ChannelTo(address, to);
   }
   ++made_;
   call->Start(std::move(channel), question, std::clamp(deadline, absl::ZeroDuration(), kDeadlineMax));

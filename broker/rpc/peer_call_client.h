@@ -1,4 +1,4 @@
-// Makes calls to other nodes. One channel for an address, kept as long as it is used.
+// Makes calls to other nodes. One channel for an address and whom it is to be, kept as long as it is used.
 //
 // Always holds: `done` of each call that was begun runs once, on the completion queue's thread, before the host's
 // `open` is 0. Threads: any.
@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "broker/peer_calls.h"
 #include "broker/rpc/peer_host.h"
@@ -38,13 +39,13 @@ class PeerCallClient {
     std::shared_ptr<grpc::Channel> channel;
     uint64_t used = 0;
   };
-  std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address);
+  std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address, NodeId to);
 
   PeerHost& host_;
   mutable std::mutex mutex_;
   bool stopped_ = false;
   uint64_t uses_ = 0;
-  std::map<std::string, Channel> channels_;
+  std::map<std::pair<std::string, NodeId>, Channel> channels_;
   std::map<OutgoingCall*, std::weak_ptr<OutgoingCall>> under_way_;
   std::atomic<int64_t> made_ = 0;
 };

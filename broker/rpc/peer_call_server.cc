@@ -109,6 +109,9 @@ absl::Status PeerCallServer::Ask(IncomingCall& call, const grpc::ByteBuffer& mes
                                           .disk = identity.disk,
                                           .session = host_.options.session},
                                          question.caller));
+  if (host_.credentials->enabled()) {
+    SLUICE_RETURN_IF_ERROR(CheckNodeCertificate(*call.call().auth(), identity.cluster, question.caller.node));
+  }
   std::shared_ptr<PeerCallHandler> handler;
   {
     std::lock_guard lock(mutex_);

@@ -7,9 +7,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 #include "broker/rpc/peer_transport.h"
+#include "broker/rpc/tls.h"
 #include "common/executor.h"
 
 namespace sluice::broker::rpc {
@@ -36,8 +38,9 @@ class PeerHost {
   const PeerTransportOptions options;
   const Clock& clock;
   grpc::CompletionQueue* queue = nullptr;
-  std::atomic<uint64_t> connections = 0;  ///< Attempts made, for Hello.
-  std::atomic<int64_t> open = 0;          ///< Attempts, calls and alarms under way; the queue stays until it is 0.
+  std::shared_ptr<TlsCredentials> credentials;  ///< Set before anything begins.
+  std::atomic<uint64_t> connections = 0;        ///< Attempts made, for Hello.
+  std::atomic<int64_t> open = 0;  ///< Attempts, calls and alarms under way; the queue stays until it is 0.
 
  private:
   mutable std::mutex identity_mutex_;

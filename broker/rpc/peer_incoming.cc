@@ -64,12 +64,18 @@ class IncomingStream final : public Handler, public std::enable_shared_from_this
              .connection = theirs_.connection,
              .lane = theirs_.lane};
     if (const absl::Status status = CheckPeerHello(mine_, theirs_); !status.ok()) return Refuse(status);
+    if (const absl::Status status = CheckCertificate(); !status.ok()) return Refuse(status);
     if (const absl::Status status = host_.Enter(*this); !status.ok()) return Refuse(status);
     greeted_ = true;
     patience_.Cancel();
     call_->Write(ToByteBuffer(EncodePeerHello(mine_)));
     call_->ReadNext();
     host_.host_.OnGreeted(theirs_.node);
+  }
+
+  absl::Status CheckCertificate() {
+    if (!host_.host_.credentials->enabled()) return absl::OkStatus();
+    return CheckNodeCertificate(*call_->auth(), mine_.cluster, theirs_.node);
   }
 
   void Refuse(const absl::Status& why) {

@@ -12,7 +12,8 @@
 namespace sluice::broker::rpc {
 namespace {
 
-std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address, const PeerTransportOptions& options) {
+std::shared_ptr<grpc::Channel> OpenChannel(const PeerHost& host, const std::string& address, NodeId peer) {
+  const PeerTransportOptions& options = host.options;
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kPeerHelloBytesMax));
   arguments.SetMaxSendMessageSize(-1);
@@ -22,7 +23,7 @@ std::shared_ptr<grpc::Channel> OpenChannel(const std::string& address, const Pee
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, PeerMs(options.keepalive_time));
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, PeerMs(options.keepalive_timeout));
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(address, host.credentials->ToNode(host.Identity().cluster, peer), arguments);
 }
 
 }  // namespace
@@ -47,7 +48,7 @@ class PeerAttempt : public std::enable_shared_from_this<PeerAttempt> {
              .session = host.options.session,
              .connection = ++host.connections,
              .lane = link_->lane_};
-    stub_ = std::make_unique<grpc::GenericStub>(OpenChannel(address, host.options));
+    stub_ = std::make_unique<grpc::GenericStub>(OpenChannel(host, address, link_->peer_));
     call_ = stub_->PrepareCall(&context_, kPeerStreamMethod, host.queue);
     handshake_.Set(host.queue, After(host.options.handshake_timeout), handshake_step_.Start());
     call_->StartCall(started_step_.Start());
@@ -124,7 +125,8 @@ class PeerAttempt : public std::enable_shared_from_this<PeerAttempt> {
   void OnFinished(bool) {
     if (failure_.ok()) {
       failure_ = status_.ok() ? absl::UnavailableError("the peer ended the stream") : FromGrpc(status_);
-      refused_ = status_.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
+      refused_ = status_.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
+                 status_.error_code() == grpc::StatusCode::PERMISSION_DENIED;
     }
     link_->OnEnded(failure_, refused_);
   }

@@ -117,6 +117,7 @@ absl::Status Transport::Listen() {
   SLUICE_ASSIGN_OR_RETURN(acceptor_, runtime::TcpAcceptor::Listen(
                                          {.address = options.address, .connections_max = options.connections_max}));
   address_ = Cat(options.address.substr(0, options.address.rfind(':')), ":", acceptor_->port());
+  SLUICE_ASSIGN_OR_RETURN(credentials, TlsCredentials::Load(options.tls, options.tls_reload_every));
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(
       static_cast<int>(options.message_bytes_max + int64_t{kPeerEnvelopeBytesMax + kPeerFramingBytesMax}));
@@ -137,7 +138,7 @@ absl::Status Transport::Listen() {
   quota.Resize(4 * static_cast<size_t>(options.message_bytes_max) + kTransportBytes);
   builder.SetResourceQuota(quota);
   connections_ = builder.experimental().AddExternalConnectionAcceptor(
-      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials->Server());
   builder.RegisterAsyncGenericService(&service_);
   calls_ = std::make_unique<CallQueue>(*this, service_, builder.AddCompletionQueue());
   queue = calls_->queue.get();

@@ -20,12 +20,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "broker/peer_calls.h"
 #include "broker/rpc/peer_message.h"
+#include "broker/tls_files.h"
 #include "common/executor.h"
 #include "common/log.h"
 #include "replication/transport.h"
@@ -43,6 +45,9 @@ struct PeerTransportOptions {
   PeerIdentity identity;
   Uuid session;                            ///< Drawn at the start of the process.
   std::string address = "127.0.0.1:7401";  ///< Where peers are accepted, host:port; port 0 takes any free one.
+
+  std::optional<TlsFiles> tls;  ///< All three files; both sides show a certificate (tls.h). None: in the clear.
+  absl::Duration tls_reload_every = absl::Seconds(10);  ///< Whole seconds.
 
   int64_t queue_bytes_max = 32 << 20;    ///< Of what waits for one peer.
   int64_t message_bytes_max = 32 << 20;  ///< Of one message, in either direction; at least a batch and 64 KiB.
@@ -85,7 +90,8 @@ struct PeerTransportStats {
 
 class GrpcPeerTransport : public replication::PeerTransport, public PeerCalls, public PeerAddresses {
  public:
-  /// Binds the address. `clock` outlives the transport. UNAVAILABLE when it cannot be bound.
+  /// Binds the address. `clock` outlives the transport. UNAVAILABLE when it cannot be bound, INVALID_ARGUMENT when the
+  /// TLS files are not what they should be.
   static absl::StatusOr<std::unique_ptr<GrpcPeerTransport>> Make(const PeerTransportOptions& options,
                                                                  const Clock& clock);
 
