@@ -30,19 +30,23 @@ class ClientPartitionLog final : public PartitionLog {
 
   absl::StatusOr<End> ReadEnd() override {
     using Kind = client::OffsetQuery::Kind;
-    const client::OffsetQuery queries[] = {
+    const client::OffsetQuery bounds[] = {
         {.topic = where_.topic, .partition = where_.partition, .kind = Kind::kEarliest},
-        {.topic = where_.topic, .partition = where_.partition, .kind = Kind::kLatestData}};
+        {.topic = where_.topic, .partition = where_.partition, .kind = Kind::kLatest}};
     SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription topic, admin_->DescribeTopic(where_.topic));
-    SLUICE_ASSIGN_OR_RETURN(const std::vector<client::OffsetAnswer> answers, admin_->ListOffsets(queries));
-    if (answers.size() != 2)
-      return absl::InternalError(Cat(name_, ": the broker answered other offsets than asked for"));
+    SLUICE_ASSIGN_OR_RETURN(const std::vector<client::OffsetAnswer> first, admin_->ListOffsets(bounds));
+    if (first.size() != 2) return absl::InternalError(Cat(name_, ": the broker answered other offsets than asked for"));
+    SLUICE_ASSIGN_OR_RETURN(
+        const client::OffsetAnswer data,
+        admin_->ListOffset({.topic = where_.topic, .partition = where_.partition, .kind = Kind::kLatestData}));
     End end;
     end.topic_id = topic.topic.id.ToString();
-    end.log_start = answers[0].offset.value_or(Offset(0));
-    end.log_end = answers[1].log_end;
+    end.log_start = first[0].offset.value_or(Offset(0));
+    // Not where the log ends now: what is appended there but not committed, our own lost batch perhaps, cannot be read
+    // yet, so nothing may be written behind it. And asked before the data's end: nothing below it is missing there.
+    end.log_end = first[1].offset.value_or(first[1].log_end);
     // Retention may have moved the start past the last data batch.
-    end.data_end = std::max(answers[1].offset.value_or(end.log_start), end.log_start);
+    end.data_end = std::max(std::min(data.offset.value_or(end.log_start), end.log_end), end.log_start);
     return end;
   }
 

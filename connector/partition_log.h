@@ -32,7 +32,8 @@ namespace sluice::connector {
 class PartitionLog {
  public:
   struct End {
-    /// What the next Append has to expect; counts control batches.
+    /// What the next Append has to expect; counts control batches. All below it is committed: while the log holds more,
+    /// which may be a lost request of ours, an Append fails with IsMismatch.
     Offset log_end;
     /// One past the last data record that can be read; log start and this are equal when there is none.
     Offset data_end;

@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view kWriteHeader = "write";
 constexpr std::string_view kVersionHeader = "version";
 constexpr absl::Duration kPutTimeMax = absl::Minutes(1);
+constexpr int kAtOnceMax = 5;
 constexpr http::RetryPolicy kBackoff{.backoff_first = absl::Milliseconds(100), .backoff_max = absl::Seconds(5)};
 // When the log is worth shortening, and the largest batch that does it.
 constexpr int64_t kLogRecordsMin = 1000;
@@ -106,9 +107,11 @@ absl::StatusOr<int64_t> TopicStateStore::Put(std::string_view key, std::string_v
         return written;
       }
       read = false;
-      if (PartitionLog::IsMismatch(status)) continue;  // others write other keys: read on, try again at once
+      // Others write other keys: read on, try again at once; but what they wrote may take a while to be committed.
+      if (PartitionLog::IsMismatch(status) && retry < kAtOnceMax) continue;
     }
-    if (!MayPass(status) || clock_.Monotonic() > until) return status;
+    const bool may_pass = MayPass(status) || PartitionLog::IsMismatch(status);
+    if (!may_pass || clock_.Monotonic() > until) return status;
     if (!stop_.Sleep(http::Backoff(kBackoff, retry, random_))) return absl::CancelledError("stopped");
   }
 }

@@ -84,6 +84,8 @@ class World {
     pipelines_.push_back(std::move(pipeline));
     return *this;
   }
+  // The last pipeline's source follows links.
+  void Paginate() { pipelines_.back().source.pagination = NextUrlPagination{.from = "/next"}; }
   void Start(bool once) {
     options_.once = once;
     worker_ = std::make_unique<Worker>(
@@ -151,6 +153,68 @@ class World {
   std::unique_ptr<Worker> worker_;
   std::future<absl::Status> run_;
 };
+
+// Ten pages of three records, and what they hold.
+struct Pages {
+  static constexpr int kPages = 10;
+  static std::string Page(int number, const std::string& next) {
+    std::string records;
+    for (int i = 0; i < 3; ++i) records += Cat(i == 0 ? "" : ",", R"({"n":)", 3 * number + i, "}");
+    const std::string link = number + 1 < kPages ? Cat(",\"next\":\"", next, "?page=", number + 1, "\"") : "";
+    return TestServer::Ok(Cat(R"({"records":[)", records, "]", link, "}"));
+  }
+  static std::vector<std::string> Values() {
+    std::vector<std::string> values;
+    for (int n = 0; n < 3 * kPages; ++n) values.push_back(Cat(R"({"n":)", n, "}"));
+    return values;
+  }
+  static std::string Lines() {
+    std::string lines;
+    for (const std::string& value : Values()) lines += value + "\n";
+    return lines;
+  }
+};
+
+// Answers by the page that is asked for, so that a page asked for again is the same.
+class PagedApi {
+ public:
+  PagedApi()
+      : server_([this](int, const std::string& request) {
+          const size_t at = request.find("page=");
+          const int page = at == std::string::npos ? 0 : std::stoi(request.substr(at + 5));
+          return Pages::Page(page, url());
+        }) {}
+  std::string url() const { return server_.Url() + "/"; }
+
+ private:
+  TestServer server_;
+};
+
+// What leaders do while a worker runs, on a thread of its own.
+class Unrest {
+ public:
+  Unrest(client::ClientFixture& broker, std::function<void(client::FakeBroker&, int)> step, absl::Duration pause)
+      : thread_([this, &broker, step = std::move(step), pause] {
+          for (int i = 0; !stop_; ++i) {
+            broker.On([&] { step(broker.broker, i); });
+            std::this_thread::sleep_for(absl::ToChronoNanoseconds(pause));
+          }
+        }) {}
+  ~Unrest() {
+    stop_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+void LeadAll(client::FakeBroker& broker, const std::string& address) {
+  for (const auto& [partition, log] : broker.logs) {
+    if (log.leader != address) broker.Lead(partition, address);
+  }
+}
 
 std::string Two(int) {
   return TestServer::Ok(kTwoRecords);
@@ -255,6 +319,78 @@ TEST_CASE("A stop does not wait for a broker that has fallen silent, whatever wa
     INFO("silent after " << calls << " calls");
     CHECK(world.TimeToStop() < absl::Seconds(2));
   }
+}
+
+TEST_CASE("Leaders that move while a pipeline runs cost no record and repeat none") {
+  PagedApi api;
+  World world;
+  world.Add("p", api.url());
+  world.Paginate();
+  world.broker.On([&] {
+    world.broker.broker.AddNode("b:7400");
+    world.broker.broker.AddNode("c:7400");
+  });
+  const Unrest unrest(
+      world.broker,
+      [](client::FakeBroker& broker, int step) {
+        constexpr const char* kNodes[] = {client::FakeBroker::kAddress, "b:7400", "c:7400"};
+        // Half of the time nobody leads.
+        LeadAll(broker, step % 2 == 0 ? "" : kNodes[step / 2 % 3]);
+      },
+      absl::Milliseconds(100));
+  const absl::Status end = world.Once();
+  INFO(end);
+  REQUIRE(end.ok());
+  CHECK(world.broker.Values("p") == Pages::Values());
+  CHECK(world.Files("p") == Pages::Lines());
+}
+
+TEST_CASE("A pipeline waits for a leader for seconds, and goes on where it was") {
+  PagedApi api;
+  World world;
+  world.Add("p", api.url());
+  world.Paginate();
+  std::atomic<bool> fell{false};
+  world.broker.On([&] {
+    client::FakeBroker& broker = world.broker.broker;
+    broker.AddNode("b:7400");
+    broker.on_call = [&](const std::string& method) {
+      if (method != "/sluice.v1.Log/Append" || broker.calls[method] < 4 || fell.exchange(true)) return;
+      // In the middle of it all: the leader dies, and the next is elected three seconds later.
+      broker.Kill(client::FakeBroker::kAddress);
+      LeadAll(broker, "");
+      world.broker.executor.PostAfter(absl::Seconds(3), [&broker] { LeadAll(broker, "b:7400"); });
+    };
+    broker.node(client::FakeBroker::kAddress);
+  });
+  const absl::Status end = world.Once();
+  INFO(end);
+  REQUIRE(end.ok());
+  CHECK(fell);
+  CHECK(world.broker.Values("p") == Pages::Values());
+  CHECK(world.Files("p") == Pages::Lines());
+}
+
+TEST_CASE("A batch whose answer was lost, and that is committed late, is not written a second time") {
+  PagedApi api;
+  World world;
+  world.Add("p", api.url());
+  world.Paginate();
+  world.broker.On([&] {
+    world.broker.broker.stall =
+        [&world, seen = std::map<client::TopicPartition, int>()](const client::TopicPartition& partition) mutable {
+          if (++seen[partition] % 5 != 2) return false;
+          world.broker.executor.PostAfter(
+              absl::Milliseconds(400), [&world, partition] { world.broker.broker.logs.at(partition).uncommitted = 0; });
+          return true;
+        };
+  });
+  const absl::Status end = world.Once();
+  INFO(end);
+  REQUIRE(end.ok());
+  CHECK(world.broker.Values("p") == Pages::Values());
+  CHECK(world.Files("p") == Pages::Lines());
+  std::this_thread::sleep_for(std::chrono::milliseconds(250));  // what was written last is committed, too
 }
 
 TEST_CASE("A broker that cannot be reached is an error after the time to wait for it") {

@@ -274,7 +274,14 @@ absl::StatusOr<Bytes> FakeBroker::Answer(const std::string& node, std::string_vi
   }
   if (method == "/sluice.v1.Log/Append") {
     std::set<TopicPartition> refused;
-    return Bytes::Adopt(Produce(node, request, &refused));
+    Bytes answer = Bytes::Adopt(Produce(node, request, &refused));
+    const auto item = ParseAs<v1::ProduceRequest>(request).value().items(0);
+    const TopicPartition partition{item.topic(), PartitionId(item.partition())};
+    if (refused.empty() && stall && stall(partition)) {
+      ++logs.at(partition).uncommitted;
+      return absl::UnavailableError("connection lost");
+    }
+    return answer;
   }
   if (method == "/sluice.v1.Log/Fetch") return Bytes::Adopt(Fetch(node, request));
   if (method == "/sluice.v1.Log/ListOffsets") return Bytes::Adopt(ListOffsets(node, request));
@@ -364,6 +371,7 @@ std::string FakeBroker::Fetch(const std::string& node, const Bytes& request) {
     Offset next(item.offset());
     for (const record::Batch& batch : log.batches) {
       if (batch.last_offset() < Offset(item.offset())) continue;
+      if (batch.base_offset() >= log.committed()) break;
       if (!result.batches().empty() &&
           result.batches().size() + batch.size_bytes() > static_cast<size_t>(item.max_bytes()))
         break;
@@ -374,7 +382,7 @@ std::string FakeBroker::Fetch(const std::string& node, const Bytes& request) {
     }
     if (tamper) tamper(result.mutable_batches());
     result.set_next_offset(next.value());
-    result.set_high_watermark(log.end().value());
+    result.set_high_watermark(log.committed().value());
   }
   return response.SerializeAsString();
 }
@@ -391,11 +399,11 @@ std::string FakeBroker::ListOffsets(const std::string& node, const Bytes& reques
     }
     const Log& log = logs.at(partition);
     result.set_log_end_offset(log.end().value());
-    Offset offset = item.kind() == v1::ListOffsetsItem::EARLIEST ? log.start : log.end();
+    Offset offset = item.kind() == v1::ListOffsetsItem::EARLIEST ? log.start : log.committed();
     if (item.kind() == v1::ListOffsetsItem::LATEST_DATA) {
       offset = log.start;
       for (const record::Batch& batch : log.batches) {
-        if (!batch.is_control()) offset = batch.next_offset();
+        if (!batch.is_control() && batch.base_offset() < log.committed()) offset = batch.next_offset();
       }
     }
     result.set_offset(offset.value());

@@ -70,6 +70,8 @@ class FakeBroker : public ChannelFactory {
     Offset start;
     std::string leader = kAddress;
     LeaderEpoch epoch{1};
+    size_t uncommitted = 0;  // batches at the end that no reader sees yet
+    Offset committed() const { return uncommitted == 0 ? end() : batches[batches.size() - uncommitted].base_offset(); }
     Offset end() const { return batches.empty() ? Offset(0) : batches.back().next_offset(); }
   };
 
@@ -79,6 +81,8 @@ class FakeBroker : public ChannelFactory {
   bool hold_answers = false;  // of produce streams: written, but the answer waits
   /// Asked before each item is written; what it returns is the item's error.
   std::function<std::optional<ErrorDetail>(const TopicPartition&)> refuse;
+  /// Asked after each item is written by an Append; true leaves it uncommitted, and the call loses its connection.
+  std::function<bool(const TopicPartition&)> stall;
   /// Asked before a topic is made; what it returns is the call's error.
   std::function<std::optional<ErrorDetail>(const std::string& topic)> refuse_topic;
   /// Told of each unary call before it is looked at.
