@@ -5,6 +5,7 @@
 
 #include "broker/error.h"
 #include "common/check.h"
+#include "common/planted_bug.h"
 #include "common/text.h"
 
 namespace sluice::broker {
@@ -69,6 +70,7 @@ Error Partition::NotLeader() const {
 }
 
 Error Partition::ProposalFailed(const absl::Status& status) const {
+  if (log_ == nullptr && Planted(PlantedBug::kSayUnknownIsRefused)) return Fail(Reason::kNotAvailable, "stopped");
   if (log_ == nullptr) {
     return Fail(Reason::kOutcomeUnknown, "the partition stopped before it was committed");
   }
@@ -90,7 +92,8 @@ std::optional<Error> Partition::CheckServing(LeaderEpoch client_epoch) const {
   SLUICE_CHECK(shard_.IsCurrent()) << replica_;
   if (stopping_ || failed_) return Fail(stop_reason_, stop_why_);
   if (remote_ || !log().IsLeader()) return NotLeader();
-  if (client_epoch.value() != 0 && client_epoch != log().leader_epoch()) {
+  if (client_epoch.value() != 0 && client_epoch != log().leader_epoch() &&
+      !Planted(PlantedBug::kAcceptAnyClientEpoch)) {
     // A client that is ahead knows of an election that this node has not heard of yet.
     return Fail(client_epoch < log().leader_epoch() ? Reason::kStaleLeaderEpoch : Reason::kNotAvailable,
                 Cat("leader epoch ", client_epoch, " given, the partition is at ", log().leader_epoch()));
@@ -99,7 +102,7 @@ std::optional<Error> Partition::CheckServing(LeaderEpoch client_epoch) const {
 }
 
 std::optional<Error> Partition::Admit(const PartitionAppend& append) const {
-  if (append.lane != nullptr && append.lane->broken) {
+  if (append.lane != nullptr && append.lane->broken && !Planted(PlantedBug::kForgetBrokenSession)) {
     return Fail(Reason::kSequenceBroken,
                 "an earlier item of this partition failed on this stream; send one with reset to go on");
   }
@@ -199,6 +202,8 @@ void Partition::Read(Offset offset, int64_t bytes_max, LeaderEpoch client_epoch,
                  read.error = self->ReadFailed(result.status(), bounds);
                } else {
                  read.batches = std::move(result->batches);
+                 if (Planted(PlantedBug::kSkipABatch) && read.batches.size() > 1)
+                   read.batches.erase(read.batches.begin());
                  read.next_offset = result->next_offset;
                  read.bounds = result->bounds;
                  for (const auto& batch : read.batches) {
@@ -289,7 +294,8 @@ void Partition::DeleteRecords(Offset before, Callback<DeleteRecordsOutcome> done
     outcome.error = Fail(Reason::kInvalidArgument, Cat("before_offset ", before, " is below -1"));
   }
   if (outcome.error.has_value()) return Answer(std::move(done), std::move(outcome));
-  const Offset target = before == Offset(-1) ? log().bounds().high_watermark : before;
+  const bool all = before == Offset(-1) || Planted(PlantedBug::kDeleteToEnd);
+  const Offset target = all ? log().bounds().high_watermark : before;
   log().AdvanceLogStart(target, [self = shared_from_this(), outcome = std::move(outcome),
                                  done = std::move(done)](absl::StatusOr<Offset> log_start) mutable {
     if (log_start.ok()) {

@@ -1,6 +1,7 @@
 // Bugs that tests plant, to see that the checkers find them. Production code asks Planted(...) at the place where the
 // rule is kept; in every ordinary build the answer is a constant false, and nothing of it is compiled in. A test
-// program that is built with SLUICE_PLANTED_BUGS (never a library that others link) chooses one with PlantBug.
+// program that is built with SLUICE_PLANTED_BUGS (never a library that others link) chooses one with PlantBug. It may
+// build only the files that ask, and link the rest as it ships: the two kinds of Planted have different names.
 #pragma once
 
 #include <string_view>
@@ -24,9 +25,22 @@ enum class PlantedBug {
   kVoteInDoubt,                ///< A replica whose log may have lost its tail votes and counts like any other.
   kForgetMembershipRollback,   ///< A truncation leaves the configuration that it removed in use.
   kCommitBeyondVerified,       ///< A follower takes the leader's commit for entries that it has not compared.
+  // above the core
+  kSkipJournalSync,          ///< The journal answers without a sync.
+  kAcknowledgeBeforeCommit,  ///< A proposal is answered with success once it is in the log.
+  kForgetLogStart,           ///< A log start is answered, and not written down.
+  kServeAboveCommit,         ///< Readers get what is in the log, committed or not.
+  kIgnoreExpectedOffset,     ///< Compare and append, without comparing.
+  kSayUnknownIsRefused,      ///< What may have been written is reported as not written.
+  kForgetBrokenSession,      ///< Items behind a failed one of their session are taken.
+  kAcceptAnyClientEpoch,     ///< A client's epoch is not compared.
+  kDeleteToEnd,              ///< Records are deleted up to the high watermark, whatever was asked.
+  kSkipABatch,               ///< A fetch leaves out its first batch and goes on behind it.
+  kForgetDeletedTopic,       ///< The controller does not take a deleted topic out of its state.
 };
 
 #ifdef SLUICE_PLANTED_BUGS
+inline namespace planting {
 inline PlantedBug planted_bug = PlantedBug::kNone;
 inline void PlantBug(PlantedBug bug) {
   planted_bug = bug;
@@ -34,6 +48,7 @@ inline void PlantBug(PlantedBug bug) {
 inline bool Planted(PlantedBug bug) {
   return planted_bug == bug;
 }
+}  // namespace planting
 #else
 constexpr bool Planted(PlantedBug) {
   return false;

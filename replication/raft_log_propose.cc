@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/planted_bug.h"
 #include "common/record/control.h"
 #include "common/status_macros.h"
 #include "replication/raft_log.h"
@@ -36,7 +37,8 @@ void RaftLog::AddProposal(const raft::Proposed& place, Callback<absl::StatusOr<C
 void RaftLog::Propose(record::PendingBatch batch, std::optional<Offset> expected_base_offset,
                       Callback<absl::StatusOr<Committed>> done) {
   using Result = absl::StatusOr<Committed>;
-  if (IsLeader() && expected_base_offset && *expected_base_offset != raft_->log_end()) {
+  if (IsLeader() && expected_base_offset && !Planted(PlantedBug::kIgnoreExpectedOffset) &&
+      *expected_base_offset != raft_->log_end()) {
     return AnswerLater<Result>(std::move(done), absl::FailedPreconditionError(
                                                     absl::StrCat("expected base offset ", expected_base_offset->value(),
                                                                  ", but the log ends at ", raft_->log_end().value())));
@@ -44,6 +46,9 @@ void RaftLog::Propose(record::PendingBatch batch, std::optional<Offset> expected
   const bool data = !batch.view().is_control();
   auto place = TryPropose(std::move(batch), storage::Log::Urgency::kNormal);
   if (!place.ok()) return AnswerLater<Result>(std::move(done), place.status());
+  if (Planted(PlantedBug::kAcknowledgeBeforeCommit)) {
+    return AnswerLater<Result>(std::move(done), Committed{place->base_offset, place->last_offset, place->epoch});
+  }
   AddProposal(*place, [this, data, done = std::move(done)](Result result) mutable {
     if (result.ok() && data && data_end_known_)
       data_end_ = std::max(data_end_.value_or(Offset(0)), result->last_offset + 1);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/planted_bug.h"
 #include "replication/raft_log.h"
 #include "replication/raft_log_internal.h"
 #include "replication/timestamp_search.h"
@@ -23,13 +24,14 @@ void RaftLog::Read(ReadRequest request, Callback<absl::StatusOr<ReadResult>> don
 void RaftLog::ReadCommitted(ReadRequest request, Callback<absl::StatusOr<ReadResult>> done) {
   using Result = absl::StatusOr<ReadResult>;
   if (ended()) return AnswerLater<Result>(std::move(done), NotServed());
-  if (request.offset < log_start_ || request.offset > high_watermark_) {
+  const Offset readable = Planted(PlantedBug::kServeAboveCommit) ? log_->log_end() : high_watermark_;
+  if (request.offset < log_start_ || request.offset > readable) {
     return AnswerLater<Result>(
         std::move(done),
         absl::OutOfRangeError(absl::StrCat("offset ", request.offset.value(), " is out of range: readable are ",
                                            log_start_.value(), " to ", high_watermark_.value())));
   }
-  log_->Read(request.offset, high_watermark_, request.bytes_max,
+  log_->Read(request.offset, readable, request.bytes_max,
              [self = shared_from_this(), request,
               done = Track<ReadResult>(std::move(done))](absl::StatusOr<std::vector<record::Batch>> batches) mutable {
                if (!batches.ok()) {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/planted_bug.h"
 #include "common/record/control.h"
 #include "replication/raft_log.h"
 #include "replication/raft_log_internal.h"
@@ -56,6 +57,11 @@ void RaftLog::ApplyAdvances() {
 void RaftLog::MoveLogStart(Offset log_start) {
   // From its commit on every later leader has it too, so readers may know before this disk does.
   log_start_ = log_start;
+  if (Planted(PlantedBug::kForgetLogStart)) {
+    log_start_durable_ = log_start;
+    for (auto& [offset, done] : std::exchange(log_start_waiters_, {})) WhenLogStartDurable(offset, std::move(done));
+    return;
+  }
   log_->SetLogStart(log_start, [self = shared_from_this(), log_start](const absl::Status& status) {
     if (self->ended()) return;
     if (!status.ok()) return self->Halt(status);

@@ -134,9 +134,12 @@ void Checkpointer::RunNext() {
     });
   };
   if (kind == Kind::kCarryDamaged) return store_.CarryDamaged(replica, std::move(finished));
-  log->home().Post([log, kind, last, finished = std::move(finished)]() mutable {
+  // Small tails of many logs may together be more than the journal holds: carried forward, they would never let it go.
+  const bool carry = kind == Kind::kFreeJournal &&
+                     store_.journal_->stats().used_bytes <= store_.options_.journal.total_bytes_max / 4 * 3;
+  log->home().Post([log, kind, carry, last, finished = std::move(finished)]() mutable {
     // The journal answers in order: to wait for the last one is to wait for all, with one sync.
-    if (kind == Kind::kFreeJournal && log->CarryForward(last ? Log::Done(finished) : nullptr)) {
+    if (carry && log->CarryForward(last ? Log::Done(finished) : nullptr)) {
       if (!last) finished(absl::OkStatus());
       return;
     }

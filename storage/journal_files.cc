@@ -118,10 +118,11 @@ absl::Status JournalFiles::StartFile(const JournalPins& pins) {
   SLUICE_RETURN_IF_ERROR(fs_.SyncDir(options_.dir));
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
                           fs_.Open(path, {.mode = OpenOptions::Mode::kReadWrite, .direct = true}));
-  // What was made under another configuration has another size.
-  SLUICE_ASSIGN_OR_RETURN(made_bytes_, file->Size());
-  full_at_ = std::min(options_.file_bytes, made_bytes_);
-  next.bytes = made_bytes_;
+  // What was made under another configuration has another size. And it may have grown: but that size is vouched for
+  // only by a sync, which may have failed in an earlier process. What it was made with was synced before it had its
+  // name.
+  SLUICE_ASSIGN_OR_RETURN(next.bytes, file->Size());
+  made_bytes_ = full_at_ = std::min(options_.file_bytes, next.bytes);
   if (file_ != nullptr) older_.push_back(current_);
   file_ = std::move(file);
   current_ = std::move(next);

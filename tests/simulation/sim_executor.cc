@@ -12,6 +12,11 @@ Task TakeFront(std::deque<Task>& tasks) {
   return task;
 }
 
+void Later(SimScheduler& scheduler, SimProcess* process, absl::Duration delay, Task task) {
+  if (process != nullptr) return process->At(delay, std::move(task));
+  scheduler.At(delay, std::move(task));
+}
+
 }  // namespace
 
 uint64_t SimRandom::Next() {
@@ -58,6 +63,24 @@ void SimScheduler::Clear() {
   while (!events_.empty()) std::exchange(events_, {}).clear();
 }
 
+void SimProcess::At(absl::Duration delay, Task task) {
+  scheduler_.At(delay, [weak = std::weak_ptr<State>(state_), task = std::move(task)]() mutable {
+    const std::shared_ptr<State> state = weak.lock();
+    if (state == nullptr) return;
+    if (state->paused) return state->held.push_back(std::move(task));
+    task();
+  });
+}
+
+void SimProcess::Resume() {
+  state_->paused = false;
+  absl::Duration delay;
+  for (Task& task : std::exchange(state_->held, {})) {
+    At(delay, std::move(task));
+    delay += absl::Nanoseconds(1);
+  }
+}
+
 void SimExecutor::RunNext(const std::weak_ptr<Queue>& weak) {
   const std::shared_ptr<Queue> queue = weak.lock();
   if (queue == nullptr || queue->tasks.empty()) return;
@@ -70,13 +93,13 @@ void SimExecutor::RunNext(const std::weak_ptr<Queue>& weak) {
 void SimExecutor::Post(Task task) {
   queue_->tasks.push_back(std::move(task));
   const auto delay = absl::Nanoseconds(static_cast<int64_t>(scheduler_.random().Below(5000)));
-  scheduler_.At(delay, [weak = std::weak_ptr<Queue>(queue_)] { RunNext(weak); });
+  Later(scheduler_, process_, delay, [weak = std::weak_ptr<Queue>(queue_)] { RunNext(weak); });
 }
 
 Executor::TimerId SimExecutor::PostAfter(absl::Duration delay, Task task) {
   const TimerId id = ++timers_made_;
   queue_->timers.emplace(id, std::move(task));
-  scheduler_.At(delay, [weak = std::weak_ptr<Queue>(queue_), id] {
+  Later(scheduler_, process_, delay, [weak = std::weak_ptr<Queue>(queue_), id] {
     const std::shared_ptr<Queue> queue = weak.lock();
     if (queue == nullptr) return;
     auto node = queue->timers.extract(id);
@@ -101,13 +124,14 @@ void SimBlockingExecutor::Post(Task task) {
     queue_->busy_until = std::max(queue_->busy_until, scheduler_.now()) + takes;
     delay = queue_->busy_until - scheduler_.now();
   }
-  scheduler_.At(delay, [weak = std::weak_ptr<Queue>(queue_), order = order_, &random = scheduler_.random()] {
-    const std::shared_ptr<Queue> queue = weak.lock();
-    if (queue == nullptr || queue->tasks.empty()) return;
-    if (order == Order::kAny) std::swap(queue->tasks.front(), queue->tasks[random.Below(queue->tasks.size())]);
-    Task running = TakeFront(queue->tasks);
-    running();
-  });
+  Later(scheduler_, process_, delay,
+        [weak = std::weak_ptr<Queue>(queue_), order = order_, &random = scheduler_.random()] {
+          const std::shared_ptr<Queue> queue = weak.lock();
+          if (queue == nullptr || queue->tasks.empty()) return;
+          if (order == Order::kAny) std::swap(queue->tasks.front(), queue->tasks[random.Below(queue->tasks.size())]);
+          Task running = TakeFront(queue->tasks);
+          running();
+        });
 }
 
 }  // namespace sluice::simulation

@@ -44,6 +44,10 @@ class SimScheduler {
   EventKey At(absl::Duration delay, Task task);
   void Cancel(const EventKey& key) { events_.erase(key); }
 
+  /// When the next event is due; InfiniteDuration when there is none.
+  absl::Duration next_due() const {
+    return events_.empty() ? absl::InfiniteDuration() : std::get<0>(events_.begin()->first);
+  }
   /// Runs the next event, moving the clock to it; false when there is none.
   bool Step();
   /// Runs events until none is left, or `events_max` have run; true when none is left.
@@ -75,10 +79,34 @@ class SimClock final : public Clock {
   absl::Duration wall_offset_ = absl::ZeroDuration();
 };
 
+/// What runs as one process. While it is paused (SIGSTOP) nothing of it runs; what became due meanwhile does, in that
+/// order, once it goes on. Destroying it drops all of it.
+class SimProcess {
+ public:
+  explicit SimProcess(SimScheduler& scheduler) : scheduler_(scheduler), state_(std::make_shared<State>()) {}
+
+  void At(absl::Duration delay, Task task);
+  void Pause() { state_->paused = true; }
+  void Resume();
+  bool paused() const { return state_->paused; }
+  SimScheduler& scheduler() const { return scheduler_; }
+
+ private:
+  struct State {
+    bool paused = false;
+    std::deque<Task> held;
+  };
+
+  SimScheduler& scheduler_;
+  const std::shared_ptr<State> state_;
+};
+
 /// Destroying it drops its tasks and timers.
 class SimExecutor final : public Executor {
  public:
   explicit SimExecutor(SimScheduler& scheduler) : scheduler_(scheduler), queue_(std::make_shared<Queue>()) {}
+  explicit SimExecutor(SimProcess& process)
+      : scheduler_(process.scheduler()), process_(&process), queue_(std::make_shared<Queue>()) {}
   void Post(Task task) override;
   TimerId PostAfter(absl::Duration delay, Task task) override;
   void Cancel(TimerId timer) override;
@@ -93,6 +121,7 @@ class SimExecutor final : public Executor {
   static void RunNext(const std::weak_ptr<Queue>& weak);
 
   SimScheduler& scheduler_;
+  SimProcess* const process_ = nullptr;  // null: never paused
   std::shared_ptr<Queue> queue_;
   TimerId timers_made_ = 0;
 };
@@ -103,6 +132,8 @@ class SimBlockingExecutor final : public BlockingExecutor {
   enum class Order { kSequenced, kAny };
   explicit SimBlockingExecutor(SimScheduler& scheduler, Order order = Order::kSequenced)
       : scheduler_(scheduler), order_(order), queue_(std::make_shared<Queue>()) {}
+  explicit SimBlockingExecutor(SimProcess& process, Order order = Order::kSequenced)
+      : scheduler_(process.scheduler()), process_(&process), order_(order), queue_(std::make_shared<Queue>()) {}
   void Post(Task task) override;
   /// Bounds of the time drawn for each task.
   void SetLatency(absl::Duration least, absl::Duration most) { least_ = least, most_ = most; }
@@ -114,6 +145,7 @@ class SimBlockingExecutor final : public BlockingExecutor {
   };
 
   SimScheduler& scheduler_;
+  SimProcess* const process_ = nullptr;  // null: never paused
   const Order order_;
   std::shared_ptr<Queue> queue_;
   absl::Duration least_ = absl::Microseconds(5);

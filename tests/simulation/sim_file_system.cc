@@ -399,6 +399,15 @@ void SimFileSystem::SetCapacity(int64_t bytes) {
   capacity_ = bytes;
 }
 
+void SimFileSystem::ClearFailures() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  failures_.clear();
+  flips_.clear();
+  failing_syncs_ = 0;
+  failing_creates_ = 0;
+  capacity_ = -1;
+}
+
 void SimFileSystem::CrashAt(uint64_t n) {
   const std::lock_guard<std::mutex> lock(mutex_);
   crash_at_ = n;

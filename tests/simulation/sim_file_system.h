@@ -72,6 +72,8 @@ class SimFileSystem final : public FileSystem {
   void FlipBitOfRead(uint64_t nth);
   /// Writes beyond this many bytes in all files fail; negative: no bound.
   void SetCapacity(int64_t bytes);
+  /// Nothing that was asked for above will fail any more; what has failed has failed.
+  void ClearFailures();
   /// Stops the world in operation `n` (compare operations()); 0: never.
   void CrashAt(uint64_t n);
   bool crashed() const;

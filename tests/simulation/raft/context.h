@@ -12,29 +12,11 @@
 #include "tests/simulation/raft/checker.h"
 #include "tests/simulation/raft/plan.h"
 #include "tests/simulation/sim_executor.h"
+#include "tests/simulation/trace.h"
 
 namespace sluice::raft_simulation {
 
-/// What happened, line by line, where somebody reads it; and a hash of it always.
-class Trace {
- public:
-  Trace(const simulation::SimScheduler& scheduler, std::ostream* out) : scheduler_(scheduler), out_(out) {}
-
-  /// `line` is only called when there is somebody to read it.
-  template <class Line>
-  void Say(const Line& line) {
-    if (out_ != nullptr) *out_ << Stamp() << line() << '\n';
-  }
-  void Mix(uint64_t part) { hash_ = (hash_ ^ part) * 0x100000001b3; }
-  uint64_t hash() const { return hash_; }
-
- private:
-  std::string Stamp() const;
-
-  const simulation::SimScheduler& scheduler_;
-  std::ostream* const out_;
-  uint64_t hash_ = 0xcbf29ce484222325;
-};
+using simulation::Trace;
 
 struct Context {
   explicit Context(uint64_t seed, std::ostream* out) : scheduler(seed), trace(scheduler, out) {}

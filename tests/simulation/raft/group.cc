@@ -1,10 +1,6 @@
 #include "tests/simulation/raft/group.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <csignal>
-#include <cstdio>
 
 namespace sluice::raft_simulation {
 
@@ -200,22 +196,6 @@ void Group::MustSettle() {
 
 // ---- Running
 
-uint64_t& CurrentSeed() {
-  static uint64_t seed = 0;
-  return seed;
-}
-
-void ReportSeedOnAbort() {
-  std::signal(SIGABRT, [](int) {
-    char line[128];
-    const int size =
-        std::snprintf(line, sizeof(line), "seed %llu stops at a check; see it again: raft_sim --replay %llu\n",
-                      static_cast<unsigned long long>(CurrentSeed()), static_cast<unsigned long long>(CurrentSeed()));
-    if (write(STDERR_FILENO, line, static_cast<size_t>(size)) < 0) _exit(3);
-    std::signal(SIGABRT, SIG_DFL);
-  });
-}
-
 Outcome RunSeed(uint64_t seed, std::ostream* trace) {
   Outcome outcome = Group(seed, trace).Run();
   outcome.seed = seed;
@@ -225,7 +205,7 @@ Outcome RunSeed(uint64_t seed, std::ostream* trace) {
 std::string Report(const Outcome& outcome) {
   if (!outcome.violation) return Cat("seed ", outcome.seed, " holds");
   return Cat("seed ", outcome.seed, " breaks \"", InvariantName(outcome.violation->invariant),
-             "\": ", outcome.violation->what, "\n  see it again: ./dev test sim --replay ", outcome.seed);
+             "\": ", outcome.violation->what, "\n  see it again: ./dev test sim --core --replay ", outcome.seed);
 }
 
 }  // namespace sluice::raft_simulation

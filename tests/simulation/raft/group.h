@@ -17,6 +17,7 @@
 #include "tests/simulation/raft/context.h"
 #include "tests/simulation/raft/network.h"
 #include "tests/simulation/raft/replica.h"
+#include "tests/simulation/seed_report.h"
 
 namespace sluice::raft_simulation {
 
@@ -39,9 +40,7 @@ std::string Report(const Outcome& outcome);
 /// How many seeds a short run has.
 inline constexpr uint64_t kSeedsShort = 1000;
 
-/// The seed that is running, for when a CHECK of the core stops the process; ReportSeedOnAbort prints it then.
-uint64_t& CurrentSeed();
-void ReportSeedOnAbort();
+using simulation::CurrentSeed;
 
 class Group final : public Replica::Group {
  public:

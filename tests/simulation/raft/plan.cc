@@ -46,20 +46,11 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {
     "connection to leader lost",
 };
 
-// Most values are small, some are 0, a few are as large as `most`.
-int Skewed(SimRandom& random, int most) {
-  if (random.OneIn(4)) return 0;
-  const int bound = random.OneIn(3) ? most : most / 4;
-  return static_cast<int>(random.Below(static_cast<uint64_t>(bound) + 1));
-}
+using simulation::OneOf;
+using simulation::Skewed;
 
 absl::Duration Ticks(SimRandom& random, double least, double most) {
   return Between(random, least * kTick, most * kTick);
-}
-
-template <class T>
-T OneOf(SimRandom& random, std::initializer_list<T> choices) {
-  return choices.begin()[random.Below(choices.size())];
 }
 
 void DrawGroup(SimRandom& random, Plan* plan) {

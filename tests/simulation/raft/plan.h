@@ -10,10 +10,13 @@
 
 #include "absl/time/time.h"
 #include "replication/core/raft.h"
+#include "tests/simulation/draw.h"
 #include "tests/simulation/sim_executor.h"
 
 namespace sluice::raft_simulation {
 
+using simulation::Between;
+using simulation::Percent;
 using simulation::SimRandom;
 
 /// Everything that goes wrong, or that is out of the ordinary. Each counts its hits; over many seeds none may stay at
@@ -146,15 +149,5 @@ struct Plan {
 };
 
 Plan DrawPlan(SimRandom& random);
-
-/// True in `percent` of 100 cases.
-inline bool Percent(SimRandom& random, int percent) {
-  return static_cast<int>(random.Below(100)) < percent;
-}
-/// Uniform in [least, most].
-inline absl::Duration Between(SimRandom& random, absl::Duration least, absl::Duration most) {
-  const auto span = static_cast<uint64_t>(absl::ToInt64Nanoseconds(most - least));
-  return least + absl::Nanoseconds(static_cast<int64_t>(random.Below(span + 1)));
-}
 
 }  // namespace sluice::raft_simulation

@@ -42,7 +42,7 @@ int RunMany(uint64_t from, uint64_t count) {
 }
 
 int Main(const std::vector<std::string>& args) {
-  ReportSeedOnAbort();
+  simulation::ReportSeedOnAbort("raft_sim");
   const auto number = [&](size_t i) { return std::strtoull(args[i].c_str(), nullptr, 10); };
   if (args.size() == 2 && args[0] == "--replay") {
     CurrentSeed() = number(1);

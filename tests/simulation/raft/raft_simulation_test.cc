@@ -15,7 +15,7 @@ namespace sluice::raft_simulation {
 namespace {
 
 TEST_CASE("a raft group keeps every promise through faults, and recovers once they heal") {
-  ReportSeedOnAbort();
+  simulation::ReportSeedOnAbort("raft_sim");
   FaultCounts faults;
   const simulation::SeedRange seeds = simulation::Seeds(kSeedsShort);
   for (const uint64_t seed : seeds) {

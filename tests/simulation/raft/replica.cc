@@ -18,13 +18,6 @@ std::string ShortName(const VoterId& id) {
   return name;
 }
 
-std::string Trace::Stamp() const {
-  const auto micros = absl::ToInt64Microseconds(scheduler_.now());
-  std::string text = Cat(micros / 1000, ".", micros % 1000 / 100);
-  if (text.size() < 8) text.insert(0, 8 - text.size(), ' ');
-  return text + " ";
-}
-
 Replica::Replica(Context& context, Network& network, Group& group, VoterId id, raft::Configuration initial)
     : context_(context),
       network_(network),

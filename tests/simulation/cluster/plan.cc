@@ -1,0 +1,89 @@
+#include "tests/simulation/cluster/plan.h"
+
+namespace sluice::cluster_simulation {
+
+namespace {
+
+constexpr std::array<std::string_view, kHits> kNames = {
+    "connection refused",
+    "connection broken",
+    "client timed out",
+    "clients cut off from a node",
+    "peers cut off",
+    "peers cut one way",
+    "peers swizzled",
+    "peers slow",
+    "peers' message lost",
+    "crash",
+    "crash in the middle of a write",
+    "crash of all nodes",
+    "crash while starting",
+    "pause",
+    "controlled stop",
+    "unsynced write lost",
+    "write torn",
+    "read failed",
+    "write failed",
+    "sync failed",
+    "node stopped itself",
+    "disk full",
+    "disk slow",
+    "wall clock jumped",
+    "outcome unknown",
+    "refused: disk full",
+    "refused: sequence broken",
+    "refused: expected another offset",
+    "refused: leader epoch",
+    "refused: unknown topic",
+    "offset out of range",
+    "not the leader",
+    "waiting fetch woken",
+    "leader changed",
+    "snapshot installed",
+    "topic deleted",
+    "partitions added",
+    "topic altered",
+    "records deleted",
+};
+
+absl::Duration Milliseconds(SimRandom& random, int64_t least, int64_t most) {
+  return Between(random, absl::Milliseconds(least), absl::Milliseconds(most));
+}
+
+}  // namespace
+
+std::string_view HitName(Hit hit) {
+  return kNames[static_cast<size_t>(hit)];
+}
+
+Plan DrawPlan(uint64_t seed, SimRandom& random) {
+  constexpr std::array<int, 5> kNodes = {1, 1, 3, 3, 5};
+  Plan plan;
+  plan.nodes = kNodes[seed % kNodes.size()];
+  plan.partitions = 1 + static_cast<int>(random.Below(3));
+  plan.storms = 1 + static_cast<int>(random.Below(3));
+  plan.storm_max = Milliseconds(random, 1000, random.OneIn(6) ? 12000 : 5000);
+  plan.blow_interval = Milliseconds(random, 60, 1200);
+  for (int& weight : plan.weights) weight = random.OneIn(3) ? 0 : static_cast<int>(random.Below(8)) + 1;
+  const auto weight = [&plan](Blow blow) -> int& { return plan.weights[static_cast<size_t>(blow)]; };
+  weight(Blow::kMend) += 3;
+  weight(Blow::kCrash) += 1;
+  weight(Blow::kCrashMidWrite) += 2;
+
+  plan.producers = 1 + static_cast<int>(random.Below(4));
+  plan.consumers = static_cast<int>(random.Below(4));
+  plan.produce_interval = Milliseconds(random, 2, 60);
+  plan.in_flight_max = OneOf(random, {1, 2, 8, 32});
+  plan.record_bytes_max = OneOf(random, {20, 100, 100, 1000, 2000});
+  plan.reset_percent = OneOf(random, {50, 90, 100});
+  plan.expect_percent = Skewed(random, 60);
+  plan.admin_interval = Milliseconds(random, 50, 1500);
+  plan.client_delay_max = random.OneIn(4) ? Milliseconds(random, 5, 60) : Milliseconds(random, 0, 3);
+  plan.answer_loss_per_mille = Skewed(random, 50);
+
+  plan.segment_bytes = OneOf<int64_t>(random, {8 << 10, 16 << 10, 64 << 10});
+  plan.journal_file_bytes = OneOf<int64_t>(random, {64 << 10, 64 << 10, 256 << 10});
+  return plan;
+}
+
+}  // namespace sluice::cluster_simulation

@@ -1,0 +1,141 @@
+// What one seed draws before it begins: how many nodes, how bad their network and their disks are, what their clients
+// do, and what happens to them. And the count of everything that really struck.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "absl/time/time.h"
+#include "tests/simulation/draw.h"
+#include "tests/simulation/sim_executor.h"
+
+namespace sluice::cluster_simulation {
+
+using simulation::Between;
+using simulation::OneOf;
+using simulation::Percent;
+using simulation::SimRandom;
+using simulation::Skewed;
+
+/// Everything that goes wrong or is out of the ordinary. Over many seeds none may stay at 0.
+enum class Hit : uint8_t {
+  // clients' connections
+  kConnectionRefused,
+  kConnectionBroken,  ///< A request was under way, or its answer: the client cannot know.
+  kClientTimedOut,
+  kClientCutOff,
+  // the peers' network
+  kPeersCut,
+  kPeersCutOneWay,
+  kPeersSwizzled,  ///< Cut off one after the other, and let back in another order.
+  kPeersSlow,
+  kPeerMessageLost,
+  // processes
+  kCrash,
+  kCrashMidWrite,  ///< The power went in the middle of a file operation.
+  kCrashAll,
+  kCrashStarting,
+  kPause,
+  kControlledStop,
+  // disks
+  kWritesLost,
+  kWriteTorn,
+  kReadFailed,
+  kWriteFailed,
+  kSyncFailed,
+  kNodeStoppedItself,  ///< After a failed sync or write of its journal.
+  kDiskFull,
+  kDiskSlow,
+  // clocks
+  kClockJumped,
+  // what clients were told
+  kOutcomeUnknown,
+  kRefusedFull,
+  kRefusedSequence,
+  kRefusedExpectation,
+  kRefusedEpoch,
+  kUnknownTopic,
+  kOffsetOutOfRange,
+  kNotLeader,
+  kWaitedAtEnd,  ///< A fetch that waited was woken with records.
+  // what followed
+  kLeaderChanged,
+  kSnapshotInstalled,
+  // what operators did
+  kTopicDeleted,
+  kPartitionsAdded,
+  kTopicAltered,
+  kRecordsDeleted,
+  kCount,
+};
+inline constexpr size_t kHits = static_cast<size_t>(Hit::kCount);
+std::string_view HitName(Hit hit);
+
+class HitCounts {
+ public:
+  void Add(Hit hit, uint64_t times = 1) { counts_[static_cast<size_t>(hit)] += times; }
+  uint64_t of(Hit hit) const { return counts_[static_cast<size_t>(hit)]; }
+  void Add(const HitCounts& other) {
+    for (size_t i = 0; i < kHits; ++i) counts_[i] += other.counts_[i];
+  }
+
+ private:
+  std::array<uint64_t, kHits> counts_{};
+};
+
+/// What the run does to its nodes, one at a time, at drawn moments.
+enum class Blow : uint8_t {
+  kCrash,
+  kCrashMidWrite,
+  kCrashAll,
+  kPause,
+  kControlledStop,
+  kReadFails,
+  kWriteFails,
+  kSyncFails,
+  kSegmentSyncFails,
+  kDiskFull,
+  kDiskSlow,
+  kCutClients,  ///< All clients from one node.
+  kClockJump,
+  kCutPeers,        ///< One node from all others.
+  kCutPeersOneWay,  ///< What one node sends to another.
+  kSwizzlePeers,
+  kSlowPeers,
+  kLossyPeers,
+  kMend,  ///< Ends what lasts: full and slow disks, cuts.
+  kCount,
+};
+inline constexpr size_t kBlows = static_cast<size_t>(Blow::kCount);
+
+struct Plan {
+  int nodes = 1;       ///< 1: with a controller. More: with replicated partitions that are given (replicated_broker.h).
+  int partitions = 1;  ///< Of the replicated topic.
+  int storms = 1;      ///< Times of faults, each followed by a quiet time in which everything must work again.
+  absl::Duration storm_max;
+  absl::Duration blow_interval;
+  std::array<int, kBlows> weights{};
+
+  // Clients
+  int producers = 1;
+  int consumers = 1;
+  absl::Duration produce_interval;
+  int in_flight_max = 1;
+  int record_bytes_max = 100;
+  int reset_percent = 90;   ///< Of items behind a failed one that carry `reset`.
+  int expect_percent = 20;  ///< Of items that name the offset they expect.
+  absl::Duration admin_interval;
+  absl::Duration client_delay_max;
+  int answer_loss_per_mille = 0;
+
+  // Nodes
+  int64_t segment_bytes = 16 << 10;
+  int64_t journal_file_bytes = 64 << 10;
+};
+
+/// `seed` says how many nodes; the rest is drawn.
+Plan DrawPlan(uint64_t seed, SimRandom& random);
+
+}  // namespace sluice::cluster_simulation

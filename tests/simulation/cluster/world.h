@@ -1,0 +1,117 @@
+// One run: whole nodes, their clients, and everything that happens to them, drawn from one seed. Storms of faults take
+// turns with quiet times; in each of those everything has to work again soon. At the end all is compared: what clients
+// were told, what can be read, what replicas hold; then all nodes lose power at once, and it is compared again.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "tests/simulation/cluster/clients.h"
+#include "tests/simulation/cluster/context.h"
+#include "tests/simulation/cluster/node.h"
+#include "tests/simulation/cluster/wire.h"
+
+namespace sluice::cluster_simulation {
+
+struct Outcome {
+  uint64_t seed = 0;
+  std::optional<Violation> violation;
+  uint64_t trace_hash = 0;
+  uint64_t events = 0;
+  int64_t sent = 0;
+  int64_t acknowledged = 0;
+  int64_t unknown = 0;
+  int64_t batches_seen = 0;
+  absl::Duration simulated;
+  HitCounts hits;
+};
+
+/// Runs one seed. `trace`: where to write what happens; null: nowhere.
+Outcome RunSeed(uint64_t seed, std::ostream* trace = nullptr);
+
+/// "seed 17 breaks "replicas are equal": ...", and how to see it again.
+std::string Report(const Outcome& outcome);
+
+class World {
+ public:
+  World(uint64_t seed, std::ostream* trace);
+  ~World();
+  Outcome Run();
+
+ private:
+  bool failed() const { return context_.history.violation().has_value(); }
+
+  // world.cc: running
+  /// Runs one event, and what it ends; false when the world stands still or a rule is broken.
+  bool Step();
+  void RunFor(absl::Duration span);
+  /// Until `condition` holds; false when it did not within `most`.
+  template <class Condition>
+  bool RunUntil(const Condition& condition, absl::Duration most);
+  /// The answer of something asked; nothing when the world ended before.
+  template <class T, class Call>
+  std::optional<T> Await(const Call& call);
+  void StartLater(Node& node);
+
+  void Begin();
+  void Storm();
+  void Quiet();
+  void Finish();
+
+  // misfortune.cc
+  void ScheduleBlow();
+  void Strike(Blow blow);
+  void MendAll();
+  void MendNetwork();
+  void Swizzle();
+  Node& AnyNode() { return *nodes_.at(site_.AnyNode()); }
+
+  // judgement.cc
+  bool AllServe() const;
+  /// Everything takes writes and changes again.
+  void MustWork();
+  void MustTakeValue(const PartitionKey& key);
+  void MustChangeTopics();
+  void CheckTopics();
+  void CheckPartition(const PartitionKey& key);
+  /// Nothing is under way: all that clients know is compared with all that there is.
+  void CompareEverything();
+  /// All replicas hold what the leader has.
+  void CompareReplicas(const PartitionKey& key, Offset log_start, Offset log_end);
+  Offset AskOffset(const PartitionKey& key, broker::ListOffsetsItem::Kind kind);
+
+  Context context_;
+  simulation::SimNetwork peers_;
+  std::map<NodeId, std::unique_ptr<Node>> nodes_;
+  Wire wire_;
+  Site site_;
+  Sender probe_;
+  Beliefs beliefs_;
+  Operator operator_;
+  std::vector<std::unique_ptr<Producer>> producers_;
+  std::vector<std::unique_ptr<Consumer>> consumers_;
+};
+
+template <class Condition>
+bool World::RunUntil(const Condition& condition, absl::Duration most) {
+  const absl::Duration end = context_.scheduler.now() + most;
+  while (!condition()) {
+    if (failed() || context_.scheduler.now() > end || !Step()) return condition();
+  }
+  return true;
+}
+
+template <class T, class Call>
+std::optional<T> World::Await(const Call& call) {
+  auto answer = std::make_shared<std::optional<T>>();
+  call([answer](T value) { answer->emplace(std::move(value)); });
+  RunUntil([&] { return answer->has_value(); }, absl::Minutes(1));
+  return std::move(*answer);
+}
+
+}  // namespace sluice::cluster_simulation

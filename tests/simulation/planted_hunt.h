@@ -1,0 +1,71 @@
+// How tests check their checkers: a planted bug must be caught within a bounded number of seeds.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "common/planted_bug.h"
+#include "common/text.h"
+
+namespace sluice::simulation {
+
+struct Caught {
+  uint64_t seed = 0;
+  std::string by;
+};
+
+/// Runs seeds from 1 on with the bug planted until one is broken. `run(seed)` names the rule that it broke, if any.
+// In a process of its own: a planted bug may also run into one of the code's own checks, which ends it.
+template <class Run>
+std::optional<Caught> Hunt(PlantedBug bug, uint64_t seeds_max, Run run) {
+  int channel[2];
+  if (pipe(channel) != 0) return std::nullopt;
+  const pid_t child = fork();
+  if (child == 0) {
+    close(channel[0]);
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(2);
+    PlantBug(bug);
+    for (uint64_t seed = 1; seed <= seeds_max; ++seed) {
+      std::string line = Cat(seed, "\n");
+      if (write(channel[1], line.data(), line.size()) < 0) _exit(2);
+      const std::optional<std::string_view> broken = run(seed);
+      if (!broken) continue;
+      line = Cat("caught by: ", *broken, "\n");
+      if (write(channel[1], line.data(), line.size()) < 0) _exit(2);
+      _exit(1);
+    }
+    _exit(0);
+  }
+  close(channel[1]);
+  std::string said;
+  char buffer[4096];
+  for (ssize_t got = 0; (got = read(channel[0], buffer, sizeof(buffer))) > 0;) {
+    said.append(buffer, static_cast<size_t>(got));
+  }
+  close(channel[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return std::nullopt;
+  Caught caught;
+  caught.by = "a check of the code's own";
+  for (size_t at = 0; at < said.size();) {
+    const size_t end = said.find('\n', at);
+    const std::string line = said.substr(at, end - at);
+    if (line.starts_with("caught by: ")) {
+      caught.by = line.substr(11);
+    } else {
+      caught.seed = std::strtoull(line.c_str(), nullptr, 10);
+    }
+    at = end == std::string::npos ? said.size() : end + 1;
+  }
+  return caught;
+}
+
+}  // namespace sluice::simulation

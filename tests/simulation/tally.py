@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Runs many seeds of the simulation of whole nodes, in steps that can be interrupted, and keeps the tally.
+
+tally.py PROGRAM STATE PAGE [--seeds N] [--step N] [--minutes M]
+
+Goes on where STATE (JSON) says that it stopped, runs up to seed N in steps, at most for M minutes, and after each step
+writes the sum between the two marks in PAGE. Exits with 1 when a seed broke a rule in this run.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+BEGIN, END = "<!-- tally: written by tests/simulation/tally.py -->", "<!-- end of tally -->"
+TOTALS = re.compile(r"(\d+) seeds, (\d+) broken; (\d+) events, (\d+) simulated seconds, (\d+) items sent, "
+                    r"(\d+) acknowledged, (\d+) unknown, (\d+) batches seen")
+NAMES = ["seeds", "broken", "events", "simulated seconds", "items sent", "items acknowledged",
+         "items of unknown outcome", "batches seen"]
+
+
+def load(path):
+    if not os.path.exists(path):
+        return {"next": 1, "totals": dict.fromkeys(NAMES, 0), "hits": {}, "broken": []}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def save(path, state):
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(state, file, indent=1)
+    os.replace(path + ".new", path)
+
+
+def run_step(program, state, count):
+    """One step of `count` seeds; its sums go into the state. Returns what was broken, or raises when it died."""
+    done = subprocess.run([program, "--seeds", str(count), "--from", str(state["next"])], capture_output=True, text=True)
+    found = TOTALS.search(done.stdout)
+    if found is None:
+        raise RuntimeError(f"{program} ended without its sums:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    for name, value in zip(NAMES, found.groups()):
+        state["totals"][name] += int(value)
+    for line in done.stdout[found.end():].splitlines():
+        name, colon, value = line.strip().rpartition(": ")
+        if colon and value.isdigit():
+            state["hits"][name] = state["hits"].get(name, 0) + int(value)
+    broken = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
+    state["broken"] += broken
+    state["next"] += count
+    return broken
+
+
+def write_page(path, state):
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise RuntimeError(f"{path} has no place for the tally")
+    lines = ["", "", "| what | how often |", "| --- | ---: |"]
+    for name, value in list(state["totals"].items()) + list(state["hits"].items()):
+        lines.append(f"| {name} | {value:,} |")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(before + BEGIN + "\n".join(lines) + "\n\n" + END + after)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("state")
+    parser.add_argument("page")
+    parser.add_argument("--seeds", type=int, default=10_000)
+    parser.add_argument("--step", type=int, default=250)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    args = parser.parse_args()
+    state = load(args.state)
+    until = time.monotonic() + 60 * args.minutes
+    broken = []
+    while state["next"] <= args.seeds and time.monotonic() < until:
+        broken += run_step(args.program, state, min(args.step, args.seeds - state["next"] + 1))
+        save(args.state, state)
+        write_page(args.page, state)
+        print(f"{state['next'] - 1} of {args.seeds} seeds", flush=True)
+    for line in broken:
+        print(line)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
