@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -132,6 +133,59 @@ class Broker:
         """Every record of one partition, as the command line's JSON objects."""
         out = self.sluice("--output", "json", "consume", topic, "--from", "earliest", "--partition", str(partition)).stdout
         return [json.loads(line) for line in out.splitlines()]
+
+
+class Producer:
+    """`sluice produce` that is fed unique values until told to stop; what it acknowledged can be read afterwards."""
+
+    def __init__(self, brokers, topic, prefix, *arguments):
+        self.process = subprocess.Popen(
+            [program("sluice"), "--brokers", brokers, "--timeout", "10s", "--output", "json", "produce", topic, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.prefix = prefix
+        self.sent = []
+        self.stopping = threading.Event()
+        self.output = []
+        self.threads = [threading.Thread(target=self.feed), threading.Thread(target=self.drain)]
+        for thread in self.threads:
+            thread.start()
+
+    def feed(self):
+        try:
+            while not self.stopping.is_set():
+                for _ in range(20):
+                    value = f"{self.prefix}-{len(self.sent):06}"
+                    self.sent.append(value)
+                    self.process.stdin.write(value + "\n")
+                self.process.stdin.flush()
+                time.sleep(0.002)
+            self.process.stdin.close()
+        except (BrokenPipeError, ValueError):
+            pass
+
+    def drain(self):
+        for line in self.process.stdout:
+            self.output.append(line)
+
+    def finish(self):
+        """Stops feeding and waits for its end; [(value, offset)] of what it acknowledged."""
+        self.stopping.set()
+        stderr = self.process.stderr.read()
+        self.process.wait(timeout=60)
+        for thread in self.threads:
+            thread.join()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+        self.process.stdout.close()
+        self.process.stderr.close()
+        acknowledged = []
+        for value, line in zip(self.sent, self.output):
+            answer = json.loads(line)
+            if "offset" in answer and answer["offset"] is not None and not answer.get("error"):
+                acknowledged.append((value, answer["offset"]))
+        return acknowledged, stderr
 
 
 class S3Server:

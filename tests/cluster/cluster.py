@@ -1,0 +1,284 @@
+"""A cluster of real processes for tests: kill -9, SIGSTOP, SIGTERM, and cut connections, also in one direction.
+
+Where the machine lets us (root, iproute2), each node has a network namespace of its own on one bridge, and connections are cut
+by giving a node a wrong hardware address for another one: its packets then get lost without a word. Else all nodes share the
+loopback interface, and `cut` is not there. The whole test runs in a network namespace of its own, so that nothing of it is
+left behind: call `enter_network()` first."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+sys.path.insert(0, os.path.join(ROOT, "deploy", "cluster"))
+import harness  # noqa: E402
+import local  # noqa: E402
+
+IN_NAMESPACE = "SLUICE_TEST_IN_NAMESPACE"
+CONTROLLER = "00000000-0000-0000-0000-000000000000/"
+NOWHERE = "02:00:00:00:00:ff"
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+
+
+def enter_network():
+    """Starts this program again in a network namespace of its own, where that is possible."""
+    if os.environ.get(IN_NAMESPACE):
+        return
+    possible = subprocess.run(["unshare", "--net", "--", "sh", "-c", "ip link add probe type bridge && ip link set lo up"],
+                              capture_output=True, check=False).returncode == 0
+    print("network: " + ("a namespace for each node" if possible else "all nodes on loopback"), flush=True)
+    os.environ[IN_NAMESPACE] = "yes" if possible else "no"
+    if possible:
+        os.execvp("unshare", ["unshare", "--net", "--", sys.executable, *sys.argv])
+
+
+def has_namespaces():
+    return os.environ.get(IN_NAMESPACE) == "yes"
+
+
+class Network:
+    """One bridge and a host for each node; the test itself is 10.77.0.254."""
+
+    def __init__(self, count):
+        self.holders = {}
+        if not has_namespaces():
+            return
+        run("ip", "link", "set", "lo", "up")
+        run("ip", "link", "add", "bridge", "type", "bridge")
+        run("ip", "addr", "add", "10.77.0.254/24", "dev", "bridge")
+        run("ip", "link", "set", "bridge", "up")
+        for number in range(1, count + 1):
+            holder = subprocess.Popen(["unshare", "--net", "--", "sleep", "infinity"])
+            self.holders[number] = holder
+            own = os.readlink("/proc/self/ns/net")
+            harness.wait_until("a host has its namespace",
+                               lambda pid=holder.pid: os.readlink(f"/proc/{pid}/ns/net") != own)
+            run("ip", "link", "add", f"port{number}", "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+            run("ip", "link", "set", f"port{number}", "master", "bridge", "up")
+            for command in (["link", "set", "lo", "up"], ["addr", "add", f"{self.host(number)}/24", "dev", "eth0"],
+                            ["link", "set", "eth0", "up"]):
+                run(*self.inside(number), "ip", *command)
+
+    def host(self, number):
+        return f"10.77.0.{number}" if has_namespaces() else "127.0.0.1"
+
+    def inside(self, number):
+        """What a command line begins with to run on a node's host."""
+        if not has_namespaces():
+            return []
+        return ["nsenter", f"--net=/proc/{self.holders[number].pid}/ns/net", "--"]
+
+    def cut(self, sender, receiver):
+        """What `sender` sends to `receiver` is lost."""
+        run(*self.inside(sender), "ip", "neigh", "replace", self.host(receiver), "lladdr", NOWHERE, "dev", "eth0", "nud", "permanent")
+
+    def heal(self):
+        for sender in self.holders:
+            for receiver in self.holders:
+                if sender != receiver:
+                    subprocess.run([*self.inside(sender), "ip", "neigh", "del", self.host(receiver), "dev", "eth0"],
+                                   capture_output=True, check=False)
+
+    def close(self):
+        for holder in self.holders.values():
+            holder.kill()
+            holder.wait()
+        if has_namespaces():
+            subprocess.run(["ip", "link", "del", "bridge"], capture_output=True, check=False)
+
+
+class Node:
+    def __init__(self, cluster, number, more_config=""):
+        self.cluster, self.number = cluster, number
+        self.folder = os.path.join(cluster.folder, f"node-{number}")
+        os.makedirs(self.folder)
+        host = cluster.network.host(number)
+        self.grpc, self.peer, self.http = (f"{host}:{port}" for port in self.ports())
+        self.data_dir = os.path.join(self.folder, "data")
+        self.config = os.path.join(self.folder, "sluiced.yaml")
+        self.more_config = more_config
+        self.process = None
+        self.paused = False
+
+    def ports(self):
+        return (7400, 7401, 7402) if has_namespaces() else (harness.free_port(), harness.free_port(), harness.free_port())
+
+    def write_config(self, seeds):
+        local.write_config(self.config, self.number, self.data_dir, self.grpc, self.peer, self.http, seeds, self.more_config)
+        if has_namespaces():
+            with open(self.config, encoding="utf-8") as file:
+                text = file.read()
+            with open(self.config, "w", encoding="utf-8") as file:
+                file.write(text.replace("listen: { ", "listen: { insecure: true, "))
+
+    def start(self, wrapper=()):
+        command = [*self.cluster.network.inside(self.number), *wrapper, harness.program("sluiced"), "--config", self.config]
+        self.process = harness.Process("sluiced", command, self.folder)
+        self.paused = False
+        return self
+
+    def running(self):
+        return self.process is not None and self.process.alive()
+
+    def wait_ready(self, seconds=60):
+        def ready():
+            if not self.running():
+                raise RuntimeError(f"node {self.number} ended with {self.process.process.returncode}\n{self.process.tail()}")
+            return harness.answers(f"http://{self.http}/readyz")
+
+        harness.wait_until(f"node {self.number} is ready", ready, seconds)
+        return self
+
+    def kill(self):
+        if self.process is not None:
+            self.resume()
+            self.process.kill()
+
+    def pause(self):
+        self.paused = True
+        self.process.process.send_signal(signal.SIGSTOP)
+
+    def resume(self):
+        if self.paused and self.running():
+            self.process.process.send_signal(signal.SIGCONT)
+        self.paused = False
+
+    def stop(self):
+        code = self.process.stop()
+        if code != 0:
+            raise RuntimeError(f"node {self.number} ended with {code} after SIGTERM\n{self.process.tail()}")
+
+    def dump(self):
+        """The data records of a stopped node: {replica: {offset: value}}. Damage is an error."""
+        done = subprocess.run([harness.program("sluice"), "--output", "json", "log", "dump", self.data_dir, "--records"],
+                              capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"the dump of node {self.number} ended with {done.returncode}: {done.stderr}\n"
+                               + "\n".join(line for line in done.stdout.splitlines() if '"damage"' in line))
+        return collect(done.stdout)
+
+
+def collect(dump):
+    logs, replica = {}, None
+    for line in dump.splitlines():
+        entry = json.loads(line)
+        if entry["kind"] == "replica":
+            replica = entry["replica"]
+        elif entry["kind"] == "record":
+            logs.setdefault(replica, {})[entry["offset"]] = entry["value"]
+    # The controller's log is not among them: only what a topic's replicas hold must be there everywhere.
+    return {replica: records for replica, records in logs.items() if not replica.startswith(CONTROLLER)}
+
+
+class Cluster:
+    """`with Cluster(3) as cluster:`; nodes are numbered from 1."""
+
+    def __init__(self, folder, count, more_config=""):
+        self.folder = folder
+        self.network = Network(count)
+        self.nodes = [Node(self, number, more_config) for number in range(1, count + 1)]
+        self.seeds = [node.peer for node in self.nodes]
+        for node in self.nodes:
+            node.write_config(self.seeds)
+        self.brokers = ",".join(node.grpc for node in self.nodes)
+
+    def __enter__(self):
+        first = self.nodes[0]
+        run(*self.network.inside(1), harness.program("sluiced"), "init", "--config", first.config)
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes:
+            node.wait_ready()
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            node.kill()
+        self.network.close()
+
+    def node(self, number):
+        return self.nodes[number - 1]
+
+    def sluice(self, *arguments, input=None, check=True, timeout=60):
+        done = subprocess.run([harness.program("sluice"), "--brokers", self.brokers, *arguments], input=input, text=True,
+                              capture_output=True, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"sluice {' '.join(arguments)} ended with {done.returncode}: {done.stdout} {done.stderr}")
+        return done
+
+    def json(self, *arguments):
+        return json.loads(self.sluice("--output", "json", *arguments).stdout)
+
+    def partitions(self, topic):
+        return self.json("topic", "describe", topic)["partitions"]
+
+    def leader(self, topic, partition=0):
+        """The number of the leader's node; 0: none that answers."""
+        return self.partitions(topic)[partition]["leader_node"]
+
+    def wait_healthy(self, seconds=30):
+        """All nodes ready, all partitions led and in sync."""
+        for node in self.nodes:
+            node.wait_ready(seconds)
+
+        def healthy():
+            for what in ("--under-replicated", "--leaderless"):
+                done = self.sluice("--output", "json", "--timeout", "5s", "partition", "list", what, check=False)
+                if done.returncode != 0 or json.loads(done.stdout).get("partitions"):
+                    return False
+            return True
+
+        harness.wait_until("every partition has a leader and all its replicas", healthy, seconds)
+
+    def consume(self, topic, partition):
+        out = self.sluice("--output", "json", "consume", topic, "--from", "earliest", "--partition", str(partition)).stdout
+        return [json.loads(line) for line in out.splitlines()]
+
+
+class Follower:
+    """`sluice consume --follow` of one partition, begun again behind what it printed last whenever it ends."""
+
+    def __init__(self, cluster, topic, partition):
+        self.cluster, self.topic, self.partition = cluster, topic, partition
+        self.seen = []
+        self.next = 0
+        self.stopping = False
+        self.process = None
+        self.restarts = -1
+        self.thread = threading.Thread(target=self.follow)
+        self.thread.start()
+
+    def follow(self):
+        while not self.stopping:
+            self.restarts += 1
+            self.process = subprocess.Popen(
+                [harness.program("sluice"), "--brokers", self.cluster.brokers, "--output", "json", "consume", self.topic, "--follow",
+                 "--from", str(self.next), "--partition", str(self.partition)],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            for line in self.process.stdout:
+                record = json.loads(line)
+                self.seen.append((record["offset"], record["value"]))
+                self.next = record["offset"] + 1
+            self.process.wait()
+            if not self.stopping:
+                time.sleep(0.05)
+
+    def stop(self):
+        self.stopping = True
+        while self.thread.is_alive():
+            if self.process is not None and self.process.poll() is None:
+                self.process.kill()
+            self.thread.join(timeout=0.1)
+        self.process.stdout.close()
+        return self.seen
