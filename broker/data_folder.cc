@@ -39,9 +39,10 @@ absl::StatusOr<DataFolder> ReadIdentity(FileSystem& fs, const std::string& path,
   }
   DataFolder folder;
   folder.node_id = NodeId(static_cast<int32_t>(root.Int("node_id", 0, {1, std::numeric_limits<int32_t>::max()})));
+  folder.joins = root.Bool("joins", false);
   for (const auto& [key, id] : {std::pair{"cluster_id", &folder.cluster_id}, std::pair{"disk_id", &folder.disk_id}}) {
     const auto parsed = Uuid::Parse(root.String(key, ""));
-    if (parsed.has_value() && !parsed->IsNil()) {
+    if (parsed.has_value() && (!parsed->IsNil() || (folder.joins && id == &folder.cluster_id))) {
       *id = *parsed;
     } else if (root.Has(key)) {
       root.AddError(key, "is no UUID");
@@ -55,6 +56,13 @@ absl::StatusOr<DataFolder> ReadIdentity(FileSystem& fs, const std::string& path,
   return folder;
 }
 
+absl::Status WriteIdentity(FileSystem& fs, const std::string& path, const DataFolder& folder) {
+  std::string text = Cat("# Written by sluiced; never edited.\n", "cluster_id: ", folder.cluster_id,
+                         "\nnode_id: ", folder.node_id, "\ndisk_id: ", folder.disk_id, "\n");
+  if (folder.joins) text += "joins: true\n";
+  return WriteWholeFile(fs, path, Cat(text, "format_version: ", kDataFormatVersion, "\n"));
+}
+
 std::string ParentOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
@@ -63,7 +71,8 @@ std::string ParentOf(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random) {
+absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random,
+                                          FolderFor made_for) {
   SLUICE_RETURN_IF_ERROR(fs.CreateDirs(data_dir));
   auto lock = fs.LockFile(data_dir + "/LOCK");
   if (!lock.ok()) {
@@ -92,18 +101,24 @@ absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& dat
   DataFolder folder;
   folder.node_id = node;
   folder.created = true;
+  folder.joins = made_for == FolderFor::kClusterThatIs;
   for (Uuid* id : {&folder.cluster_id, &folder.disk_id}) {
+    if (folder.joins && id == &folder.cluster_id) continue;
     const uint64_t high = random.Next();
     *id = Uuid::FromRandom(high, random.Next());
   }
   SLUICE_RETURN_IF_ERROR(fs.SyncDir(ParentOf(data_dir)));
-  SLUICE_RETURN_IF_ERROR(
-      WriteWholeFile(fs, path,
-                     Cat("# Written by sluiced when it made this folder; never edited.\n",
-                         "cluster_id: ", folder.cluster_id, "\nnode_id: ", folder.node_id,
-                         "\ndisk_id: ", folder.disk_id, "\nformat_version: ", kDataFormatVersion, "\n")));
+  SLUICE_RETURN_IF_ERROR(WriteIdentity(fs, path, folder));
   SLUICE_RETURN_IF_ERROR(MakeMetaDir(fs, data_dir));
   return folder;
+}
+
+absl::Status WriteCluster(FileSystem& fs, const std::string& data_dir, DataFolder* folder, const Uuid& cluster_id) {
+  DataFolder joined = *folder;
+  joined.cluster_id = cluster_id;
+  SLUICE_RETURN_IF_ERROR(WriteIdentity(fs, data_dir + "/node.yaml", joined));
+  folder->cluster_id = cluster_id;
+  return absl::OkStatus();
 }
 
 }  // namespace sluice::broker

@@ -12,19 +12,31 @@
 namespace sluice::broker {
 
 /// Of everything below data_dir. A folder of a later version is refused.
-inline constexpr int64_t kDataFormatVersion = 1;
+inline constexpr int64_t kDataFormatVersion = 2;
 
 struct DataFolder {
-  Uuid cluster_id;
+  Uuid cluster_id;  ///< Nil: it belongs to no cluster yet, and is to join one.
   NodeId node_id;
   Uuid disk_id;
+  /// Its cluster was there before it: without the others its replicas are nothing. Otherwise this folder began one.
+  bool joins = false;
   bool created = false;  ///< By this call.
+};
+
+/// What a folder is made for, where there is none yet.
+enum class FolderFor {
+  kNewCluster,     ///< Draws a cluster id.
+  kClusterThatIs,  ///< Which one is written down once it has joined (WriteCluster).
 };
 
 /// Reads `data_dir`'s node.yaml, or makes the folder and it where there is nothing yet. Holds the folder's LOCK while
 /// it does; who goes on to use the folder takes it again (LogStore::Open). Blocks. Errors: FailedPrecondition when
 /// another process has the folder, when it holds something that is not Sluice's, when it lost its node.yaml, or is
 /// another node's or a later version's; DataLoss when node.yaml is damaged.
-absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random);
+absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random,
+                                          FolderFor made_for = FolderFor::kNewCluster);
+
+/// Writes down which cluster a folder that joins has joined, durably. Blocks.
+absl::Status WriteCluster(FileSystem& fs, const std::string& data_dir, DataFolder* folder, const Uuid& cluster_id);
 
 }  // namespace sluice::broker

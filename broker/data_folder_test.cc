@@ -71,7 +71,7 @@ TEST_CASE("a folder that is not this node's is refused with the reason") {
   SECTION("a later version made it") {
     REQUIRE(disk.Open().ok());
     std::string text = disk.fs.Contents("data/node.yaml");
-    text.replace(text.find("format_version: 1"), 17, "format_version: 2");
+    text.replace(text.find("format_version: 2"), 17, "format_version: 3");
     disk.fs.SetContents("data/node.yaml", text);
     CHECK(absl::IsFailedPrecondition(disk.Open().status()));
   }
@@ -83,6 +83,47 @@ TEST_CASE("a folder that is not this node's is refused with the reason") {
       CHECK(absl::IsDataLoss(disk.Open().status()));
     }
   }
+}
+
+TEST_CASE("a folder made to join belongs to no cluster until it is told which") {
+  Disk disk;
+  auto made = OpenDataFolder(disk.fs, "data", NodeId(2), disk.random, FolderFor::kClusterThatIs);
+  REQUIRE(made.ok());
+  CHECK(made->joins);
+  CHECK(made->cluster_id.IsNil());
+  CHECK_FALSE(made->disk_id.IsNil());
+  disk.fs.Crash();
+  // Whatever is asked of it now: it has been made for this.
+  auto again = disk.Open(2);
+  REQUIRE(again.ok());
+  CHECK(again->joins);
+  CHECK(again->cluster_id.IsNil());
+  const Uuid cluster = Uuid::FromRandom(5, 6);
+  for (uint64_t at = 1;; ++at) {
+    disk.fs.CrashAt(at);
+    DataFolder folder = *again;
+    const absl::Status written = WriteCluster(disk.fs, "data", &folder, cluster);
+    const bool crashed = disk.fs.crashed();
+    disk.fs.Crash();
+    const auto after = disk.Open(2);
+    INFO(at << ": " << after.status());
+    REQUIRE(after.ok());
+    CHECK(after->joins);
+    CHECK(after->disk_id == made->disk_id);
+    if (written.ok()) CHECK(after->cluster_id == cluster);
+    if (!crashed) break;
+    CHECK((after->cluster_id.IsNil() || after->cluster_id == cluster));
+  }
+}
+
+TEST_CASE("only a folder that joins may be without a cluster") {
+  Disk disk;
+  REQUIRE(disk.Open().ok());
+  std::string text = disk.fs.Contents("data/node.yaml");
+  const size_t at = text.find("cluster_id: ") + 12;
+  text.replace(at, 36, "00000000-0000-0000-0000-000000000000");
+  disk.fs.SetContents("data/node.yaml", text);
+  CHECK(absl::IsDataLoss(disk.Open().status()));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "absl/strings/numbers.h"
+#include "broker/controller_record.h"
 #include "common/config.h"
 #include "common/status_macros.h"
 #include "common/text.h"
@@ -24,9 +25,10 @@ void ReadNode(const ConfigNode& node, NodeConfig* config) {
 }
 
 void ReadCluster(const ConfigNode& cluster, NodeConfig* config) {
-  config->cluster_name = cluster.String("name", config->cluster_name);
-  if (!cluster.Strings("seeds").empty()) {
-    cluster.AddError("seeds", "this version runs clusters of one node, which needs no seeds");
+  config->cluster_name = cluster.String("name", "");
+  config->seeds = cluster.Strings("seeds");
+  for (const std::string& seed : config->seeds) {
+    if (const auto address = ParseHostPort(seed); !address.ok()) cluster.AddError("seeds", Message(address.status()));
   }
 }
 
@@ -96,7 +98,7 @@ void ReadRaft(const ConfigNode& raft, NodeConfig* config) {
 
 void ReadDefaults(const ConfigNode& defaults, NodeConfig* config) {
   config->default_partitions = static_cast<int32_t>(defaults.Int("partitions", 1, {1, kPartitionsMax}));
-  config->default_replicas = static_cast<int32_t>(defaults.Int("replicas", 0, {0, 1}));
+  config->default_replicas = static_cast<int32_t>(defaults.Int("replicas", 0, {0, static_cast<int64_t>(kReplicasMax)}));
   config->topic_defaults.retention_age = defaults.Duration("retention_ms", *config->topic_defaults.retention_age,
                                                            {absl::Milliseconds(1), absl::Hours(24 * 365 * 200)});
   if (absl::Status known = CheckDurability(defaults.String("durability", "quorum")); !known.ok()) {

@@ -24,7 +24,8 @@ struct NodeConfig {
   std::string rack;
   int32_t shards = 0;  ///< 0: one a core, one where there are two or fewer.
 
-  std::string cluster_name = "sluice";
+  std::string cluster_name;        ///< Empty: "sluice" for a cluster that this node forms, any for one that it joins.
+  std::vector<std::string> seeds;  ///< Peer addresses; with them, an empty data folder joins a cluster.
 
   // host:port each.
   std::string listen_grpc = "127.0.0.1:7400";

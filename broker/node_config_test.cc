@@ -71,7 +71,7 @@ TEST_CASE("a mistake in the configuration names file, line and key") {
   CHECK(Has(ErrorOf("limits: {inflight_bytes: 2MiB}\n"), "limits.inflight_bytes"));
   CHECK(Has(ErrorOf("listen: {grpc: 7400}\n"), "host:port"));
   CHECK(Has(ErrorOf("listen: {tls: {cert: x}}\n"), "listen.tls"));
-  CHECK(Has(ErrorOf("cluster: {seeds: [a:1]}\n"), "cluster.seeds"));
+  CHECK(Has(ErrorOf("cluster: {seeds: [a:1, b]}\n"), "cluster.seeds"));
   CHECK(Has(ErrorOf("", {"nowhere.x=1"}), "nowhere"));
 }
 

@@ -82,6 +82,13 @@ int TerminationSignals::Wait() {
   return signal_number;
 }
 
+std::optional<int> TerminationSignals::WaitFor(absl::Duration most) {
+  const sigset_t set = TerminationSet();
+  const timespec wait = absl::ToTimespec(most);
+  const int signal_number = sigtimedwait(&set, nullptr, &wait);
+  return signal_number > 0 ? std::optional<int>(signal_number) : std::nullopt;
+}
+
 void TerminationSignals::Raise() {
   kill(getpid(), SIGTERM);
 }

@@ -4,7 +4,9 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
+#include "absl/time/time.h"
 #include "common/executor.h"
 
 namespace sluice::runtime {
@@ -40,6 +42,8 @@ class TerminationSignals {
   TerminationSignals();
   /// Waits for SIGTERM or SIGINT and answers which.
   int Wait();
+  /// As Wait, but no longer than `most`: nullopt when none came.
+  std::optional<int> WaitFor(absl::Duration most);
   /// Ends a Wait as SIGTERM would. Thread-safe.
   static void Raise();
 };
