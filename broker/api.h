@@ -382,11 +382,16 @@ class Broker {
   /// Opens what is on disk, replays the controller's log and answers once every partition serves, but for those whose
   /// files are damaged: they answer everything with kCorruptLog. Call once.
   virtual void Start(Callback<absl::Status> done) = 0;
+  /// Before Stop, so that no call fails by it: hands what this node leads over to other nodes, and still serves; what
+  /// has moved is refused with who leads it now. Answers when that is done, or has taken too long.
+  virtual void PrepareStop(Callback<Done> done) { done(Done{}); }
   /// Refuses new calls, wakes waiting fetches, answers what is in flight, then answers here. Call once, after Start
   /// has answered. The broker must live until then.
   virtual void Stop(Callback<Done> done) = 0;
   /// Between Start's success and Stop.
   virtual bool IsServing() const = 0;
+  /// Serves, and its cluster knows it: since this start it was registered once.
+  virtual bool IsReady() const { return IsServing(); }
 
   virtual std::shared_ptr<ProduceSession> NewSession() = 0;
   /// Appends; answered once committed as the topic's durability says. Items that one thread passes for one partition

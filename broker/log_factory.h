@@ -64,6 +64,9 @@ class LogFactory {
   /// voter, once it takes proposals; otherwise as soon as it takes part.
   virtual void Open(ReplicaSpec spec, Executor& shard,
                     Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) = 0;
+  /// Hands what this node leads over to other voters, a few groups at a time; answers on `executor` once nothing that
+  /// others could lead is led here, or `within` has passed.
+  virtual void LeaveLeadership(absl::Duration within, Executor& executor, Callback<absl::Status> done) = 0;
   /// Forgets a replica for good, durably, and frees its files; answers on `executor`. Its log, if it was open, was
   /// stopped and destroyed. OK when there is none.
   virtual void Drop(const ReplicaId& replica, Executor& executor, Callback<absl::Status> done) = 0;

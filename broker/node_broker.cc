@@ -4,29 +4,77 @@
 #include "common/check.h"
 
 namespace sluice::broker {
+namespace {
+
+constexpr absl::Duration kLeaveLeadershipMax = absl::Seconds(10);
+
+}  // namespace
 
 // ---- Starting and stopping -----------------------------------------------------------------------------------------
 
 void NodeBroker::Start(Callback<absl::Status> done) {
   started_ms_ = absl::ToUnixMillis(seams_.clock.Wall());
-  auto finish = [this, done = std::move(done)](absl::Status status) mutable {
-    if (!status.ok()) return done(status);
-    CheckDisk([this, done = std::move(done)]() mutable {
-      ArmDiskTimer();
-      ArmRetentionTimer();
-      gate_->Open();
-      if (seams_.peers != nullptr) {
-        seams_.peers->Serve([this](PeerCall call, PeerReply reply) { AnswerPeer(std::move(call), std::move(reply)); });
-      }
-      done(absl::OkStatus());
-    });
-  };
-  home().Post([this, finish = std::move(finish)]() mutable {
-    OpenController([this, finish = std::move(finish)](absl::Status status) mutable {
-      if (!status.ok()) return finish(status);
-      reconciler_.Start(std::move(finish));
+  home().Post([this, done = std::move(done)]() mutable {
+    OpenController([this, done = std::move(done)](absl::Status opened) mutable {
+      if (!opened.ok()) return done(opened);
+      reconciler_.Start([this, done = std::move(done)](absl::Status reconciled) mutable {
+        if (!reconciled.ok()) return done(reconciled);
+        CheckDisk([this, done = std::move(done)]() mutable { Belong(std::move(done)); });
+      });
     });
   });
+}
+
+ClusterClientOptions NodeBroker::ClientOptions(const BrokerOptions& options) {
+  ClusterClientOptions client;
+  client.node = {.id = options.node,
+                 .disk = options.membership.disk,
+                 .incarnation = {},
+                 .grpc_address = options.address,
+                 .peer_address = options.membership.peer_address,
+                 .rack = options.rack,
+                 .version = options.version,
+                 .feature_min = kFeatureLevelMin,
+                 .feature_max = kFeatureLevelMax};
+  client.cluster_id = options.cluster_id;
+  client.cluster_name = options.cluster_name;
+  client.seeds = options.membership.seeds;
+  return client;
+}
+
+void NodeBroker::Belong(Callback<absl::Status> done) {
+  registry_.Start();
+  group0_.Start();
+  client_.Start(options_.membership.joined);
+  const raft::Raft& group0 = controller_.log()->raft();
+  const bool alone = group0.configuration().voters.size() == 1 && group0.configuration().IsVoter(group0.self());
+  auto registered = [this](const absl::Status& status) {
+    if (status.ok()) registered_.store(true, std::memory_order_relaxed);
+  };
+  if (!alone) {
+    client_.WhenRegistered(std::move(registered));
+    return Serve(std::move(done));
+  }
+  client_.WhenRegistered([this, registered, done = std::move(done)](absl::Status status) mutable {
+    registered(status);
+    if (!status.ok()) return done(status);
+    Serve(std::move(done));
+  });
+}
+
+void NodeBroker::Serve(Callback<absl::Status> done) {
+  ArmDiskTimer();
+  ArmRetentionTimer();
+  gate_->Open();
+  if (seams_.peers != nullptr) {
+    seams_.peers->Serve([this](PeerCall call, PeerReply reply) { AnswerPeer(std::move(call), std::move(reply)); });
+  }
+  done(absl::OkStatus());
+}
+
+void NodeBroker::OnFailure(const absl::Status& why) {
+  seams_.log.Error("the controller's log cannot be followed any more", {{"error", why}});
+  if (seams_.on_refused) seams_.on_refused(why);
 }
 
 // A controller's log that is missing is made only where nothing says that there was one.
@@ -42,7 +90,16 @@ void NodeBroker::OpenController(Callback<absl::Status> done) {
                                             *applied, " of it and there are ", replicas.size(),
                                             " replicas on disk: the journal is not this data folder's")));
       }
-      seams_.logs.Open({.replica = kControllerReplica}, home(),
+      ReplicaSpec group0{.replica = kControllerReplica};
+      if (options_.membership.joins) {
+        // Of one that is there already the incarnation is its own; what matters is that it is not alone.
+        const auto& joined = options_.membership.joined;
+        group0.incarnation = joined.has_value() ? joined->incarnation : options_.membership.disk;
+        if (!on_disk && !joined.has_value()) {
+          return done(absl::InternalError("a node that joins opens group 0 before it was let in"));
+        }
+      }
+      seams_.logs.Open(std::move(group0), home(),
                        [this, done = std::move(done)](absl::StatusOr<std::unique_ptr<PartitionLog>> log) mutable {
                          if (!log.ok()) return done(log.status());
                          controller_.Start(*std::move(log), std::move(done));
@@ -87,6 +144,17 @@ void NodeBroker::ArmRetentionTimer() {
   });
 }
 
+void NodeBroker::PrepareStop(Callback<Done> done) {
+  home().Post([this, done = std::move(done)]() mutable {
+    if (controller_.state().nodes.size() < 2) return done(Done{});
+    client_.SetDraining();
+    seams_.logs.LeaveLeadership(kLeaveLeadershipMax, home(), [this, done = std::move(done)](absl::Status left) mutable {
+      if (!left.ok()) seams_.log.Warn("stops while it still leads", {{"why", left}});
+      done(Done{});
+    });
+  });
+}
+
 void NodeBroker::Stop(Callback<Done> done) {
   gate_->Close([this, done = std::move(done)]() mutable {
     home().Post([this, done = std::move(done)]() mutable { CloseEverything(std::move(done)); });
@@ -106,6 +174,9 @@ void NodeBroker::CloseEverything(Callback<Done> done) {
   home().Cancel(disk_timer_);
   home().Cancel(retention_timer_);
   catalog_.Publish(std::make_shared<const Catalog>());
+  client_.Stop();
+  group0_.Stop();
+  registry_.Stop();
   reconciler_.Stop([this, done = std::move(done)]() mutable {
     controller_.Stop([this, done = std::move(done)]() mutable {
       // Behind whatever a file call that was under way still posts here.

@@ -5,11 +5,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "broker/api.h"
+#include "broker/cluster_calls.h"
 #include "broker/log_factory.h"
 #include "broker/peer_calls.h"
 #include "broker/topic_settings.h"
@@ -20,6 +23,15 @@
 
 namespace sluice::broker {
 
+/// What a node has joined its cluster with.
+struct Membership {
+  Uuid disk;                           ///< Of the data folder.
+  std::string peer_address;            ///< host:port for other nodes; empty: it has no peers, and belongs to nobody.
+  std::vector<std::string> seeds;      ///< Peer addresses.
+  bool joins = false;                  ///< DataFolder::joins: this node's replica of group 0 never forms a group.
+  std::optional<Registration> joined;  ///< Of this start already, where the node had to join first.
+};
+
 struct BrokerOptions {
   NodeId node{1};
   Uuid cluster_id;
@@ -28,6 +40,7 @@ struct BrokerOptions {
   std::string rack;
   std::string version;
   std::string data_dir;  ///< Whose file system is watched.
+  Membership membership;
 
   int32_t default_partitions = 1;
   int32_t default_replicas = 0;  ///< 0: min(3, nodes).
@@ -51,7 +64,11 @@ struct BrokerSeams {
   storage::MetadataStore& metadata;
   LogFactory& logs;
   const Logger& log;
-  PeerCalls* peers = nullptr;  ///< Null: a node without peers. The broker serves its calls.
+  PeerCalls* peers = nullptr;          ///< Null: a node without peers. The broker serves its calls.
+  PeerAddresses* addresses = nullptr;  ///< Told where the other nodes are; null without peers.
+  /// The cluster does not let this node in any more, or what it says cannot be understood: the process must stop. On
+  /// the first shard, at most once.
+  std::function<void(const absl::Status& why)> on_refused = nullptr;
 };
 
 std::unique_ptr<Broker> MakeNodeBroker(BrokerOptions options, BrokerSeams seams);

@@ -276,6 +276,7 @@ void NodeBroker::AnswerPeer(PeerCall call, PeerReply reply) {
 }
 
 void NodeBroker::AnswerPeerAtHome(const PeerCall& call, PeerReply reply) {
+  if (ClusterService::Serves(call.kind)) return service_.Answer(call, std::move(reply));
   switch (call.kind) {
     case kTopicChangeCall: {
       auto change = DecodeTopicChange(call.request);

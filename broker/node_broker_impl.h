@@ -15,12 +15,16 @@
 
 #include "broker/admission.h"
 #include "broker/catalog.h"
+#include "broker/cluster_client.h"
+#include "broker/cluster_service.h"
 #include "broker/controller.h"
 #include "broker/error.h"
 #include "broker/fetch.h"
 #include "broker/gather.h"
+#include "broker/group0_membership.h"
 #include "broker/limits.h"
 #include "broker/node_broker.h"
+#include "broker/node_registry.h"
 #include "broker/produce_session.h"
 #include "broker/read_quota.h"
 #include "broker/reconciler.h"
@@ -30,7 +34,7 @@
 
 namespace sluice::broker {
 
-class NodeBroker final : public Broker {
+class NodeBroker final : public Broker, private ControllerObserver {
  public:
   NodeBroker(BrokerOptions options, BrokerSeams seams)
       : options_(std::move(options)),
@@ -62,13 +66,30 @@ class NodeBroker final : public Broker {
                  .clock = seams_.clock,
                  .random = seams_.random,
                  .log = seams_.log,
-                 .forward = seams_.peers == nullptr ? nullptr : &forward_}) {
+                 .forward = seams_.peers == nullptr ? nullptr : &forward_}),
+        registry_({}, {.executor = home(), .clock = seams_.clock, .controller = controller_, .log = seams_.log}),
+        service_({.controller = controller_, .registry = registry_, .random = seams_.random, .log = seams_.log}),
+        group0_({.executor = home(), .clock = seams_.clock, .controller = controller_, .log = seams_.log}),
+        client_(ClientOptions(options_), {.executor = home(),
+                                          .controller = controller_,
+                                          .service = service_,
+                                          .calls = seams_.peers,
+                                          .addresses = seams_.addresses,
+                                          .log = seams_.log,
+                                          .disk_free_bytes = [this] { return disk_.free_bytes(); },
+                                          .on_refused =
+                                              [this](const absl::Status& why) {
+                                                if (seams_.on_refused) seams_.on_refused(why);
+                                              }}) {
     controller_.AddObserver(&reconciler_);
+    controller_.AddObserver(this);
   }
 
   void Start(Callback<absl::Status> done) override;
+  void PrepareStop(Callback<Done> done) override;
   void Stop(Callback<Done> done) override;
   bool IsServing() const override { return gate_->is_open(); }
+  bool IsReady() const override { return IsServing() && registered_.load(std::memory_order_relaxed); }
 
   std::shared_ptr<ProduceSession> NewSession() override { return std::make_shared<NodeSession>(); }
   void Produce(ProduceItem item, const std::shared_ptr<ProduceSession>& session,
@@ -89,6 +110,13 @@ class NodeBroker final : public Broker {
 
  private:
   Executor& home() const { return *seams_.shards.front(); }
+
+  static ClusterClientOptions ClientOptions(const BrokerOptions& options);
+  /// A node that is its own cluster is not ready before it has registered with itself.
+  void Belong(Callback<absl::Status> done);
+  void Serve(Callback<absl::Status> done);
+  // ControllerObserver
+  void OnFailure(const absl::Status& why) override;
 
   /// How the partitions stand that `spec` asks for, by what their leaders say, wherever they are: none that cannot be
   /// asked in time. Call, and it answers, on the first shard.
@@ -171,6 +199,11 @@ class NodeBroker final : public Broker {
     ForwardChange(to, change, std::move(done));
   };
   TopicManager topics_;
+  NodeRegistry registry_;
+  ClusterService service_;
+  Group0Membership group0_;
+  ClusterClient client_;
+  std::atomic<bool> registered_ = false;
   int64_t started_ms_ = 0;
   std::shared_ptr<std::atomic<int64_t>> waiting_fetches_ = std::make_shared<std::atomic<int64_t>>(0);
   std::array<std::atomic<int64_t>, 16> errors_{};

@@ -83,6 +83,12 @@ void RaftLogFactory::Open(ReplicaSpec spec, Executor& shard, Callback<Opened> do
   });
 }
 
+void RaftLogFactory::LeaveLeadership(absl::Duration within, Executor& executor, Callback<absl::Status> done) {
+  node_->LeaveLeadership(within, [&executor, done = std::move(done)](absl::Status left) mutable {
+    executor.Post([left = std::move(left), done = std::move(done)]() mutable { done(std::move(left)); });
+  });
+}
+
 void RaftLogFactory::Drop(const ReplicaId& replica, Executor& executor, Callback<absl::Status> done) {
   node_->Remove(replica, [&executor, done = std::move(done)](absl::Status dropped) mutable {
     executor.Post([dropped = std::move(dropped), done = std::move(done)]() mutable { done(std::move(dropped)); });

@@ -22,6 +22,7 @@ class RaftLogFactory final : public LogFactory {
 
   std::vector<ReplicaId> Replicas() const override { return store_->Replicas(); }
   void Open(ReplicaSpec spec, Executor& shard, Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) override;
+  void LeaveLeadership(absl::Duration within, Executor& executor, Callback<absl::Status> done) override;
   void Drop(const ReplicaId& replica, Executor& executor, Callback<absl::Status> done) override;
 
  private:
