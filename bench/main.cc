@@ -175,8 +175,8 @@ bool Bench::StartServers() {
   broker_ = std::make_unique<Child>(
       std::vector<std::string>{BesideMe("sluiced"), "--set", "node.data_dir=" + dir_ + "/broker", "--set",
                                "listen.grpc=" + address, "--set", "listen.http=127.0.0.1:0", "--set",
-                               "limits.inflight_bytes=64MiB", "--set", "storage.disk_low_watermark=16MiB", "--set",
-                               "storage.disk_high_watermark=32MiB"},
+                               "listen.peer=127.0.0.1:0", "--set", "limits.inflight_bytes=64MiB", "--set",
+                               "storage.disk_low_watermark=16MiB", "--set", "storage.disk_high_watermark=32MiB"},
       nullptr);
   to_broker_ = StreamClient::Connect(address);
   if (!Create("kilo")) return false;

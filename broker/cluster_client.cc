@@ -11,6 +11,8 @@ namespace {
 
 /// Members that name each other as leaders, at most, before it begins anew.
 constexpr int kHopsMax = 4;
+/// Of a cluster that was formed without one.
+constexpr const char* kClusterNameUnset = "sluice";
 
 RegisterRequest RequestOf(const ClusterClientOptions& options) {
   RegisterRequest request{
@@ -45,8 +47,13 @@ struct ClusterJoiner::Round {
 };
 
 ClusterJoiner::~ClusterJoiner() {
+  if (*alive_) Abandon();
+}
+
+void ClusterJoiner::Abandon() {
   *alive_ = false;
-  seams_.executor.Cancel(timer_);
+  done_ = nullptr;
+  seams_.executor.Cancel(std::exchange(timer_, 0));
 }
 
 void ClusterJoiner::Join(Callback<absl::StatusOr<Joined>> done) {
@@ -189,16 +196,17 @@ void ClusterClient::SetDraining() {
 
 void ClusterClient::Form() {
   busy_ = true;
+  const std::string name = options_.cluster_name.empty() ? kClusterNameUnset : options_.cluster_name;
   seams_.controller.Decide(
-      [this](const ControllerState& state) -> absl::StatusOr<std::optional<ControllerChange>> {
+      [this, name](const ControllerState& state) -> absl::StatusOr<std::optional<ControllerChange>> {
         if (!state.cluster_id.IsNil()) return std::optional<ControllerChange>();
-        return std::optional<ControllerChange>(ClusterFormed{.id = options_.cluster_id, .name = options_.cluster_name});
+        return std::optional<ControllerChange>(ClusterFormed{.id = options_.cluster_id, .name = name});
       },
-      [this, alive = alive_](absl::Status formed) {
+      [this, alive = alive_, name](absl::Status formed) {
         if (!*alive) return;
         busy_ = false;
         if (!formed.ok()) return;
-        seams_.log.Info("a cluster is formed", {{"cluster", options_.cluster_id}, {"name", options_.cluster_name}});
+        seams_.log.Info("a cluster is formed", {{"cluster", options_.cluster_id}, {"name", name}});
         if (running_) RunLater(absl::ZeroDuration());
       });
 }

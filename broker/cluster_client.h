@@ -55,6 +55,8 @@ class ClusterJoiner {
   /// FailedPrecondition, with the reason in words for an operator, when seeds are of different clusters, or the cluster
   /// refuses this node. Dropped without an answer when the joiner is destroyed before.
   void Join(Callback<absl::StatusOr<Joined>> done);
+  /// Gives up, or is done; on the executor, before it is destroyed elsewhere.
+  void Abandon();
 
  private:
   struct Round;

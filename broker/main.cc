@@ -6,23 +6,29 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <future>
 #include <iostream>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_join.h"
+#include "broker/cluster_client.h"
 #include "broker/data_folder.h"
 #include "broker/metrics.h"
 #include "broker/node_broker.h"
 #include "broker/node_config.h"
 #include "broker/raft_log_factory.h"
+#include "broker/rpc/peer_transport.h"
 #include "broker/rpc/server.h"
 #include "common/log.h"
 #include "common/status_macros.h"
@@ -46,6 +52,8 @@ constexpr int kExitWrong = 2;  // usage or configuration
 constexpr int64_t kFilesPerConnection = 2;
 constexpr int64_t kFilesOther = 1024;
 
+// How often somebody who waits to be let in looks whether it should stop instead.
+constexpr absl::Duration kSignalCheck = absl::Milliseconds(50);
 constexpr absl::Duration kDrainMax = absl::Seconds(10);
 // Journal files: enough of them that recycling goes on, large enough that a rotation is rare.
 constexpr int64_t kJournalFileBytesMax = int64_t{32} << 20;
@@ -105,13 +113,24 @@ class Node {
     }
   }
 
-  // Opens and serves. After a failure only Stop is left to call.
-  absl::Status Start();
+  // Opens and serves. After a failure only Stop is left to call. Cancelled when a signal came while it waited to be let
+  // into its cluster.
+  absl::Status Start(runtime::TerminationSignals& signals);
+  // Why the node stopped by itself; OK when it did not.
+  absl::Status Refused();
   // Answers what is in flight, then takes everything down.
   void Stop();
 
  private:
   absl::Status OpenStorage();
+  absl::Status OpenPeers();
+  rpc::PeerIdentity Identity() const {
+    return {.node = folder_.node_id, .cluster = folder_.cluster_id, .disk = folder_.disk_id};
+  }
+  // Asks the seeds until the cluster lets this node in, where it has no replica of group 0 yet.
+  absl::Status Join(runtime::TerminationSignals& signals);
+  NodeRecord Record() const;
+  std::string PeerAddress() const;
   void StartRaft();
   absl::Status StartBroker();
   absl::Status StartHttp();
@@ -135,7 +154,8 @@ class Node {
 
   std::shared_ptr<storage::LogStore> store_;
   std::unique_ptr<storage::MetadataStore> metadata_;
-  NoPeers no_peers_;
+  std::unique_ptr<rpc::GrpcPeerTransport> peers_;
+  std::optional<Registration> joined_;
   std::shared_ptr<replication::RaftNode> raft_;
   std::unique_ptr<RaftLogFactory> logs_;
   std::unique_ptr<Broker> broker_;
@@ -143,10 +163,13 @@ class Node {
   std::unique_ptr<rpc::Server> server_;
   std::atomic<bool> ready_ = false;  // `server_` and all below it may be used by the HTTP listener
   runtime::HttpListener http_;
+  std::mutex refused_mutex_;
+  absl::Status refused_;
 };
 
 absl::Status Node::OpenStorage() {
-  SLUICE_ASSIGN_OR_RETURN(folder_, OpenDataFolder(files_, config_.data_dir, config_.id, random_));
+  const FolderFor made_for = config_.seeds.empty() ? FolderFor::kNewCluster : FolderFor::kClusterThatIs;
+  SLUICE_ASSIGN_OR_RETURN(folder_, OpenDataFolder(files_, config_.data_dir, config_.id, random_, made_for));
   storage::LogStoreOptions options;
   options.data_dir = config_.data_dir;
   options.cache_bytes = config_.cache_bytes;
@@ -186,13 +209,81 @@ absl::Status Node::OpenStorage() {
   return absl::OkStatus();
 }
 
+absl::Status Node::OpenPeers() {
+  rpc::PeerTransportOptions options;
+  options.identity = Identity();
+  const uint64_t high = random_.Next();
+  options.session = Uuid::FromRandom(high, random_.Next());
+  options.address = config_.listen_peer;
+  options.log = log_;
+  SLUICE_ASSIGN_OR_RETURN(peers_, rpc::GrpcPeerTransport::Make(options, clock_));
+  return absl::OkStatus();
+}
+
+NodeRecord Node::Record() const {
+  return {.id = folder_.node_id,
+          .disk = folder_.disk_id,
+          .incarnation = {},
+          .grpc_address = config_.advertise_grpc,
+          .peer_address = PeerAddress(),
+          .rack = config_.rack,
+          .version = SLUICE_VERSION,
+          .feature_min = kFeatureLevelMin,
+          .feature_max = kFeatureLevelMax};
+}
+
+// A port that was left to the system to choose is known once it is bound.
+std::string Node::PeerAddress() const {
+  const auto advertised = ParseHostPort(config_.advertise_peer);
+  return advertised.ok() && advertised->port != 0 ? config_.advertise_peer : peers_->address();
+}
+
+absl::Status Node::Join(runtime::TerminationSignals& signals) {
+  const std::vector<ReplicaId> replicas = store_->Replicas();
+  if (!folder_.joins || std::binary_search(replicas.begin(), replicas.end(), kControllerReplica)) {
+    return absl::OkStatus();
+  }
+  if (config_.seeds.empty()) {
+    return absl::FailedPreconditionError(
+        Cat("the data folder ", config_.data_dir, " was made to join a cluster: name nodes of it in cluster.seeds"));
+  }
+  ClusterClientOptions options;
+  options.node = Record();
+  options.cluster_id = folder_.cluster_id;
+  options.cluster_name = config_.cluster_name;
+  options.seeds = config_.seeds;
+  log_.Info("joins a cluster", {{"node", folder_.node_id}, {"seeds", absl::StrJoin(config_.seeds, ",")}});
+  ClusterJoiner joiner(options, {.executor = *shards_.front(), .calls = *peers_, .log = log_});
+  std::promise<absl::StatusOr<Joined>> answered;
+  auto answer = answered.get_future();
+  joiner.Join([&answered](absl::StatusOr<Joined> joined) { answered.set_value(std::move(joined)); });
+  std::optional<int> signal_number;
+  while (!signal_number.has_value() && answer.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    signal_number = signals.WaitFor(kSignalCheck);
+  }
+  // The joiner is the first shard's.
+  Await<Done>([&](auto done) {
+    shards_.front()->Post([&joiner, done = std::move(done)]() mutable {
+      joiner.Abandon();
+      done(Done{});
+    });
+  });
+  if (signal_number.has_value()) return absl::CancelledError("asked to stop before it was let into its cluster");
+  SLUICE_ASSIGN_OR_RETURN(const Joined joined, answer.get());
+  SLUICE_RETURN_IF_ERROR(WriteCluster(files_, config_.data_dir, &folder_, joined.cluster_id));
+  peers_->SetIdentity(Identity());
+  joined_ = joined.registration;
+  log_.Info("has joined the cluster", {{"cluster", joined.cluster_id}, {"name", joined.cluster_name}});
+  return absl::OkStatus();
+}
+
 void Node::StartRaft() {
   replication::RaftNodeOptions options;
   options.node = folder_.node_id;
   options.election_timeout = config_.raft_election_timeout;
   options.heartbeat = config_.raft_heartbeat;
   replication::RaftNodeSeams seams{
-      .shards = {}, .transport = &no_peers_, .clock = &clock_, .random = &random_, .store = store_, .log = &log_};
+      .shards = {}, .transport = peers_.get(), .clock = &clock_, .random = &random_, .store = store_, .log = &log_};
   for (const auto& shard : shards_) seams.shards.push_back(shard.get());
   std::vector<Executor*> shards = seams.shards;
   raft_ = replication::RaftNode::Make(options, std::move(seams));
@@ -207,6 +298,12 @@ absl::Status Node::StartBroker() {
   options.cluster_id = folder_.cluster_id;
   options.cluster_name = config_.cluster_name;
   options.address = config_.advertise_grpc.empty() ? config_.listen_grpc : config_.advertise_grpc;
+  options.membership = {.disk = folder_.disk_id,
+                        .peer_address = PeerAddress(),
+                        .seeds = config_.seeds,
+                        .joins = folder_.joins,
+                        .joined = joined_};
+  options.default_replicas = config_.default_replicas;
   options.rack = config_.rack;
   options.version = SLUICE_VERSION;
   options.data_dir = config_.data_dir;
@@ -224,7 +321,16 @@ absl::Status Node::StartBroker() {
                     .files = files_,
                     .metadata = *metadata_,
                     .logs = *logs_,
-                    .log = log_};
+                    .log = log_,
+                    .peers = peers_.get(),
+                    .addresses = peers_.get(),
+                    .on_refused = [this](const absl::Status& why) {
+                      {
+                        std::lock_guard lock(refused_mutex_);
+                        refused_ = why;
+                      }
+                      runtime::TerminationSignals::Raise();
+                    }};
   for (const auto& shard : shards_) seams.shards.push_back(shard.get());
   broker_ = MakeNodeBroker(std::move(options), std::move(seams));
   SLUICE_RETURN_IF_ERROR(Await<absl::Status>([&](auto done) { broker_->Start(std::move(done)); }));
@@ -237,7 +343,7 @@ absl::Status Node::StartHttp() {
     respond({200, "text/plain", "alive\n"});
   });
   http_.Handle("/readyz", [this](const runtime::HttpRequest&, runtime::HttpRespond respond) {
-    const bool serving = ready_ && broker_->IsServing();
+    const bool serving = ready_ && broker_->IsReady();
     respond({serving ? 200 : 503, "text/plain", serving ? "serving\n" : "not serving\n"});
   });
   http_.Handle("/metrics", [this](const runtime::HttpRequest&, runtime::HttpRespond respond) {
@@ -262,9 +368,16 @@ void Node::AnswerMetrics(runtime::HttpRespond respond) {
   });
 }
 
-absl::Status Node::Start() {
+absl::Status Node::Refused() {
+  std::lock_guard lock(refused_mutex_);
+  return refused_;
+}
+
+absl::Status Node::Start(runtime::TerminationSignals& signals) {
   SLUICE_RETURN_IF_ERROR(StartHttp());
   SLUICE_RETURN_IF_ERROR(OpenStorage());
+  SLUICE_RETURN_IF_ERROR(OpenPeers());
+  SLUICE_RETURN_IF_ERROR(Join(signals));
   SLUICE_RETURN_IF_ERROR(StartBroker());
   rpc::ServerOptions options;
   options.address = config_.listen_grpc;
@@ -287,8 +400,12 @@ absl::Status Node::Start() {
 
 void Node::Stop() {
   ready_ = false;
+  if (broker_started_) Await<Done>([&](auto done) { broker_->PrepareStop(std::move(done)); });
   if (server_ != nullptr) server_->Shutdown(kDrainMax);
   if (broker_started_) Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
+  if (peers_ != nullptr) {
+    Await<Done>([&](auto done) { peers_->Stop([done = std::move(done)]() mutable { done(Done{}); }); });
+  }
   if (raft_ != nullptr) {
     Await<Done>([&](auto done) { raft_->Stop([done = std::move(done)]() mutable { done(Done{}); }); });
   }
@@ -310,6 +427,29 @@ struct Arguments {
   bool init = false;
 };
 
+// `sluiced init`: makes the data folder of a new cluster's first node.
+int Init(const NodeConfig& config) {
+  runtime::PosixFileSystem files;
+  runtime::SystemRandom random;
+  const absl::StatusOr<DataFolder> folder = OpenDataFolder(files, config.data_dir, config.id, random);
+  if (!folder.ok()) {
+    std::cerr << "sluiced: " << Message(folder.status()) << "\n";
+    return kExitFailed;
+  }
+  if (!folder->created) {
+    std::cerr << "sluiced: " << config.data_dir << " is the folder of node " << folder->node_id << " already"
+              << (folder->cluster_id.IsNil() ? std::string(", which is to join a cluster")
+                                             : Cat(", of cluster ", folder->cluster_id))
+              << "; nothing is changed\n";
+    return kExitFailed;
+  }
+  std::cout << "made " << config.data_dir << " for node " << folder->node_id << ", the first of cluster "
+            << folder->cluster_id
+            << "\nStart it with the same configuration; then the other nodes, each with a node.id "
+            << "of its own and cluster.seeds: [" << config.advertise_peer << "]\n";
+  return kExitDone;
+}
+
 int Run(const NodeConfig& config, runtime::TerminationSignals& signals) {
   const absl::StatusOr<LogLevel> level = ChooseLogLevel(std::getenv("SLUICE_LOG"), config.log_level);
   if (!level.ok()) {
@@ -323,7 +463,12 @@ int Run(const NodeConfig& config, runtime::TerminationSignals& signals) {
              {{"open_files_max", files}, {"connections_max", config.connections_max}});
   }
   Node node(config, log);
-  const absl::Status status = node.Start();
+  const absl::Status status = node.Start(signals);
+  if (absl::IsCancelled(status)) {
+    log.Info("stopping", {{"why", status}});
+    node.Stop();
+    return kExitDone;
+  }
   if (!status.ok()) {
     log.Error("cannot start", {{"error", status}});
     node.Stop();
@@ -333,6 +478,10 @@ int Run(const NodeConfig& config, runtime::TerminationSignals& signals) {
   const int signal_number = signals.Wait();
   log.Info("stopping", {{"signal", signal_number}});
   node.Stop();
+  if (const absl::Status refused = node.Refused(); !refused.ok()) {
+    std::cerr << "sluiced: " << Message(refused) << "\n";
+    return kExitFailed;
+  }
   log.Info("stopped");
   return kExitDone;
 }
@@ -347,15 +496,13 @@ int Main(int argc, char** argv) {
   app.add_option("--config", arguments.config, "configuration file (docs/configuration.md)");
   app.add_option("--check-config", arguments.check_config, "check a configuration file and end");
   app.add_option("--set", arguments.overrides, "key=value over the file's; may be given again")->take_all();
-  app.add_subcommand("init", "form a new cluster")->callback([&] { arguments.init = true; });
+  app.add_subcommand("init", "make the data folder of a new cluster's first node: sluiced init --config FILE")
+      ->fallthrough()
+      ->callback([&] { arguments.init = true; });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitDone : kExitWrong;
-  }
-  if (arguments.init) {
-    std::cerr << "sluiced: this version runs as one node and forms no clusters; start it without `init`\n";
-    return kExitWrong;
   }
   runtime::PosixFileSystem files;
   const bool check = !arguments.check_config.empty();
@@ -369,7 +516,7 @@ int Main(int argc, char** argv) {
     std::cout << arguments.check_config << ": good\n";
     return kExitDone;
   }
-  return Run(*config, signals);
+  return arguments.init ? Init(*config) : Run(*config, signals);
 }
 
 }  // namespace

@@ -43,6 +43,10 @@ ClusterClientOptions NodeBroker::ClientOptions(const BrokerOptions& options) {
 }
 
 void NodeBroker::Belong(Callback<absl::Status> done) {
+  if (options_.membership.disk.IsNil()) {
+    registered_.store(true, std::memory_order_relaxed);
+    return Serve(std::move(done));
+  }
   registry_.Start();
   group0_.Start();
   client_.Start(options_.membership.joined);

@@ -25,8 +25,8 @@ namespace sluice::broker {
 
 /// What a node has joined its cluster with.
 struct Membership {
-  Uuid disk;                           ///< Of the data folder.
-  std::string peer_address;            ///< host:port for other nodes; empty: it has no peers, and belongs to nobody.
+  Uuid disk;                           ///< Of the data folder; nil: a node on its own, of no cluster.
+  std::string peer_address;            ///< host:port for other nodes.
   std::vector<std::string> seeds;      ///< Peer addresses.
   bool joins = false;                  ///< DataFolder::joins: this node's replica of group 0 never forms a group.
   std::optional<Registration> joined;  ///< Of this start already, where the node had to join first.

@@ -221,7 +221,7 @@ class Cluster:
         return json.loads(self.sluice("--output", "json", *arguments).stdout)
 
     def partitions(self, topic):
-        return self.json("topic", "describe", topic)["partitions"]
+        return self.json("topic", "describe", topic)["partition_list"]
 
     def leader(self, topic, partition=0):
         """The number of the leader's node; 0: none that answers."""
