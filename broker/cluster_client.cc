@@ -324,6 +324,11 @@ void ClusterClient::OnApplied(const ClusterDelta& delta) {
     if (const RegisteredNode* node = seams_.controller.state().FindNode(id)) nodes[id] = node->node.peer_address;
   }
   SetPeers(nodes);
+  // Registered, and this node has applied that: to say so ends its being fenced.
+  const RegisteredNode* self =
+      delta.nodes.contains(options_.node.id) ? seams_.controller.state().FindNode(options_.node.id) : nullptr;
+  if (running_ && self != nullptr && self->fenced && !draining_ && epoch_ == self->epoch)
+    RunLater(absl::ZeroDuration());
 }
 
 void ClusterClient::OnLeadership(bool leads) {

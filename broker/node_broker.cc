@@ -52,18 +52,26 @@ void NodeBroker::Belong(Callback<absl::Status> done) {
   client_.Start(options_.membership.joined);
   const raft::Raft& group0 = controller_.log()->raft();
   const bool alone = group0.configuration().voters.size() == 1 && group0.configuration().IsVoter(group0.self());
-  auto registered = [this](const absl::Status& status) {
-    if (status.ok()) registered_.store(true, std::memory_order_relaxed);
-  };
   if (!alone) {
-    client_.WhenRegistered(std::move(registered));
+    client_.WhenRegistered([this](const absl::Status&) { CheckRegistered(); });
     return Serve(std::move(done));
   }
-  client_.WhenRegistered([this, registered, done = std::move(done)](absl::Status status) mutable {
-    registered(status);
+  client_.WhenRegistered([this, done = std::move(done)](absl::Status status) mutable {
     if (!status.ok()) return done(status);
+    CheckRegistered();
     Serve(std::move(done));
   });
+}
+
+// A node that is fenced is not ready: nobody places anything on it.
+void NodeBroker::CheckRegistered() {
+  const RegisteredNode* self = controller_.state().FindNode(options_.node);
+  if (self == nullptr || self->fenced || client_.epoch() != self->epoch) return;
+  registered_.store(true, std::memory_order_relaxed);
+}
+
+void NodeBroker::OnApplied(const ClusterDelta& delta) {
+  if (delta.nodes.contains(options_.node)) CheckRegistered();
 }
 
 void NodeBroker::Serve(Callback<absl::Status> done) {

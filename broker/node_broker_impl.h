@@ -116,7 +116,9 @@ class NodeBroker final : public Broker, private ControllerObserver {
   void Belong(Callback<absl::Status> done);
   void Serve(Callback<absl::Status> done);
   // ControllerObserver
+  void OnApplied(const ClusterDelta& delta) override;
   void OnFailure(const absl::Status& why) override;
+  void CheckRegistered();
 
   /// How the partitions stand that `spec` asks for, by what their leaders say, wherever they are: none that cannot be
   /// asked in time. Call, and it answers, on the first shard.

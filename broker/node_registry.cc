@@ -52,6 +52,7 @@ absl::Status NodeRegistry::OnHeartbeat(const Heartbeat& heartbeat) {
         Cat("node ", heartbeat.node, " is not registered with epoch ", heartbeat.epoch, ": it must register again"));
   }
   sessions_[heartbeat.node] = {.heard = seams_.clock.Monotonic(), .last = heartbeat};
+  CheckNode(heartbeat.node, *node);
   return absl::OkStatus();
 }
 
