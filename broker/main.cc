@@ -361,6 +361,7 @@ void Node::AnswerMetrics(runtime::HttpRespond respond) {
   stats.ready = true;
   stats.rpc = server_->stats();
   stats.journal = store_->journal().stats();
+  stats.raft = raft_->stats();
   stats.scrub = store_->scrub_stats();
   broker_->Stats([stats = std::move(stats), respond = std::move(respond), type](BrokerStats broker) mutable {
     stats.broker = std::move(broker);

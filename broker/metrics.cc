@@ -102,6 +102,47 @@ void AddJournal(const storage::JournalStats& journal, Page* page) {
               static_cast<double>(journal.used_bytes));
 }
 
+// Of all groups of this node, group 0 among them.
+void AddRaft(const replication::RaftNodeStats& raft, Page* page) {
+  const auto gauge = [page](const char* name, const char* help, int64_t value) {
+    page->Gauge(name, help, static_cast<double>(value));
+  };
+  const auto counter = [page](const char* name, const char* help, uint64_t value) {
+    page->Counter(name, help, static_cast<double>(value));
+  };
+  gauge("sluice_broker_raft_groups", "Groups with a replica here.", raft.groups);
+  gauge("sluice_broker_raft_leaders", "Groups that are led here.", raft.leaders);
+  gauge("sluice_broker_raft_under_replicated", "Groups led here with a voter that is silent or behind.",
+        raft.under_replicated);
+  gauge("sluice_broker_raft_without_leader",
+        "Groups whose leader this node does not know: offline, unless it is soon "
+        "elected.",
+        raft.without_leader);
+  gauge("sluice_broker_raft_in_doubt", "Replicas that do not know what of their log is left.", raft.in_doubt);
+  gauge("sluice_broker_raft_damaged", "Replicas that cannot read their log or have stopped.", raft.damaged);
+  gauge("sluice_broker_raft_lag_max_offsets", "From the end of a log led here to its farthest voter's.",
+        raft.lag_offsets_max);
+  gauge("sluice_broker_raft_recovery_bytes", "Under way to followers that catch up.", raft.recovery_bytes);
+  gauge("sluice_broker_raft_inbox_bytes", "Received from other nodes and not looked at yet.", raft.inbox_bytes);
+  counter("sluice_broker_raft_elections_total", "Won here.", raft.elections_won);
+  counter("sluice_broker_raft_commits_total", "Appends that were committed and answered.", raft.commits);
+  page->Counter("sluice_broker_raft_commit_seconds_total", "From taking them to that.",
+                absl::ToDoubleSeconds(raft.commit_total));
+  page->Gauge("sluice_broker_raft_commit_max_seconds", "The longest since start.",
+              absl::ToDoubleSeconds(raft.commit_max));
+  counter("sluice_broker_raft_unknown_outcomes_total", "Appends whose outcome could not be learnt.",
+          raft.unknown_outcomes);
+  counter("sluice_broker_raft_appends_refused_total", "Leaders' batches that disk or memory had no room for.",
+          raft.appends_refused);
+  counter("sluice_broker_raft_snapshots_sent_total", "To followers behind the log's start.", raft.snapshots_sent);
+  counter("sluice_broker_raft_snapshots_installed_total", "From leaders.", raft.snapshots_installed);
+  MetricFamily& lost = page->Add(MetricType::Counter, "sluice_broker_raft_messages_lost_total",
+                                 "Messages of other nodes that were not taken, by reason.");
+  Page::Put(lost, {{"reason", "refused"}}, static_cast<double>(raft.messages_refused));
+  Page::Put(lost, {{"reason", "dropped"}}, static_cast<double>(raft.messages_dropped));
+  Page::Put(lost, {{"reason", "unrouted"}}, static_cast<double>(raft.messages_unrouted));
+}
+
 void AddScrub(const storage::ScrubStats& scrub, Page* page) {
   page->Counter("sluice_broker_scrub_rounds_total", "Rounds over all closed segments.",
                 static_cast<double>(scrub.rounds));
@@ -212,6 +253,7 @@ std::string RenderMetrics(const NodeStats& stats) {
   if (stats.ready) {
     AddRpc(stats.rpc, &page);
     AddJournal(stats.journal, &page);
+    AddRaft(stats.raft, &page);
     AddScrub(stats.scrub, &page);
     AddBroker(stats.broker, &page);
     AddFailed(stats.broker.partitions, &page);

@@ -8,6 +8,7 @@
 
 #include "broker/api.h"
 #include "broker/rpc/server.h"
+#include "replication/raft_node.h"
 #include "storage/journal.h"
 #include "storage/scrubber.h"
 
@@ -26,6 +27,7 @@ struct NodeStats {
   rpc::ServerStats rpc;
   storage::JournalStats journal;
   storage::ScrubStats scrub;
+  replication::RaftNodeStats raft;
   BrokerStats broker;
 };
 

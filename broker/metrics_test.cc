@@ -35,6 +35,27 @@ TEST_CASE("Counters stand under their names with topic and partition") {
   CHECK(Has(text, "sluice_broker_errors_total{code=\"UNKNOWN_TOPIC\"} 3"));
 }
 
+TEST_CASE("How the groups of this node stand is told") {
+  NodeStats stats = WithPartitions(1);
+  stats.raft.leaders = 4;
+  stats.raft.under_replicated = 2;
+  stats.raft.without_leader = 1;
+  stats.raft.lag_offsets_max = 77;
+  stats.raft.elections_won = 6;
+  stats.raft.commits = 10;
+  stats.raft.commit_total = absl::Milliseconds(2500);
+  stats.raft.messages_unrouted = 3;
+  const std::string text = RenderMetrics(stats);
+  CHECK(Has(text, "sluice_broker_raft_leaders 4\n"));
+  CHECK(Has(text, "sluice_broker_raft_under_replicated 2\n"));
+  CHECK(Has(text, "sluice_broker_raft_without_leader 1\n"));
+  CHECK(Has(text, "sluice_broker_raft_lag_max_offsets 77\n"));
+  CHECK(Has(text, "sluice_broker_raft_elections_total 6\n"));
+  CHECK(Has(text, "sluice_broker_raft_commits_total 10\n"));
+  CHECK(Has(text, "sluice_broker_raft_commit_seconds_total 2.5\n"));
+  CHECK(Has(text, "sluice_broker_raft_messages_lost_total{reason=\"unrouted\"} 3\n"));
+}
+
 TEST_CASE("What the scrubber has read and found is told") {
   NodeStats stats = WithPartitions(1);
   stats.scrub = {.rounds = 2, .segments = 5, .bytes = 4096, .damaged = 9, .unreadable = 3, .damaged_now = 1};
