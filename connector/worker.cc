@@ -97,7 +97,7 @@ absl::Status Worker::AwaitTopic(Pipeline& pipeline) {
   runtime::SystemRandom random;
   const absl::Duration until = seams_.clock->Monotonic() + options_.give_up_after;
   for (int retry = 0;; ++retry) {
-    const absl::Status status = Located(
+    absl::Status status = Located(
         Cat("pipeline ", pipeline.config.name, " (", pipeline.config.file, "), topic ", pipeline.config.topic.name),
         PrepareTopic(pipeline));
     if (status.ok() || IsForGood(status)) return status;
@@ -112,12 +112,12 @@ absl::Status Worker::AwaitTopic(Pipeline& pipeline) {
 absl::Status Worker::Connect() {
   const absl::Duration until = seams_.clock->Monotonic() + options_.connect_wait;
   for (;;) {
-    const absl::Status status = EnsureTopic({.name = std::string(kStateTopic),
-                                             .partitions = 1,
-                                             .replicas = 0,
-                                             .config = {{"retention.ms", "-1"}, {"retention.bytes", "-1"}},
-                                             .internal = true},
-                                            1);
+    absl::Status status = EnsureTopic({.name = std::string(kStateTopic),
+                                       .partitions = 1,
+                                       .replicas = 0,
+                                       .config = {{"retention.ms", "-1"}, {"retention.bytes", "-1"}},
+                                       .internal = true},
+                                      1);
     if (status.ok()) return status;
     if (seams_.stop->stopped()) return absl::CancelledError("stopped");
     const bool passing =
@@ -148,7 +148,7 @@ absl::Status Worker::Run() {
     const auto grace = absl::ToChronoNanoseconds(options_.stop_grace);
     if (!watch->changed.wait_for(lock, grace, [&] { return watch->ended; })) seams_.client->Cancel();
   });
-  const absl::Status end = RunAll();
+  absl::Status end = RunAll();
   {
     const std::lock_guard lock(watch->mutex);
     watch->ended = true;
@@ -251,7 +251,7 @@ absl::Status Worker::RunSlice(Pipeline& pipeline, size_t index) {
 absl::Status Worker::PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller& puller) {
   runtime::SystemRandom random;
   for (int retry = 0;; ++retry) {
-    const absl::Status status = Located(
+    absl::Status status = Located(
         Cat("pipeline ", pipeline.config.name, ", slice ", pipeline.config.source.slices[index].name), puller.Pull());
     if (status.ok() || absl::IsCancelled(status) || options_.once) return status;
     const absl::Duration wait = http::Backoff(options_.long_backoff, retry, random);
@@ -273,7 +273,7 @@ absl::Status Worker::RunSink(Pipeline& pipeline, size_t index) {
   int64_t records_before = -1;
   for (int retry = 0;; ++retry) {
     const absl::Duration started = seams_.clock->Monotonic();
-    const absl::Status status = DriveSink(pipeline, index);
+    absl::Status status = DriveSink(pipeline, index);
     const int64_t records = KeepCounts(pipeline, index, status);
     if (status.ok() || absl::IsCancelled(status)) return status;
     const absl::Duration now = seams_.clock->Monotonic();

@@ -295,6 +295,7 @@ struct RowReader::Impl {
     size_t index = 0;
     for (auto result : array) {
       ondemand::value value;
+      // NOLINTNEXTLINE(performance-move-const-arg): get() is for values that nobody else has.
       if (auto error = std::move(result).get(value)) return NotJson(error);
       const auto child = node.children.find(std::to_string(index++));
       if (child == node.children.end()) {

@@ -82,7 +82,7 @@ arrow::Status InitializeOnce() {
   arrow::fs::S3GlobalOptions options = arrow::fs::S3GlobalOptions::Defaults();
   options.log_level = arrow::fs::S3LogLevel::Off;
   options.num_event_loop_threads = 1;
-  const arrow::Status status = arrow::fs::InitializeS3(options);
+  arrow::Status status = arrow::fs::InitializeS3(options);
   s3_initialized = status.ok();
   return status;
 }

@@ -74,7 +74,7 @@ absl::Status SlicePuller::Pull() {
   for (int retry = 0;; ++retry) {
     if (seams_.stop->stopped()) return absl::CancelledError("stopped");
     source_failed_ = false;
-    const absl::Status status = PullOnce();
+    absl::Status status = PullOnce();
     if (status.ok() || source_failed_ || !MayPass(status)) return status;
     synced_ = false;
     const absl::Duration now = seams_.clock->Monotonic();
