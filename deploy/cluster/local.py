@@ -29,11 +29,11 @@ def program(name):
     return path
 
 
-def write_config(path, node, data_dir, grpc, peer, http, seeds, more=""):
+def write_config(path, node, data_dir, grpc, peer, http, seeds, more="", name="local"):
     """A node's configuration file; `seeds` are the peer addresses of all nodes, this one among them."""
     with open(path, "w", encoding="utf-8") as file:
         file.write(f"node: {{ id: {node}, data_dir: {data_dir} }}\n"
-                   f"cluster: {{ name: local, seeds: [{', '.join(seeds)}] }}\n"
+                   f"cluster: {{ name: {name}, seeds: [{', '.join(seeds)}] }}\n"
                    f"listen: {{ grpc: {grpc}, peer: {peer}, http: {http} }}\n" + more)
 
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """`./dev run`: the main job on the demo data. Starts the API and a broker, pulls the API through the broker's log into raw
-JSON and Parquet, asks the Parquet a question in SQL, and exits 0 only when everything that came out is right."""
+JSON and Parquet, asks the Parquet a question in SQL, and exits 0 only when everything that came out is right.
+
+With --nodes 3 the broker is a cluster of three, and the node that leads the topic is killed in the middle."""
 
 import argparse
 import collections
@@ -21,10 +23,13 @@ import urllib.request
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.join(ROOT, "deploy", "cluster"))
 import api  # noqa: E402
 import lake  # noqa: E402
+import local  # noqa: E402
 
 API_PORT = 7420
+PAGE_RECORDS = 100  # as the pipeline's URL says
 BROKER_READY = "http://127.0.0.1:7402/readyz"
 PIPELINE = os.path.join(ROOT, "deploy", "examples", "earthquakes.yaml")
 SQL = """\
@@ -92,6 +97,56 @@ def running_broker(folder):
         log.close()
 
 
+class Cluster:
+    """Several nodes on this machine; one of them can be killed once."""
+
+    def __init__(self, nodes):
+        self.nodes = nodes
+        self.killed = None
+
+    def brokers(self):
+        return local.brokers(self.nodes)
+
+    def leader(self, topic):
+        """The node that leads the topic's only partition; None while there is none."""
+        asked = subprocess.run([program("sluice"), "--brokers", self.brokers(), "--output", "json", "topic", "describe", topic],
+                               capture_output=True, text=True, check=False)
+        number = json.loads(asked.stdout)["partition_list"][0]["leader_node"] if asked.returncode == 0 else 0
+        return next((node for node in self.nodes if node.number == number), None)
+
+    def kill_leader(self, topic):
+        node = self.leader(topic)
+        if node is None:
+            return
+        os.kill(node.pid(), signal.SIGKILL)
+        self.killed = node
+
+
+@contextlib.contextmanager
+def running_cluster(folder, count):
+    """A cluster with its data below `folder`, every node ready; those that live are asked to stop at the end."""
+    nodes = [local.Node(folder, number) for number in range(1, count + 1)]
+    for node in nodes:
+        if node.ready():
+            raise Wrong(f"something answers on {node.http} already: stop the other broker first")
+    try:
+        try:
+            for node in nodes:
+                node.start([each.peer for each in nodes])
+            for node in nodes:
+                node.wait_ready()
+        except local.Wrong as wrong:
+            raise Wrong(str(wrong)) from wrong
+        yield Cluster(nodes)
+        for node in nodes:
+            node.ask_to_stop()
+            node.wait_stopped()
+    finally:
+        for node in nodes:
+            if node.pid() is not None:
+                os.kill(node.pid(), signal.SIGKILL)
+
+
 def answers(url):
     try:
         with urllib.request.urlopen(url, timeout=1) as response:
@@ -105,21 +160,25 @@ def tail(path, lines=15):
         return "".join(file.readlines()[-lines:])
 
 
-def run_pipeline(folder, server):
-    """Runs the connector once, with progress on a terminal."""
+def run_pipeline(folder, server, cluster=None):
+    """Runs the connector once, with progress on a terminal. Of a cluster, the topic's leader is killed on the way."""
+    environment = dict(os.environ, SLUICE_BROKERS=cluster.brokers()) if cluster else None
+    half = len(server.features) // PAGE_RECORDS // 2
     log_path = os.path.join(folder, "sluice-connect.log")
     with open(log_path, "w", encoding="utf-8") as log:
         connector = subprocess.Popen([program("sluice-connect"), "run", PIPELINE, "--once"], cwd=folder, stdout=log,
-                                     stderr=subprocess.STDOUT)
+                                     stderr=subprocess.STDOUT, env=environment)
         started = time.monotonic()
         try:
             while connector.poll() is None:
                 if sys.stdout.isatty():
                     print(f"\r  pages pulled {server.stats['pages']:3}   files written {len(lake.files(folder)):3}   "
                           f"{time.monotonic() - started:4.0f} s", end="", flush=True)
+                if cluster and cluster.killed is None and server.stats["pages"] >= half:
+                    cluster.kill_leader("quakes")
                 if time.monotonic() - started > 180:
                     raise Wrong(f"the pipeline was not done after 180 s:\n{tail(log_path)}")
-                time.sleep(0.1)
+                time.sleep(0.02 if cluster else 0.1)
         finally:
             if connector.poll() is None:
                 connector.kill()
@@ -177,13 +236,31 @@ def print_table(columns, rows):
         print("  " + "  ".join(value.ljust(width) for value, width in zip(row, widths)).rstrip())
 
 
-def main_job(folder):
-    raw, parquet = os.path.join(folder, "lake", "raw"), os.path.join(folder, "lake", "quakes")
-    with serving_api() as server, running_broker(folder) as start_s:
-        published = server.features
-        step(f"API on {server.url}/quakes with {len(published):,} earthquakes; broker ready after {start_s * 1000:.0f} ms")
+def pull_through_one(folder, server):
+    with running_broker(folder) as start_s:
+        step(f"API on {server.url}/quakes with {len(server.features):,} earthquakes; broker ready after {start_s * 1000:.0f} ms")
         step("sluice-connect run deploy/examples/earthquakes.yaml --once")
-        took_s = run_pipeline(folder, server)
+        return run_pipeline(folder, server)
+
+
+def pull_through_cluster(folder, server, nodes):
+    started = time.monotonic()
+    with running_cluster(folder, nodes) as cluster:
+        step(f"API on {server.url}/quakes with {len(server.features):,} earthquakes; {nodes} nodes ready after "
+             f"{time.monotonic() - started:.1f} s")
+        step("sluice-connect run deploy/examples/earthquakes.yaml --once")
+        took_s = run_pipeline(folder, server, cluster)
+        if cluster.killed is None:
+            raise Wrong("the pipeline was done before the topic's leader could be killed")
+        print(f"  node {cluster.killed.number}, which led the topic, was killed on the way")
+        return took_s
+
+
+def main_job(folder, nodes):
+    raw, parquet = os.path.join(folder, "lake", "raw"), os.path.join(folder, "lake", "quakes")
+    with serving_api() as server:
+        published = server.features
+        took_s = pull_through_one(folder, server) if nodes == 1 else pull_through_cluster(folder, server, nodes)
         stats = dict(server.stats)
     records_raw = check_raw(raw, published)
     records_parquet, sql, columns, answer = check_parquet(parquet, published)
@@ -203,7 +280,10 @@ def main():
     arguments = argparse.ArgumentParser(prog="./dev run", description=__doc__)
     arguments.add_argument("--dir", help="work in this folder, which must be empty or new, and keep it")
     arguments.add_argument("--keep", action="store_true", help="keep the temporary folder")
+    arguments.add_argument("--nodes", type=int, default=1, help="brokers: 1 (the default), or a cluster of up to 9")
     options = arguments.parse_args()
+    if options.nodes != 1 and not 3 <= options.nodes <= 9:
+        arguments.error("--nodes: expected 1, or 3 to 9: fewer cannot lose one")
     if options.dir:
         os.makedirs(options.dir, exist_ok=True)
         if os.listdir(options.dir):
@@ -211,7 +291,7 @@ def main():
     folder = os.path.abspath(options.dir) if options.dir else tempfile.mkdtemp(prefix="sluice-run-")
     keep = options.keep or options.dir
     try:
-        main_job(folder)
+        main_job(folder, options.nodes)
     except Wrong as wrong:
         keep = True
         print(f"\nwrong: {wrong}", file=sys.stderr)

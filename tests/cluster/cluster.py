@@ -25,8 +25,12 @@ CONTROLLER = "00000000-0000-0000-0000-000000000000/"
 NOWHERE = "02:00:00:00:00:ff"
 
 
+def try_run(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
 def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = try_run(*command)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
 
@@ -101,6 +105,7 @@ class Network:
 class Node:
     def __init__(self, cluster, number, more_config=""):
         self.cluster, self.number = cluster, number
+        self.number_in_config = number
         self.folder = os.path.join(cluster.folder, f"node-{number}")
         os.makedirs(self.folder)
         host = cluster.network.host(number)
@@ -114,8 +119,9 @@ class Node:
     def ports(self):
         return (7400, 7401, 7402) if has_namespaces() else (harness.free_port(), harness.free_port(), harness.free_port())
 
-    def write_config(self, seeds):
-        local.write_config(self.config, self.number, self.data_dir, self.grpc, self.peer, self.http, seeds, self.more_config)
+    def write_config(self, seeds, name="local"):
+        local.write_config(self.config, self.number_in_config, self.data_dir, self.grpc, self.peer, self.http, seeds,
+                           self.more_config, name)
         if has_namespaces():
             with open(self.config, encoding="utf-8") as file:
                 text = file.read()
@@ -182,12 +188,13 @@ def collect(dump):
 
 
 class Cluster:
-    """`with Cluster(3) as cluster:`; nodes are numbered from 1."""
+    """`with Cluster(folder, 3) as cluster:`; nodes are numbered from 1. `spare` more have a host, and are not started."""
 
-    def __init__(self, folder, count, more_config=""):
+    def __init__(self, folder, count, more_config="", spare=0):
         self.folder = folder
-        self.network = Network(count)
-        self.nodes = [Node(self, number, more_config) for number in range(1, count + 1)]
+        self.network = Network(count + spare)
+        everybody = [Node(self, number, more_config) for number in range(1, count + spare + 1)]
+        self.nodes, self.spare = everybody[:count], everybody[count:]
         self.seeds = [node.peer for node in self.nodes]
         for node in self.nodes:
             node.write_config(self.seeds)
@@ -203,12 +210,12 @@ class Cluster:
         return self
 
     def __exit__(self, *_):
-        for node in self.nodes:
+        for node in self.nodes + self.spare:
             node.kill()
         self.network.close()
 
     def node(self, number):
-        return self.nodes[number - 1]
+        return (self.nodes + self.spare)[number - 1]
 
     def sluice(self, *arguments, input=None, check=True, timeout=60):
         done = subprocess.run([harness.program("sluice"), "--brokers", self.brokers, *arguments], input=input, text=True,

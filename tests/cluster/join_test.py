@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Who is let into a cluster and who is not: each refusal ends the node with exit code 1 and says what to do; the cluster goes
+on as if nothing had been."""
+
+import os
+import shutil
+import signal
+import tempfile
+import unittest
+
+import cluster
+import harness
+
+NODES = 3
+
+
+class Join(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="sluice-cluster-")
+        cls.nodes = cluster.Cluster(cls.folder.name, NODES, spare=2)
+        cls.nodes.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.nodes.__exit__()
+        cls.folder.cleanup()
+
+    def stranger(self, place, number, seeds=None, name="local", data_dir=None):
+        """A node that does not belong: on the host `place`, with the number `number`."""
+        node = self.nodes.node(place)
+        node.number_in_config = number
+        node.data_dir = data_dir or os.path.join(node.folder, f"data-{number}-{name}")
+        node.write_config(self.nodes.seeds if seeds is None else seeds, name=name)
+        return node
+
+    def refused(self, node, *words):
+        node.start()
+        code = node.process.process.wait(timeout=60)
+        text = node.process.tail(15)
+        self.assertEqual(1, code, text)
+        for word in words:
+            self.assertIn(word, text.splitlines()[-1])
+
+    def assert_whole(self):
+        self.nodes.wait_healthy()
+        status = self.nodes.json("cluster", "status")
+        self.assertEqual([1, 2, 3], [node["id"] for node in status["nodes"]])
+        self.assertEqual(["alive"] * 3, [node["state"] for node in status["nodes"]])
+
+    def test_a_second_node_with_a_number_that_is_taken_is_refused(self):
+        self.refused(self.stranger(4, number=2), "2")
+        self.assert_whole()
+
+    def test_a_node_whose_disk_was_wiped_is_refused_under_its_old_number(self):
+        victim = self.nodes.node(3)
+        victim.stop()
+        kept = victim.data_dir + ".kept"
+        shutil.move(victim.data_dir, kept)
+        self.refused(victim, "is registered with disk", "node.id")
+        shutil.rmtree(victim.data_dir)
+        shutil.move(kept, victim.data_dir)
+        victim.start().wait_ready()
+        self.assert_whole()
+
+    def test_seeds_of_different_clusters_are_refused(self):
+        other = self.stranger(4, number=9, seeds=[], name="other")
+        other.start().wait_ready()
+        try:
+            self.refused(self.stranger(5, number=5, seeds=[self.nodes.seeds[0], other.peer]), "different clusters")
+        finally:
+            other.stop()
+        self.assert_whole()
+
+    def test_a_cluster_of_another_name_is_refused(self):
+        self.refused(self.stranger(5, number=5, name="elsewhere"), "elsewhere", "local")
+        self.assert_whole()
+
+    def test_a_node_that_waits_for_its_cluster_stops_when_asked_to(self):
+        nobody = f"{self.nodes.network.host(5)}:9"
+        node = self.stranger(5, number=5, seeds=[nobody])
+        node.start()
+        harness.wait_until("it waits", lambda: "waits until the cluster lets it in" in node.process.tail())
+        node.process.process.send_signal(signal.SIGTERM)
+        self.assertEqual(0, node.process.process.wait(timeout=10))
+
+    def test_a_folder_is_initialised_once(self):
+        done = cluster.try_run(harness.program("sluiced"), "init", "--config", self.nodes.node(1).config)
+        self.assertNotEqual(0, done.returncode)
+
+
+if __name__ == "__main__":
+    cluster.enter_network()
+    unittest.main()
