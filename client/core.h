@@ -1,6 +1,6 @@
 // What admins, producers, consumers and appenders of one client share: channels to brokers, one each, and who leads
-// which partition. Internal to the client. Everything but the accessors runs on the executor. A call under way keeps it,
-// until its answer or CloseChannels.
+// which partition. Internal to the client. Everything but the accessors runs on the executor. A call under way keeps
+// it, until its answer or CloseChannels.
 #pragma once
 
 #include <map>

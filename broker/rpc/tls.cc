@@ -78,7 +78,8 @@ bool UriNamesNode(std::string_view uri, const Uuid& cluster, NodeId node) {
   const std::string_view digits = uri.substr(slash + kPath.size());
   int32_t number = 0;
   const bool plain = !digits.empty() && digits.find_first_not_of("0123456789") == std::string_view::npos;
-  return plain && absl::SimpleAtoi(std::string(digits), &number) && number > 0 && (node == NodeId() || number == node.value());
+  return plain && absl::SimpleAtoi(std::string(digits), &number) && number > 0 &&
+         (node == NodeId() || number == node.value());
 }
 
 absl::Status CheckNodeCertificate(const grpc::AuthContext& other, const Uuid& cluster, NodeId node) {
