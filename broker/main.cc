@@ -215,6 +215,7 @@ absl::Status Node::OpenPeers() {
   const uint64_t high = random_.Next();
   options.session = Uuid::FromRandom(high, random_.Next());
   options.address = config_.listen_peer;
+  options.tls = config_.peer_tls;
   options.log = log_;
   SLUICE_ASSIGN_OR_RETURN(peers_, rpc::GrpcPeerTransport::Make(options, clock_));
   return absl::OkStatus();
@@ -382,6 +383,7 @@ absl::Status Node::Start(runtime::TerminationSignals& signals) {
   SLUICE_RETURN_IF_ERROR(StartBroker());
   rpc::ServerOptions options;
   options.address = config_.listen_grpc;
+  options.tls = config_.listen_tls;
   options.threads = static_cast<int>(shards_.size());
   options.message_bytes_max = config_.message_bytes_max;
   options.inflight_bytes_max = config_.inflight_bytes_max;

@@ -39,19 +39,33 @@ std::string ReadAddress(const ConfigNode& section, std::string_view key, const s
   return address;
 }
 
+std::optional<TlsFiles> ReadTls(const ConfigNode& section, bool needs_ca) {
+  const ConfigNode tls = section.Child("tls");
+  if (!section.Has("tls")) return std::nullopt;
+  TlsFiles files{.cert = tls.String("cert", ""), .key = tls.String("key", ""), .ca = tls.String("ca", "")};
+  if (files.cert.empty()) section.AddError("tls", "has no cert");
+  if (files.key.empty()) section.AddError("tls", "has no key");
+  if (needs_ca && files.ca.empty()) section.AddError("tls", "has no ca");
+  return files;
+}
+
 void ReadListen(const ConfigNode& listen, NodeConfig* config) {
   config->listen_insecure = listen.Bool("insecure", false);
-  if (listen.Has("tls")) listen.AddError("tls", "this version has no TLS");
-  (void)listen.Child("tls");
+  config->listen_tls = ReadTls(listen, false);
   for (const auto& [key, address] : {std::pair{"grpc", &config->listen_grpc}, std::pair{"peer", &config->listen_peer},
                                      std::pair{"http", &config->listen_http}}) {
     *address = ReadAddress(listen, key, *address);
     const auto parsed = ParseHostPort(*address);
     if (!parsed.ok()) {
       if (address->empty()) listen.AddError(key, "is empty");
-    } else if (!parsed->IsLoopback() && !config->listen_insecure) {
+      continue;
+    }
+    const std::string_view name = key;
+    const bool safe = (name == "grpc" && config->listen_tls) || (name == "peer" && config->peer_tls);
+    if (!parsed->IsLoopback() && !safe && !config->listen_insecure) {
+      const std::string_view tls = name == "grpc" ? "listen.tls, or " : name == "peer" ? "peer.tls, or " : "";
       listen.AddError(key, Cat("\"", *address, "\" can be reached from other machines without TLS or authentication; ",
-                               "set listen.insecure: true to allow it"));
+                               "set ", tls, "listen.insecure: true to allow it"));
     }
   }
 }
@@ -145,6 +159,7 @@ absl::StatusOr<NodeConfig> ParseNodeConfig(std::string_view name, std::string_vi
   const ConfigNode root = file.root();
   ReadNode(root.Child("node"), &config);
   ReadCluster(root.Child("cluster"), &config);
+  config.peer_tls = ReadTls(root.Child("peer"), true);
   ReadListen(root.Child("listen"), &config);
   const ConfigNode advertise = root.Child("advertise");
   config.advertise_grpc = ReadAddress(advertise, "grpc", config.listen_grpc);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "broker/tls_files.h"
 #include "broker/topic_settings.h"
 #include "common/file_system.h"
 #include "common/log.h"
@@ -31,6 +33,8 @@ struct NodeConfig {
   std::string listen_grpc = "127.0.0.1:7400";
   std::string listen_peer = "127.0.0.1:7401";
   std::string listen_http = "127.0.0.1:7402";
+  std::optional<TlsFiles> listen_tls;  ///< For clients; `ca` may be empty.
+  std::optional<TlsFiles> peer_tls;    ///< Between nodes; has all three.
   bool listen_insecure = false;
   std::string advertise_grpc;  ///< What clients are told; listen_grpc unless set.
   std::string advertise_peer;

@@ -70,7 +70,9 @@ TEST_CASE("a mistake in the configuration names file, line and key") {
   CHECK(Has(ErrorOf("storage: {disk_low_watermark: 2GiB, disk_high_watermark: 1GiB}\n"), "disk_high_watermark"));
   CHECK(Has(ErrorOf("limits: {inflight_bytes: 2MiB}\n"), "limits.inflight_bytes"));
   CHECK(Has(ErrorOf("listen: {grpc: 7400}\n"), "host:port"));
-  CHECK(Has(ErrorOf("listen: {tls: {cert: x}}\n"), "listen.tls"));
+  CHECK(Has(ErrorOf("listen: {tls: {cert: x}}\n"), "listen.tls: has no key"));
+  CHECK(Has(ErrorOf("listen: {tls: {cert: x, key: y, keys: z}}\n"), "keys"));
+  CHECK(Has(ErrorOf("peer: {tls: {cert: x, key: y}}\n"), "peer.tls: has no ca"));
   CHECK(Has(ErrorOf("cluster: {seeds: [a:1, b]}\n"), "cluster.seeds"));
   CHECK(Has(ErrorOf("", {"nowhere.x=1"}), "nowhere"));
 }
@@ -85,6 +87,17 @@ TEST_CASE("an address that others can reach is refused unless it is said to be i
     }
   }
   CHECK(Parse("listen: {grpc: 127.8.9.1:7400}\n").ok());
+}
+
+TEST_CASE("with TLS others may reach what it covers, and nothing else") {
+  const std::string listen = "listen: {grpc: 0.0.0.0:7400, tls: {cert: a, key: b}}\n";
+  const std::string peer = "listen: {peer: 0.0.0.0:7401}\npeer: {tls: {cert: c, key: d, ca: e}}\n";
+  CHECK(Parse(listen)->listen_tls == TlsFiles{.cert = "a", .key = "b", .ca = ""});
+  CHECK(Parse(peer)->peer_tls == TlsFiles{.cert = "c", .key = "d", .ca = "e"});
+  CHECK(!Parse("")->listen_tls.has_value());
+  CHECK(Has(ErrorOf("listen: {peer: 0.0.0.0:7401, tls: {cert: a, key: b}}\n"), "peer.tls"));
+  CHECK(Has(ErrorOf("listen: {grpc: 0.0.0.0:7401}\npeer: {tls: {cert: c, key: d, ca: e}}\n"), "listen.tls"));
+  CHECK(Has(ErrorOf("listen: {http: 0.0.0.0:7402, tls: {cert: a, key: b}}\n"), "listen.insecure"));
 }
 
 TEST_CASE("host and port are told apart, and nothing else is taken for them") {

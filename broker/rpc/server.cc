@@ -18,6 +18,7 @@
 #include "absl/time/clock.h"
 #include "broker/rpc/call.h"
 #include "broker/rpc/handlers.h"
+#include "broker/rpc/tls.h"
 #include "common/log_limit.h"
 #include "common/status_macros.h"
 #include "common/text.h"
@@ -70,6 +71,7 @@ class ServerImpl final : public Server, public CallHost {
   ~ServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Start() {
+    SLUICE_ASSIGN_OR_RETURN(tls_, TlsCredentials::Load(options_.tls, options_.tls_reload_every));
     // One too many is closed without a word: a GOAWAY behind settings would be a connection made, which clients try
     // again and again until their deadline; closed before that, it is UNAVAILABLE at once, and nothing was sent.
     SLUICE_ASSIGN_OR_RETURN(acceptor_, runtime::TcpAcceptor::Listen(
@@ -82,7 +84,7 @@ class ServerImpl final : public Server, public CallHost {
     quota.Resize(static_cast<size_t>(options_.inflight_bytes_max) + kTransportBytes);
     builder.SetResourceQuota(quota);
     connections_ = builder.experimental().AddExternalConnectionAcceptor(
-        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, tls_->Server());
     builder.RegisterAsyncGenericService(&service_);
     for (int i = 0; i < options_.threads; ++i) {
       queues_.push_back(std::make_unique<CallQueue>(*this, service_, builder.AddCompletionQueue()));
@@ -176,6 +178,7 @@ class ServerImpl final : public Server, public CallHost {
   LogLimit connections_logged_{kLogEvery};
   grpc::AsyncGenericService service_;
   std::unique_ptr<runtime::TcpAcceptor> acceptor_;
+  std::shared_ptr<TlsCredentials> tls_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
   std::vector<std::unique_ptr<CallQueue>> queues_;
   std::unique_ptr<grpc::Server> server_;

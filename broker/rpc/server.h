@@ -8,12 +8,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "broker/api.h"
 #include "broker/rpc/latency.h"
+#include "broker/tls_files.h"
 #include "common/executor.h"
 #include "common/log.h"
 
@@ -21,6 +23,10 @@ namespace sluice::broker::rpc {
 
 struct ServerOptions {
   std::string address = "127.0.0.1:7400";  ///< host:port; port 0 takes any free one.
+  /// Encrypts all connections; with `ca`, only clients with a certificate that comes from it are served. None: in the
+  /// clear.
+  std::optional<TlsFiles> tls;
+  absl::Duration tls_reload_every = absl::Seconds(10);  ///< Whole seconds.
   int threads = 1;
   int64_t message_bytes_max = 16 << 20;   ///< Of one request.
   int64_t inflight_bytes_max = 64 << 20;  ///< Of all requests that are not answered; reading stops there.
@@ -44,7 +50,8 @@ struct ServerStats {
 class Server {
  public:
   /// Binds and serves. `broker` and `clock` outlive the server, and it outlives the broker's answers: destroy it once
-  /// the broker is stopped and its executors are. UNAVAILABLE when the address cannot be bound.
+  /// the broker is stopped and its executors are. UNAVAILABLE when the address cannot be bound,
+  /// INVALID_ARGUMENT when the TLS files are not what they should be.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options, Broker& broker,
                                                        const Clock& clock);
   virtual ~Server() = default;  // shuts down at once when Shutdown was not called
