@@ -47,7 +47,7 @@ void Controller::Stop(absl::AnyInvocable<void()> done) {
     log_.reset();
     leading_epoch_.reset();
     const absl::Status stopping = absl::UnavailableError("the controller is stopping");
-    for (auto& [offset, waiter] : std::exchange(applied_waiters_, {})) waiter(stopping);
+    RefuseWaiters(stopping);
     for (auto& [id, forgotten] : std::exchange(forgets_, {})) {
       if (forgotten != nullptr) forgotten(stopping);
     }
@@ -64,6 +64,7 @@ void Controller::Fail(const absl::Status& why) {
     if (led) observer->OnLeadership(false);
     observer->OnFailure(why);
   }
+  RefuseWaiters(absl::UnavailableError(Cat("the controller has failed: ", Message(why))));
 }
 
 // ---- Applying ------------------------------------------------------------------------------------------------------
@@ -173,6 +174,9 @@ void Controller::OnSaved(absl::Status saved) {
   auto forgotten = std::exchange(forgetting_, nullptr);
   if (!saved.ok()) {
     if (forgotten != nullptr) forgotten(saved);
+    // Room may come; a store that failed takes nothing more in this process. To go on trying would keep group 0's
+    // leadership where nothing can be decided.
+    if (!absl::IsResourceExhausted(saved)) Fail(saved);
     return PumpDone(std::move(saved));
   }
   const auto write = std::exchange(unsaved_, nullptr);
@@ -203,14 +207,24 @@ void Controller::ForgetDropped(const TopicId& id, Callback<absl::Status> done) {
 }
 
 void Controller::WaitApplied(Offset offset, Callback<absl::Status> done) {
-  if (stopped_) {
-    return seams_.executor.Post(
-        [done = std::move(done)]() mutable { done(absl::UnavailableError("the controller is stopping")); });
+  if (stopped_ || gave_up_waiting_ || !failure_.ok()) {
+    return seams_.executor.Post([done = std::move(done)]() mutable {
+      done(absl::UnavailableError("the controller has stopped, or is about to"));
+    });
   }
   applied_waiters_.emplace(offset, std::move(done));
   seams_.executor.Post([this, alive = alive_] {
     if (*alive) AnswerApplied();
   });
+}
+
+void Controller::GiveUpWaiting() {
+  gave_up_waiting_ = true;
+  RefuseWaiters(absl::UnavailableError("the node is stopping"));
+}
+
+void Controller::RefuseWaiters(const absl::Status& why) {
+  for (auto& [offset, waiter] : std::exchange(applied_waiters_, {})) waiter(why);
 }
 
 void Controller::AnswerApplied() {

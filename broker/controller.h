@@ -9,8 +9,8 @@
 //    it began, so nobody else can have changed anything meanwhile;
 //  - a deleted topic leaves a mark until this node's replicas of it are dropped, so that a restart goes on with it.
 // What is committed and cannot be saved (a full disk) is in the state all the same; it is tried again each second, and
-// nothing further is applied or decided before. What cannot be read or understood (DataLoss) ends the controller:
-// observers hear OnFailure.
+// nothing further is applied or decided before. What cannot be read or understood (DataLoss) ends the controller, and
+// so does a store that has failed, which takes nothing more until it is opened anew: observers hear OnFailure.
 //
 // Threads: everything is called on, and every callback and observer runs on, the controller's executor.
 #pragma once
@@ -87,8 +87,12 @@ class Controller {
   /// Takes away the mark of a deleted topic. On any node. After an error it is taken away later.
   void ForgetDropped(const TopicId& id, Callback<absl::Status> done);
 
-  /// Answers once all below `offset` is applied and saved, and observers were told. Unavailable when it stops before.
+  /// Answers once all below `offset` is applied and saved, and observers were told. Unavailable when it stops or fails
+  /// before.
   void WaitApplied(Offset offset, Callback<absl::Status> done);
+  /// From now on nobody waits: WaitApplied answers Unavailable, to those who are waiting too. For a node that is about
+  /// to stop once its calls are answered, and that may be cut off from what they wait for.
+  void GiveUpWaiting();
 
   const ControllerState& state() const { return state_; }
   /// One past the last offset of group 0's log that is in the state.
@@ -127,6 +131,7 @@ class Controller {
   void WaitForMore();
   void WatchLeadership();
   void AnswerApplied();
+  void RefuseWaiters(const absl::Status& why);
   void DecideNext();
   void DecideNow(Pending pending);
   void Propose(const ControllerChange& change, Callback<absl::Status> done);
@@ -144,6 +149,7 @@ class Controller {
 
   bool started_ = false;
   bool stopped_ = false;
+  bool gave_up_waiting_ = false;
   absl::Status failure_;
   bool pumping_ = false;
   std::vector<Callback<absl::Status>> caught_up_;  ///< Answered by the next PumpDone.

@@ -168,6 +168,62 @@ TEST_CASE("a node whose metadata store has no room goes on when it has") {
   CHECK(rig.node(follower).witness->deltas.size() > told);
 }
 
+TEST_CASE("a metadata store that has failed ends the controller, and who waits is told") {
+  ControlRig rig(3);
+  rig.StartAll();
+  rig.Change(Topic(1));
+  rig.Converge();
+  const NodeId leader = rig.Leader();
+  Controller& controller = rig.controller(leader);
+  std::vector<absl::Status> waited;
+  const auto wait = [&] {
+    rig.node(leader).executor().Post([&] {
+      controller.WaitApplied(Offset(1000), [&](absl::Status status) { waited.push_back(std::move(status)); });
+    });
+  };
+  wait();
+  const auto files = rig.node(leader).fs.List("data/meta");
+  REQUIRE(files.ok());
+  for (const std::string& file : *files) {
+    if (file.starts_with("meta.log.")) rig.node(leader).fs.FailSyncsOf(file, 1);
+  }
+  CHECK(absl::IsUnknown(rig.Change(leader, Topic(2))));
+  const absl::Status& failure = rig.node(leader).witness->failure;
+  REQUIRE(rig.RunUntil([&] { return !failure.ok(); }, absl::Seconds(5)));
+  CHECK_FALSE(absl::IsResourceExhausted(failure));
+  CHECK_FALSE(controller.IsLeader());
+  CHECK(absl::IsUnavailable(rig.Change(leader, Topic(3))));
+  wait();
+  REQUIRE(rig.RunUntil([&] { return waited.size() == 2; }, absl::Seconds(5)));
+  for (const absl::Status& status : waited) CHECK(absl::IsUnavailable(status));
+  // What is committed is there once the store was opened anew, as by the next process.
+  rig.node(leader).Kill();
+  rig.Start(leader);
+  rig.Converge();
+  CHECK(rig.controller(leader).state().topics.size() == 2);
+}
+
+TEST_CASE("a controller whose node begins to stop keeps nobody waiting, and goes on otherwise") {
+  ControlRig rig(3);
+  rig.StartAll();
+  const NodeId follower = rig.Follower();
+  Controller& controller = rig.controller(follower);
+  std::vector<absl::Status> waited;
+  const auto wait = [&] {
+    controller.WaitApplied(Offset(1000), [&](absl::Status status) { waited.push_back(std::move(status)); });
+  };
+  rig.node(follower).executor().Post([&] {
+    wait();
+    controller.GiveUpWaiting();
+    wait();
+  });
+  REQUIRE(rig.RunUntil([&] { return waited.size() == 2; }, absl::Seconds(1)));
+  for (const absl::Status& status : waited) CHECK(absl::IsUnavailable(status));
+  rig.Change(Topic(1));
+  rig.Converge();
+  CHECK(controller.state().topics.size() == 1);
+}
+
 TEST_CASE("a record of a kind that is not known ends the controller, naming its offset") {
   ControlRig rig(3);
   rig.StartAll();

@@ -75,7 +75,8 @@ Error ProposeError(const absl::Status& status, const replication::ReplicatedLog&
   switch (status.code()) {
     case absl::StatusCode::kFailedPrecondition: {
       Error error = MakeError(Reason::kExpectedOffsetMismatch, std::move(message), topic, partition);
-      error.log_end = log.bounds().log_end;
+      // As far as it can be read, as in answers to ListOffsets.
+      error.log_end = log.bounds().high_watermark;
       return error;
     }
     case absl::StatusCode::kUnavailable:

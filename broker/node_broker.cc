@@ -168,6 +168,8 @@ void NodeBroker::PrepareStop(Callback<Done> done) {
 }
 
 void NodeBroker::Stop(Callback<Done> done) {
+  // Calls wait for what the rest of the cluster has decided; cut off from it, they would keep the gate for good.
+  home().Post([this] { controller_.GiveUpWaiting(); });
   gate_->Close([this, done = std::move(done)]() mutable {
     home().Post([this, done = std::move(done)]() mutable { CloseEverything(std::move(done)); });
   });

@@ -23,6 +23,36 @@ TEST_CASE("compare and append takes only the base offset that it names") {
   CHECK(node.Values("t") == Strings{"a", "b"});
 }
 
+TEST_CASE("the end that an append may expect is told only as far as it can be read") {
+  SimNode node;
+  node.Start();
+  REQUIRE(node.Create("t").ok());
+  const Offset end = node.Produce("t", "a")->next_offset;
+  // An append whose answer its sender does not wait for; both questions come before it is committed.
+  std::optional<ProduceOutcome> written;
+  std::optional<ProduceOutcome> refused;
+  std::optional<ListOffsetsOutcome> listed;
+  const auto append = [&](const char* value, std::optional<ProduceOutcome>* out) {
+    node.broker->Produce(
+        {.topic = "t", .partition = PartitionId(0), .batch = MakeBatch({value}), .expected_base_offset = end}, nullptr,
+        [out](ProduceOutcome outcome) { out->emplace(std::move(outcome)); });
+  };
+  append("b", &written);
+  append("b", &refused);
+  node.broker->ListOffsets({{.topic = "t", .partition = PartitionId(0), .kind = ListOffsetsItem::Kind::kLatest}},
+                           [&](std::vector<ListOffsetsOutcome> outcomes) { listed.emplace(std::move(outcomes[0])); });
+  node.RunUntil([&] { return refused.has_value() && listed.has_value(); });
+  REQUIRE_FALSE(written.has_value());
+  REQUIRE(refused->error().reason == Reason::kExpectedOffsetMismatch);
+  CHECK(refused->error().log_end == end);
+  REQUIRE(listed->offset == end);
+  CHECK(listed->log_end == end);
+  node.RunUntil([&] { return written.has_value(); });
+  CHECK(written->ok());
+  CHECK(node.Produce("t", "b", 0, end).error().log_end == end + 1);
+  CHECK(node.Values("t") == Strings{"a", "b"});
+}
+
 TEST_CASE("after a failed item of a partition its stream refuses that partition until reset") {
   SimNode node;
   node.Start();

@@ -255,7 +255,10 @@ void Partition::AnswerOffset(ListOffsetsOutcome outcome, const ListOffsetsItem& 
                              Callback<ListOffsetsOutcome> done) {
   const replication::LogBounds bounds = log().bounds();
   outcome.leader_epoch = log().leader_epoch();
-  outcome.log_end = bounds.log_end;
+  // Not what is appended and not committed yet: that cannot be read. Who asks because the outcome of its own append is
+  // unknown to it would find nothing there, and write it once more behind itself. While there is such, an append that
+  // expects this end is refused, and the end asked for again.
+  outcome.log_end = bounds.high_watermark;
   switch (item.kind) {
     case ListOffsetsItem::Kind::kLatest:
       outcome.offset = bounds.high_watermark;
