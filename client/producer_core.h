@@ -2,8 +2,10 @@
 // batches (producer_send.cc, and producer_routes.cc for where they go; the executor). Internal to the client.
 //
 // Always holds, per partition, in the order in which records were sent:  in_flight, retry, ready, open.
-//   - in_flight is in the order of the broker's answers; retry is known not to have been written, and grows only while
-//     in_flight drains; only when that is empty does it move to the front of ready.
+//   - in_flight is in the order of the broker's decisions, and of results. An answer is of a whole request, and comes
+//     when all that is in it is decided: a later request's may come before. Then it waits for those before it; retry is
+//     known not to have been written, and grows only while in_flight drains; only when that is empty does it move to
+//     the front of ready.
 //   - all of in_flight went to one broker: what follows goes to another only once it is empty.
 // Threads: everything in Partition and Topic, and the counters, under mutex_; only the executor takes batches out of
 // ready and touches brokers_, in_flight and retry (under mutex_ as well, since Send looks at them).
@@ -47,6 +49,9 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
     size_t memory = 0;
     absl::Duration deadline;
     absl::Duration sent_at;
+    /// Of the broker, while an earlier batch of the partition waits for its own.
+    std::optional<absl::StatusOr<RecordResult>> answer;
+    bool log_append_time = false;
   };
   using BatchPtr = std::unique_ptr<Batch>;
   struct Topic;
@@ -136,6 +141,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   void OpenStream(Broker& broker);
   void OnAnswer(Broker& broker, const Bytes& message);
   void OnClose(Broker& broker, const absl::Status& status, size_t unsent);
+  void Settle(Partition& partition, Results& results);
   void Fail(Partition& partition, BatchPtr batch, const absl::Status& error, Results& results);
   void Lose(Partition& partition, std::string_view leader);
   void LoseAllAt(const std::string& address);

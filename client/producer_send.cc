@@ -214,34 +214,42 @@ void ProducerCore::OnAnswer(Broker& broker, const Bytes& message) {
       understood =
           found != broker.requests.end() && found->items.size() == static_cast<size_t>(response->results_size());
     }
-    // Answers of one partition come in order: each must be for the oldest in flight.
-    for (size_t i = 0; understood && i < found->items.size(); ++i) {
-      const std::deque<BatchPtr>& in_flight = found->items[i].first->in_flight;
-      understood = !in_flight.empty() && in_flight.front().get() == found->items[i].second;
-    }
     if (understood) {
       for (size_t i = 0; i < found->items.size(); ++i) {
-        Partition& partition = *found->items[i].first;
-        BatchPtr batch = std::move(partition.in_flight.front());
-        partition.in_flight.pop_front();
+        const auto& [partition, batch] = found->items[i];
         const v1::ProduceResult& result = response->results(static_cast<int>(i));
         if (result.has_error()) {
-          Fail(partition, std::move(batch), ItemError(result.error()), results);
-          continue;
+          batch->answer.emplace(ItemError(result.error()));
+        } else {
+          batch->answer.emplace(
+              RecordResult{PartitionId(partition->id), Offset(result.base_offset()), result.log_append_time_ms()});
+          batch->log_append_time = result.log_append_time_ms() >= 0;
         }
-        partition.failures = 0;
-        partition.refusal = absl::OkStatus();
-        results.push_back(
-            {std::move(batch),
-             RecordResult{PartitionId(partition.id), Offset(result.base_offset()), result.log_append_time_ms()},
-             result.log_append_time_ms() >= 0});
       }
+      for (const auto& [partition, batch] : found->items) Settle(*partition, results);
       broker.requests.erase(found);
       SchedulePump();
     }
   }
   Give(std::move(results));
   if (!understood) OnClose(broker, absl::InternalError("the broker's answer does not belong to a request"), 0);
+}
+
+// What is answered, up to the first that is not.
+void ProducerCore::Settle(Partition& partition, Results& results) {
+  while (!partition.in_flight.empty() && partition.in_flight.front()->answer.has_value()) {
+    BatchPtr batch = std::move(partition.in_flight.front());
+    partition.in_flight.pop_front();
+    absl::StatusOr<RecordResult> answer = *std::exchange(batch->answer, std::nullopt);
+    if (!answer.ok()) {
+      Fail(partition, std::move(batch), answer.status(), results);
+      continue;
+    }
+    partition.failures = 0;
+    partition.refusal = absl::OkStatus();
+    const bool log_append_time = batch->log_append_time;
+    results.push_back({std::move(batch), *std::move(answer), log_append_time});
+  }
 }
 
 // A batch that the broker answered with an error. Everything of its partition that is in flight behind it will be
@@ -287,7 +295,8 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
     const size_t sent = requests.size() - std::min(unsent, requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
       for (auto& [partition, raw] : requests[i].items) {
-        // By identity: answers of one partition are in order, so this is the front.
+        // What was answered out of turn stands between those that were not.
+        Settle(*partition, results);
         SLUICE_CHECK(partition->in_flight.front().get() == raw) << partition->topic->name << "/" << partition->id;
         BatchPtr batch = std::move(partition->in_flight.front());
         partition->in_flight.pop_front();
@@ -303,6 +312,7 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
                              OutcomeUnknown(broker.last_error.ToString(), partition->topic->name, partition->id),
                              false});
         }
+        Settle(*partition, results);
       }
     }
     SchedulePump();
@@ -406,7 +416,11 @@ void ProducerCore::Close() {
     for (auto& [name, topic] : topics_) {
       for (auto& partition : topic->partitions) {
         for (BatchPtr& batch : partition->in_flight) {
-          results.push_back({std::move(batch), OutcomeUnknown("the producer was closed", name, partition->id), false});
+          absl::StatusOr<RecordResult> result = batch->answer.has_value()
+                                                    ? *std::move(batch->answer)
+                                                    : OutcomeUnknown("the producer was closed", name, partition->id);
+          const bool log_append_time = batch->log_append_time;
+          results.push_back({std::move(batch), std::move(result), log_append_time});
         }
         if (partition->open != nullptr) partition->ready.push_back(std::move(partition->open));
         for (auto* queue : {&partition->retry, &partition->ready}) {

@@ -205,6 +205,49 @@ TEST_CASE_METHOD(ProducerFixture,
 }
 
 TEST_CASE_METHOD(ProducerFixture,
+                 "An answer that overtakes an earlier request's waits for it: results keep their order") {
+  Make();
+  On([&] { broker.hold_answers = true; });
+  for (int i = 0; i < 3; ++i) {
+    REQUIRE(Send(std::to_string(i)).ok());
+    producer->Flush(absl::ZeroDuration()).IgnoreError();  // a request of its own
+    REQUIRE(Eventually([&] { return broker.requests == i + 1; }));
+  }
+  On([&] { broker.ReleaseNewest(); });
+  CHECK(absl::IsNotFound(ResultOf("2").status()));
+  On([&] { broker.ReleaseNewest(); });
+  On([&] {
+    broker.hold_answers = false;
+    broker.Release();
+  });
+  Flush();
+  std::lock_guard lock(mutex);
+  REQUIRE(results.size() == 3);
+  for (int i = 0; i < 3; ++i) {
+    CHECK(results[static_cast<size_t>(i)].first == std::to_string(i));
+    CHECK(results[static_cast<size_t>(i)].second.ok());
+  }
+}
+
+TEST_CASE_METHOD(ProducerFixture, "What was answered out of turn keeps its answer when the stream breaks") {
+  Make();
+  On([&] { broker.hold_answers = true; });
+  for (int i = 0; i < 4; ++i) {
+    REQUIRE(Send(std::to_string(i)).ok());
+    producer->Flush(absl::ZeroDuration()).IgnoreError();
+    REQUIRE(Eventually([&] { return broker.requests == i + 1; }));
+    if (i == 2) On([&] { broker.ReleaseNewest(); });
+  }
+  On([&] {
+    broker.hold_answers = false;
+    broker.BreakStreams(absl::UnavailableError("connection reset"));
+  });
+  REQUIRE(Eventually([&] { return !absl::IsNotFound(ResultOf("3").status()); }));
+  for (const char* unknown : {"0", "1", "3"}) CHECK(IsOutcomeUnknown(ResultOf(unknown).status()));
+  CHECK(ResultOf("2").ok());
+}
+
+TEST_CASE_METHOD(ProducerFixture,
                  "A broker that never answers ends in an unknown outcome within the delivery timeout") {
   ProducerOptions options;
   options.delivery_timeout = absl::Milliseconds(200);

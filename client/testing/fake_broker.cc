@@ -57,6 +57,13 @@ class FakeStream : public Stream {
     }
   }
 
+  static void ReleaseNewest(const std::shared_ptr<FakeStreamState>& state) {
+    if (state->held.empty() || state->closed) return;
+    Bytes answer = std::move(state->held.back());
+    state->held.pop_back();
+    state->callbacks.on_message(std::move(answer));
+  }
+
   void End(const absl::Status& status) {
     broker_->executor_.Post([state = state_, status] {
       if (std::exchange(state->closed, true)) return;
@@ -244,6 +251,10 @@ void FakeBroker::BreakStreams(const absl::Status& status) {
 
 void FakeBroker::Release() {
   for (FakeStream* stream : std::set<FakeStream*>(streams_)) FakeStream::Release(stream->state_);
+}
+
+void FakeBroker::ReleaseNewest() {
+  for (FakeStream* stream : std::set<FakeStream*>(streams_)) FakeStream::ReleaseNewest(stream->state_);
 }
 
 absl::StatusOr<Bytes> FakeBroker::Describe(const std::string& node, const Bytes& request) {

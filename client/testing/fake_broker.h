@@ -64,6 +64,8 @@ class FakeBroker : public ChannelFactory {
   void BreakStreams(const absl::Status& status);
   /// Answers what was held back.
   void Release();
+  /// Answers of what was held back only the last request, as when the ones before it also have other partitions' items.
+  void ReleaseNewest();
 
   struct Log {
     std::vector<record::Batch> batches;

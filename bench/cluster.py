@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""What a cluster costs and how long it is away: three real nodes on this machine, on their usual ports. `./dev bench
+--cluster [--quick] [--only ITEM]`; a line for each figure, and JSON with --output json.
+
+Items: kill (kill -9 of a leader), stop (a controlled stop of one), produce (three replicas), idle (many quiet partitions),
+restart (of a node with many partitions). Each makes a cluster of its own."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+sys.path.insert(0, os.path.join(ROOT, "deploy", "cluster"))
+import local  # noqa: E402
+
+NODES = 3
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGESIZE")
+
+
+class Cluster:
+    def __init__(self, folder):
+        self.nodes = [local.Node(folder, number) for number in range(1, NODES + 1)]
+        self.brokers = local.brokers(self.nodes)
+        for node in self.nodes:
+            if node.ready():
+                raise SystemExit(f"something answers on {node.http} already: stop it first")
+
+    def __enter__(self):
+        for node in self.nodes:
+            self.start(node)
+        for node in self.nodes:
+            node.wait_ready()
+        return self
+
+    def __exit__(self, *_):
+        for node in self.nodes:
+            if node.pid() is not None:
+                os.kill(node.pid(), 9)
+
+    def start(self, node):
+        node.start([each.peer for each in self.nodes])
+
+    def sluice(self, *arguments, input=None):
+        done = subprocess.run([local.program("sluice"), "--brokers", self.brokers, *arguments], capture_output=True, text=True,
+                              input=input, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"sluice {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def leader(self, topic):
+        for _ in range(200):
+            found = json.loads(self.sluice("--output", "json", "topic", "describe", topic))["partition_list"][0]["leader_node"]
+            if found:
+                return self.nodes[found - 1]
+            time.sleep(0.05)
+        raise SystemExit(f"{topic} has no leader for 10 s")
+
+    def wait_whole(self):
+        deadline = time.monotonic() + 60
+        while json.loads(self.sluice("--output", "json", "partition", "list", "--under-replicated"))["partitions"]:
+            if time.monotonic() > deadline:
+                raise SystemExit("the cluster was not whole again after 60 s")
+            time.sleep(0.05)
+
+    def cpu_seconds(self):
+        """Of each node that runs, user and system."""
+        seconds = []
+        for node in self.nodes:
+            with open(f"/proc/{node.pid()}/stat", encoding="utf-8") as file:
+                fields = file.read().rsplit(") ", 1)[1].split()
+            seconds.append((int(fields[11]) + int(fields[12])) / TICKS)
+        return seconds
+
+    def resident_bytes(self):
+        sizes = []
+        for node in self.nodes:
+            with open(f"/proc/{node.pid()}/statm", encoding="utf-8") as file:
+                sizes.append(int(file.read().split()[1]) * PAGE)
+        return sizes
+
+
+class Probe:
+    """One producer that sends a record each millisecond, and when each was acknowledged."""
+
+    def __init__(self, cluster, topic):
+        self.process = subprocess.Popen([local.program("sluice"), "--brokers", cluster.brokers, "--output", "json", "produce", topic],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.stopping = threading.Event()
+        self.acknowledged, self.errors = [], 0
+        self.threads = [threading.Thread(target=self.feed), threading.Thread(target=self.drain)]
+        for thread in self.threads:
+            thread.start()
+
+    def feed(self):
+        number = 0
+        try:
+            while not self.stopping.is_set():
+                self.process.stdin.write(f"{number}\n")
+                self.process.stdin.flush()
+                number += 1
+                time.sleep(0.001)
+            self.process.stdin.close()
+        except (BrokenPipeError, ValueError):
+            pass
+
+    def drain(self):
+        for line in self.process.stdout:
+            if '"error"' in line:
+                self.errors += 1
+            else:
+                self.acknowledged.append(time.monotonic())
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def longest_gap(self, begin, end):
+        times = [begin] + [at for at in self.acknowledged if begin <= at <= end]
+        return max((later - earlier for earlier, later in zip(times, times[1:])), default=end - begin)
+
+
+def first_acknowledgement(cluster, topic, since):
+    """Seconds from `since` to the first record that a new producer gets acknowledged."""
+    cluster.sluice("produce", topic, input="x\n")
+    return time.monotonic() - since
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def away(folder, kind, rounds):
+    """How long nothing was acknowledged, over rounds of killing or stopping the leader; and how many records failed."""
+    gaps, errors = [], 0
+    with Cluster(folder) as cluster:
+        cluster.sluice("topic", "create", "probe", "--replicas", "3")
+        for _ in range(rounds):
+            node = cluster.leader("probe")
+            probe = Probe(cluster, "probe")
+            time.sleep(0.5)
+            begin = time.monotonic()
+            if kind == "kill":
+                os.kill(node.pid(), 9)
+                # The record under way is lost from sight; a new producer tells when the partition takes records again.
+                gaps.append(first_acknowledgement(cluster, "probe", begin))
+            else:
+                node.ask_to_stop()
+                node.wait_stopped()
+                time.sleep(0.3)
+                gaps.append(probe.longest_gap(begin, time.monotonic()))
+            probe.stop()
+            errors += probe.errors if kind == "stop" else 0
+            cluster.start(node)
+            node.wait_ready()
+            cluster.wait_whole()
+    yield f"after a {'kill -9' if kind == 'kill' else 'controlled stop'} of the leader nothing was acknowledged for, p50", percentile(gaps, 0.5) * 1000, "ms"
+    yield "p99", percentile(gaps, 0.99) * 1000, "ms"
+    yield "rounds", rounds, ""
+    if kind == "stop":
+        yield "records that failed", errors, ""
+
+
+def produce(folder, partitions, seconds):
+    """One client, records of 1 KB, three replicas, synced on two of them before the answer."""
+    with Cluster(folder) as cluster:
+        cluster.sluice("topic", "create", "load", "--replicas", "3", "--partitions", str(partitions))
+        lines = ("x" * 1023 + "\n").encode() * 1000
+        before, began = cluster.cpu_seconds(), time.monotonic()
+        process = subprocess.Popen([local.program("sluice"), "--brokers", cluster.brokers, "produce", "load"], stdin=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL)
+        records = 0
+        while time.monotonic() - began < seconds:
+            process.stdin.write(lines)
+            records += 1000
+        process.stdin.close()
+        if process.wait() != 0:
+            raise SystemExit("producing failed")
+        took = time.monotonic() - began
+        cpu = sum(cluster.cpu_seconds()) - sum(before)
+    yield f"{partitions} partitions, 3 replicas, 1 KB records, one `sluice produce`: records/s", records / took, ""
+    yield "CPU of all three nodes for a million records", cpu / records * 1e6, "s"
+
+
+def idle(folder, partitions, seconds):
+    with Cluster(folder) as cluster:
+        cluster.sluice("topic", "create", "quiet", "--replicas", "3", "--partitions", str(partitions))
+        time.sleep(10)
+        before, began = cluster.cpu_seconds(), time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - began
+        share = [(after - earlier) / took for after, earlier in zip(cluster.cpu_seconds(), before)]
+        sizes = cluster.resident_bytes()
+    yield f"{partitions} quiet partitions x 3: the busiest node takes of a core", max(share) * 100, "%"
+    yield "and memory", max(sizes) / 1e6, "MB"
+
+
+def restart(folder, partitions):
+    with Cluster(folder) as cluster:
+        cluster.sluice("topic", "create", "many", "--replicas", "3", "--partitions", str(partitions))
+        cluster.wait_whole()
+        node = cluster.nodes[2]
+        for kind in ("clean", "kill -9"):
+            if kind == "clean":
+                node.ask_to_stop()
+                node.wait_stopped()
+            else:
+                os.kill(node.pid(), 9)
+                node.wait_stopped()
+            began = time.monotonic()
+            cluster.start(node)
+            node.wait_ready()
+            yield f"start with {partitions} partitions after a {kind} end, until ready", (time.monotonic() - began) * 1000, "ms"
+            cluster.wait_whole()
+            yield "until all its replicas are in sync", (time.monotonic() - began) * 1000, "ms"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./dev bench --cluster", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--only", choices=["kill", "stop", "produce", "idle", "restart"])
+    parser.add_argument("--output", choices=["table", "json"], default="table")
+    options = parser.parse_args()
+    few = options.quick
+    items = {
+        "kill": lambda folder: away(folder, "kill", 5 if few else 30),
+        "stop": lambda folder: away(folder, "stop", 3 if few else 20),
+        "produce": lambda folder: (line for count in (1, 100) for line in
+                                   produce(os.path.join(folder, str(count)), count, 3 if few else 10)),
+        "idle": lambda folder: idle(folder, 100 if few else 1000, 5 if few else 30),
+        "restart": lambda folder: restart(folder, 100 if few else 1000),
+    }
+    results = []
+    for name, item in items.items():
+        if options.only in (None, name):
+            folder = tempfile.mkdtemp(prefix="sluice-bench-")
+            try:
+                for what, value, unit in item(folder):
+                    results.append({"item": name, "what": what, "value": round(value, 3), "unit": unit})
+                    if options.output == "table":
+                        print(f"{name:8} {what}: {value:,.1f} {unit}".rstrip(), flush=True)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    if options.output == "json":
+        print(json.dumps(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
