@@ -1,5 +1,7 @@
 #include "client/client.h"
 
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -70,6 +72,16 @@ absl::Status Normalize(ClientOptions* options) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::string> ReadAuthorities(const std::string& path) {
+  std::ifstream file(path);
+  std::string pem{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (pem.find("-----BEGIN CERTIFICATE-----") == std::string::npos) {
+    return absl::InvalidArgumentError(
+        Cat("the file of authorities, ", path, file ? ", holds no certificate in PEM" : ", cannot be read"));
+  }
+  return pem;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> ParseBrokers(std::string_view list) {
@@ -83,8 +95,12 @@ absl::StatusOr<std::vector<std::string>> ParseBrokers(std::string_view list) {
 
 absl::StatusOr<std::unique_ptr<Client>> Connect(ClientOptions options) {
   SLUICE_RETURN_IF_ERROR(Normalize(&options));
+  GrpcChannelOptions channel_options;
+  if (!options.tls_ca_file.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(channel_options.tls_ca_pem, ReadAuthorities(options.tls_ca_file));
+  }
   auto thread = std::make_unique<ThreadExecutor>();
-  auto channels = std::make_unique<GrpcChannelFactory>(*thread);
+  auto channels = std::make_unique<GrpcChannelFactory>(*thread, std::move(channel_options));
   const ClientSeams seams{thread.get(), thread.get(), channels.get()};
   return std::make_unique<ClientImpl>(std::move(options), std::move(thread), std::move(channels), seams);
 }

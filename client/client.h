@@ -29,6 +29,9 @@ struct ClientOptions {
   /// host:port of one or more brokers, tried in order; any of them may be dead. The others of their cluster are learned
   /// from them.
   std::vector<std::string> brokers = {"127.0.0.1:7400"};
+  /// A PEM file of authorities, read by Connect. Set: brokers are spoken to over TLS only, and each shows a certificate
+  /// of one of these for the host that it is called by. Empty: nothing is encrypted.
+  std::string tls_ca_file;
   /// Of one call, from start to answer.
   absl::Duration timeout = absl::Seconds(30);
   /// Of one attempt to connect to one broker.
@@ -52,7 +55,8 @@ class Client {
   virtual void Cancel() = 0;
 };
 
-/// Does not wait for a connection: that happens with the first call. INVALID_ARGUMENT for a bad broker address.
+/// Does not wait for a connection: that happens with the first call. INVALID_ARGUMENT for a bad broker address,
+/// and for a tls_ca_file that cannot be read or holds no certificates.
 absl::StatusOr<std::unique_ptr<Client>> Connect(ClientOptions options);
 
 /// The seams must outlive the client.

@@ -142,4 +142,14 @@ TEST_CASE("Over gRPC a port where nobody listens is UNAVAILABLE, quickly and wit
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(4));
 }
 
+TEST_CASE("A file of authorities that cannot be read, or has none, is INVALID_ARGUMENT and named") {
+  for (const std::string path : {"/nowhere/ca.pem", "/dev/null"}) {
+    ClientOptions options;
+    options.tls_ca_file = path;
+    const auto client = Connect(options);
+    REQUIRE(absl::IsInvalidArgument(client.status()));
+    CHECK_THAT(std::string(client.status().message()), Catch::Contains(path));
+  }
+}
+
 }  // namespace sluice::client

@@ -215,8 +215,8 @@ class GrpcStream : public Stream {
 
 // What outlives the Channel object while calls are under way.
 struct ChannelState : std::enable_shared_from_this<ChannelState> {
-  ChannelState(std::string a, grpc::CompletionQueue* q, std::shared_ptr<grpc::Channel> c)
-      : address(std::move(a)), queue(q), channel(std::move(c)), stub(channel) {}
+  ChannelState(std::string a, bool t, grpc::CompletionQueue* q, std::shared_ptr<grpc::Channel> c)
+      : address(std::move(a)), tls(t), queue(q), channel(std::move(c)), stub(channel) {}
 
   // One attempt has failed once the channel was connecting and then is not.
   void Watch(std::chrono::steady_clock::time_point until, bool tried, absl::AnyInvocable<void(absl::Status)> done) {
@@ -226,8 +226,10 @@ struct ChannelState : std::enable_shared_from_this<ChannelState> {
     if (closed || failed || state == GRPC_CHANNEL_SHUTDOWN || std::chrono::steady_clock::now() >= until) {
       return done(absl::UnavailableError(
           Cat("cannot connect to the broker at ", address,
-              failed ? ": the connection was refused or the address cannot be reached or resolved"
-                     : ": no answer in time")));
+              !failed ? ": no answer in time"
+              : tls ? ": the address cannot be reached or resolved, or the broker shows no certificate for it that the "
+                      "given authorities signed"
+                    : ": the connection was refused or the address cannot be reached or resolved (or speaks TLS)")));
     }
     const bool now_tried = tried || state == GRPC_CHANNEL_CONNECTING || state == GRPC_CHANNEL_IDLE;
     channel->NotifyOnStateChange(state, DeadlineAfter(kStateWait), queue,
@@ -236,6 +238,7 @@ struct ChannelState : std::enable_shared_from_this<ChannelState> {
   }
 
   const std::string address;
+  const bool tls;
   grpc::CompletionQueue* const queue;
   std::shared_ptr<grpc::Channel> channel;
   grpc::GenericStub stub;
@@ -295,7 +298,7 @@ class GrpcChannel : public Channel {
 };
 
 GrpcChannelFactory::GrpcChannelFactory(Executor& executor, GrpcChannelOptions options)
-    : queue_(std::make_unique<Queue>(executor)), options_(options) {}
+    : queue_(std::make_unique<Queue>(executor)), options_(std::move(options)) {}
 
 GrpcChannelFactory::~GrpcChannelFactory() = default;
 
@@ -308,8 +311,12 @@ std::unique_ptr<Channel> GrpcChannelFactory::Open(const std::string& address) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);  // also the limit of one attempt
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-  auto state = std::make_shared<ChannelState>(address, &queue_->queue, std::move(channel));
+  const bool tls = !options_.tls_ca_pem.empty();
+  grpc::SslCredentialsOptions trust;
+  trust.pem_root_certs = options_.tls_ca_pem;
+  auto channel = grpc::CreateCustomChannel(
+      address, tls ? grpc::SslCredentials(trust) : grpc::InsecureChannelCredentials(), arguments);
+  auto state = std::make_shared<ChannelState>(address, tls, &queue_->queue, std::move(channel));
   return std::make_unique<GrpcChannel>(queue_->executor, std::move(state));
 }
 

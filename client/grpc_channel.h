@@ -13,6 +13,9 @@ namespace sluice::client {
 struct GrpcChannelOptions {
   /// A larger answer fails the call with RESOURCE_EXHAUSTED before its memory is taken.
   int receive_bytes_max = 80 << 20;
+  /// Certificates in PEM. Set: connections are encrypted, and brokers show a certificate of one of these authorities
+  /// for the host that they are called by. Empty: in the clear.
+  std::string tls_ca_pem;
 };
 
 class GrpcChannelFactory : public ChannelFactory {

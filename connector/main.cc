@@ -57,7 +57,8 @@ int ExitCode(const absl::Status& status) {
 struct Flags {
   std::vector<std::string> paths;
   std::string brokers;
-  std::string http;  // empty: the default, and no harm when it is taken
+  std::string tls_ca;  // a file; empty: no TLS
+  std::string http;    // empty: the default, and no harm when it is taken
   bool http_insecure = false;
   bool once = false;
   int64_t records_max = 10;
@@ -209,6 +210,7 @@ absl::Status RunWorker(const Flags& flags, const Logger& log, runtime::Terminati
   SLUICE_ASSIGN_OR_RETURN(std::vector<PipelineConfig> pipelines, LoadAll(flags.paths));
   client::ClientOptions options;
   SLUICE_ASSIGN_OR_RETURN(options.brokers, client::ParseBrokers(flags.brokers));
+  options.tls_ca_file = flags.tls_ca;
   SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> client, client::Connect(options));
 
   const absl::StatusOr<absl::Duration> give_up_after = ParseDuration(flags.give_up_after);
@@ -268,6 +270,10 @@ int Main(int argc, char** argv) {
   run->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();
   run->add_flag("--once", flags.once, "Pull until the API has no more pages, drain the sinks, and end");
   run->add_option("--brokers", flags.brokers, "HOST:PORT,… (also SLUICE_BROKERS)")->capture_default_str();
+  run->add_option("--tls-ca", flags.tls_ca,
+                  "PEM file of the authorities that brokers' certificates come from; with it, TLS")
+      ->envname("SLUICE_TLS_CA")
+      ->check(CLI::ExistingFile);
   run->add_option(
          "--give-up-after", flags.give_up_after,
          "With --once: how long the broker or a sink may keep failing; without: how long to wait for the first "
@@ -306,5 +312,6 @@ int Main(int argc, char** argv) {
 }  // namespace sluice::connector
 
 int main(int argc, char** argv) {
+  setenv("GRPC_VERBOSITY", "NONE", 0);  // what went wrong is said once, in our words
   return sluice::connector::Main(argc, argv);
 }

@@ -43,6 +43,7 @@ int ExitCodeOf(const absl::Status& status) {
 absl::StatusOr<std::unique_ptr<client::Client>> Context::Connect() const {
   client::ClientOptions options;
   SLUICE_ASSIGN_OR_RETURN(options.brokers, client::ParseBrokers(brokers));
+  options.tls_ca_file = tls_ca;
   options.timeout = timeout;
   return client::Connect(std::move(options));
 }

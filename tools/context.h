@@ -32,6 +32,7 @@ int ExitCodeOf(const absl::Status& status);
 
 struct Context {
   std::string brokers = "127.0.0.1:7400";
+  std::string tls_ca;  // a file; empty: no TLS
   std::string output = "table";
   std::string timeout_text = "30s";
   absl::Duration timeout;  // parsed before a command runs

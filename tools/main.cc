@@ -1,6 +1,7 @@
 // `sluice`: the command line for operators and for people in a shell. docs/cli.md tells what it does.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 
 #include "common/text.h"
 #include "common/units.h"
@@ -30,6 +31,10 @@ int Run(int argc, char** argv) {
   app.add_option("--brokers", context.brokers, "Brokers to ask, host:port, with commas between; any may be down")
       ->envname("SLUICE_BROKERS")
       ->capture_default_str();
+  app.add_option("--tls-ca", context.tls_ca,
+                 "PEM file of the authorities that brokers' certificates come from; with it, TLS")
+      ->envname("SLUICE_TLS_CA")
+      ->check(CLI::ExistingFile);
   app.add_option("--output", context.output, "table for people, json for programs")
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
@@ -64,5 +69,6 @@ int Run(int argc, char** argv) {
 }  // namespace sluice::tools
 
 int main(int argc, char** argv) {
+  setenv("GRPC_VERBOSITY", "NONE", 0);  // what went wrong is said once, in our words
   return sluice::tools::Run(argc, argv);
 }
