@@ -220,7 +220,7 @@ class Damage(unittest.TestCase):
         path = os.path.join(self.data, "node.yaml")
         with open(path, encoding="utf-8") as file:
             text = file.read()
-        for wrong, words in [(re.sub(r"node_id: \d+", "node_id: 9", text), ["9"]), (text.replace("format_version: 1", "format_version: 2"), ["2"]),
+        for wrong, words in [(re.sub(r"node_id: \d+", "node_id: 9", text), ["9"]), (text.replace("format_version: 1", "format_version: 3"), ["3"]),
                              (text[:40], []), (re.sub("disk_id: ..", "disk_id: 00", text), [])]:
             with self.undone(path), self.subTest(wrong=wrong):
                 with open(path, "w", encoding="utf-8") as file:
