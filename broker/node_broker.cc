@@ -52,6 +52,12 @@ void NodeBroker::Belong(Callback<absl::Status> done) {
   client_.Start(options_.membership.joined);
   const raft::Raft& group0 = controller_.log()->raft();
   const bool alone = group0.configuration().voters.size() == 1 && group0.configuration().IsVoter(group0.self());
+  const RegisteredNode* self = controller_.state().FindNode(options_.node);
+  if (alone && self != nullptr && self->node.disk == options_.membership.disk && !self->fenced) {
+    // Its cluster has counted on it before and is itself: on a full disk it could not say so again, and serves readers.
+    registered_.store(true, std::memory_order_relaxed);
+    return Serve(std::move(done));
+  }
   if (!alone) {
     client_.WhenRegistered([this](const absl::Status&) { CheckRegistered(); });
     return Serve(std::move(done));
