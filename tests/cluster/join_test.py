@@ -80,7 +80,7 @@ class Join(unittest.TestCase):
         nobody = f"{self.nodes.network.host(5)}:9"
         node = self.stranger(5, number=5, seeds=[nobody])
         node.start()
-        harness.wait_until("it waits", lambda: "waits until the cluster lets it in" in node.process.tail())
+        harness.wait_until("it waits", lambda: node.process.said("waits until the cluster lets it in"))
         node.process.process.send_signal(signal.SIGTERM)
         self.assertEqual(0, node.process.process.wait(timeout=10))
 

@@ -61,7 +61,7 @@ class Tls(unittest.TestCase):
         node.data_dir = os.path.join(node.folder, name)
         node.write_config(self.nodes.seeds)
         node.start()
-        harness.wait_until("it waits", lambda: "waits until the cluster lets it in" in node.process.tail())
+        harness.wait_until("it waits", lambda: node.process.said("waits until the cluster lets it in"))
         self.assertEqual([1, 2, 3], [known["id"] for known in self.nodes.json("cluster", "status")["nodes"]])
         self.assertFalse(harness.answers(f"http://{node.http}/readyz"))
         self.assertEqual(0, node.process.stop(10))

@@ -66,6 +66,7 @@ class Process:
     def __init__(self, name, arguments, folder, environment=None):
         self.name = name
         self.log_path = os.path.join(folder, f"{name}.log")
+        self.log_begin = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
@@ -81,6 +82,12 @@ class Process:
         """SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=seconds)
+
+    def said(self, text):
+        """Whether this process has logged it; one before it in the same folder does not count."""
+        with open(self.log_path, "rb") as file:
+            file.seek(self.log_begin)
+            return text.encode() in file.read()
 
     def tail(self, lines=30):
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
