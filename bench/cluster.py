@@ -34,10 +34,14 @@ class Cluster:
                 raise SystemExit(f"something answers on {node.http} already: stop it first")
 
     def __enter__(self):
-        for node in self.nodes:
-            self.start(node)
-        for node in self.nodes:
-            node.wait_ready()
+        try:
+            for node in self.nodes:
+                self.start(node)
+            for node in self.nodes:
+                node.wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
