@@ -1,0 +1,387 @@
+// What the dissertation says beyond the paper, by section ("diss."; 6 and 7 are the paper's), and corners where other
+// implementations have fallen.
+#include <catch2/catch.hpp>
+
+#include "replication/core/paper_group.h"
+
+namespace sluice::raft {
+
+// ---- diss. 3.10: leadership transfer
+
+TEST_CASE("diss. 3.10: leadership moves at once, without anybody's time-out") {
+  Paper g;
+  g.Led();
+  REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(3)).ok());
+  g.Run();
+  CHECK(g.Leader() == 3);
+  CHECK(g.at(3).term() == LeaderEpoch(2));
+}
+
+TEST_CASE("diss. 3.10: a transfer to a follower that does not answer is given up after an election time-out") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  REQUIRE(g.Propose(1).ok());
+  g.Run();
+  REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(3)).ok());
+  REQUIRE(absl::IsUnavailable(g.Propose(1).status()));
+  g.Spread(g.options.election_ticks + 1);
+  CHECK_FALSE(g.at(1).transferring());
+  CHECK(g.Leader() == 1);
+  CHECK(g.Propose(1).ok());
+}
+
+TEST_CASE("diss. 3.10: a transfer ends with the leadership it was to move") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  REQUIRE(g.Propose(1).ok());
+  g.Run();
+  REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(3)).ok());
+  g.at(1).StepDown();
+  CHECK_FALSE(g.at(1).transferring());
+  g.isolated = {};
+  const int leader = g.Elect();
+  CHECK(g.Propose(leader).ok());
+}
+
+TEST_CASE("diss. 3.10: nobody but a voter is handed leadership") {
+  TestGroup g;
+  for (int n : {1, 2, 3}) g.Add(n, TestGroup::Members({1, 2}, {3}));
+  REQUIRE(g.Campaign(1).ok());
+  g.Run();
+  CHECK(absl::IsInvalidArgument(g.at(1).TransferLeadership(TestGroup::Id(3))));
+  CHECK(absl::IsInvalidArgument(g.at(1).TransferLeadership(TestGroup::Id(1))));
+  CHECK(absl::IsUnavailable(g.at(2).TransferLeadership(TestGroup::Id(1))));
+}
+
+// ---- 6, and diss. 4: membership
+
+TEST_CASE("diss. 4.1: a configuration is in use from its append, and one change of one member goes at a time") {
+  Paper g;
+  g.Led();
+  g.Add(4, Configuration{});
+  CHECK(absl::IsInvalidArgument(g.Change(1, TestGroup::Members({1, 4})).status()));
+  g.isolated = {2, 3, 4};
+  REQUIRE(g.Change(1, TestGroup::Members({1, 2, 3, 4})).ok());
+  CHECK(g.at(1).configuration().voters.size() == 4);
+  CHECK(absl::IsFailedPrecondition(g.Change(1, TestGroup::Members({1, 2, 3})).status()));
+  // Three of four are needed now.
+  g.isolated = {3, 4};
+  g.Run();
+  CHECK(g.at(1).committed() == Offset(1));
+  g.isolated = {4};
+  g.Spread();
+  CHECK(g.at(1).committed() == Offset(2));
+  CHECK(g.Change(1, TestGroup::Members({1, 2, 3})).ok());
+}
+
+TEST_CASE("diss. 4.1: a change that was never committed is undone with its entry") {
+  Paper g;
+  g.Led();
+  g.isolated = {1};
+  REQUIRE(g.Change(1, TestGroup::Members({1, 2})).ok());
+  g.Run();
+  g.MakeLeader(2);
+  g.isolated = {};
+  g.Spread();
+  for (int n : {1, 2, 3}) CHECK(g.at(n).configuration() == TestGroup::Members({1, 2, 3}));
+}
+
+// Found after the dissertation: with single-server changes, a leader that begins one before it has committed an entry
+// of its own term may share no quorum with a leader whose uncommitted change it does not know.
+TEST_CASE("diss. 4.1, as corrected: a new leader changes no members before an entry of its term is committed") {
+  Paper g(4);
+  g.Led();
+  // 1 removes itself... and only 1 knows.
+  g.isolated = {1};
+  REQUIRE(g.Change(1, TestGroup::Members({1, 2, 3})).ok());
+  g.Run();
+  // 2 leads, and cannot commit yet.
+  for (int n : {2, 3, 4}) g.Tick(n, g.options.election_ticks);
+  g.network.clear();
+  for (int tries = 0; tries < 20 && g.at(2).role() != Role::kLeader; ++tries) {
+    if (g.at(2).role() == Role::kFollower) (void)g.Campaign(2);
+    for (int n : {2, 3, 4}) {
+      g.TakeReady(n);
+      g.Persist(n);
+      g.TakeReady(n);
+    }
+    std::erase_if(g.network, [](const Message& m) { return std::holds_alternative<AppendRequest>(m.body); });
+    g.Deliver();
+  }
+  REQUIRE(g.at(2).role() == Role::kLeader);
+  CHECK_FALSE(g.at(2).Serving());
+  CHECK(absl::IsFailedPrecondition(g.Change(2, TestGroup::Members({2, 3, 4})).status()));
+  g.Spread();
+  REQUIRE(g.at(2).Serving());
+  CHECK(g.Change(2, TestGroup::Members({2, 3, 4})).ok());
+  g.Spread();
+  g.isolated = {};
+  g.Spread();
+  CHECK(g.at(2).configuration() == TestGroup::Members({2, 3, 4}));
+  CHECK(g.Leader() == 2);
+}
+
+TEST_CASE("diss. 4.2.1: a learner gets the log, and counts neither for commits nor for votes") {
+  TestGroup g;
+  for (int n : {1, 2, 3, 4}) g.Add(n, TestGroup::Members({1, 2}, {3, 4}));
+  REQUIRE(g.Campaign(1).ok());
+  g.Run();
+  REQUIRE(g.Propose(1).ok());
+  g.Run();
+  CHECK(g.Log(3) == g.Log(1));
+  g.isolated = {2};
+  REQUIRE(g.Propose(1).ok());
+  g.Run();
+  CHECK(g.Log(3) == g.Log(1));
+  CHECK(g.at(1).committed() == Offset(2));
+  CHECK(absl::IsFailedPrecondition(g.Campaign(3)));
+  g.isolated = {1, 2};
+  g.Tick(3, 100);
+  g.Run();
+  CHECK(g.at(3).role() == Role::kFollower);
+}
+
+TEST_CASE("diss. 4.2.2: a leader that removes itself does not count itself, and goes once that is committed") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  REQUIRE(g.Change(1, TestGroup::Members({2, 3})).ok());
+  g.Run();
+  // 1 and 2 have it; of {2, 3} that is one.
+  CHECK(g.at(1).committed() == Offset(1));
+  CHECK(g.at(1).role() == Role::kLeader);
+  g.isolated = {};
+  g.Spread(2);
+  CHECK(g.at(1).role() == Role::kFollower);
+  const int leader = g.Elect();
+  CHECK(leader != 1);
+  CHECK(g.Propose(leader).ok());
+  g.Run();
+  CHECK(g.at(leader).committed() == g.at(leader).log_end());
+  CHECK(absl::IsFailedPrecondition(g.Campaign(1)));
+}
+
+TEST_CASE("diss. 4.2.3: a removed member that does not know it disturbs nobody, however often it campaigns") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  REQUIRE(g.Change(1, TestGroup::Members({1, 2})).ok());
+  g.Run();
+  REQUIRE(g.at(1).committed() == Offset(2));
+  g.isolated = {};
+  for (int i = 0; i < 100; ++i) {
+    for (int n : {1, 2, 3}) g.Tick(n);
+    // A real vote, also from one that does not ask before.
+    if (i % 20 == 0) (void)g.Step(g.VoteAsked(3, 2, 40 + i, Place(1, 1)));
+    g.Run();
+  }
+  CHECK(g.at(1).role() == Role::kLeader);
+  CHECK(g.at(1).term() == LeaderEpoch(1));
+  CHECK(g.at(2).term() == LeaderEpoch(1));
+}
+
+// ---- 7: snapshots
+
+TEST_CASE("7: a follower that the leader's log start has passed begins anew, and goes on from there") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  for (int i = 0; i < 10; ++i) REQUIRE(g.Propose(1).ok());
+  g.Run();
+  g.MoveLogStart(1, Offset(6));
+  // What the leader still has in memory must not help.
+  g.isolated = {2, 3};
+  g.at(1).StepDown();
+  g.isolated = {3};
+  g.MakeLeader(1);
+  g.isolated = {};
+  g.Spread(5);
+  INFO(g.trace);
+  CHECK(g.trace.find("3 has installed a snapshot at 6") != std::string::npos);
+  CHECK(g.at(3).log_start() == Offset(6));
+  CHECK(g.at(3).log_end() == g.at(1).log_end());
+  CHECK(g.at(3).committed() == g.at(1).committed());
+}
+
+TEST_CASE("7: a snapshot of what a follower has already leaves its log as it is") {
+  Paper g;
+  g.Led();
+  for (int i = 0; i < 5; ++i) REQUIRE(g.Propose(1).ok());
+  g.Run();
+  g.Spread();
+  const std::string log = g.Log(2);
+  const ConfigurationAt members{Offset(-1), LeaderEpoch(0), TestGroup::Members({1, 2, 3})};
+  REQUIRE(g.Step(g.From(1, 2, 1, InstallSnapshot{Place(1, 3), LeaderEpoch(1), members, Offset(3), Bytes()})).ok());
+  g.TakeReady(2);
+  CHECK_FALSE(g.at(2).installing());
+  CHECK(g.Log(2) == log);
+  CHECK(g.Sent<AppendResponse>(2).size() == 1);
+}
+
+// ---- diss. 6.2, 9.6: check quorum and pre-vote
+
+TEST_CASE("diss. 6.2: a leader that no quorum answers steps down, one that a quorum answers stays") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  g.Spread(50);
+  CHECK(g.at(1).role() == Role::kLeader);
+  g.isolated = {1};
+  g.Tick(1, 2 * g.options.election_ticks);
+  CHECK(g.at(1).role() != Role::kLeader);
+  CHECK(absl::IsUnavailable(g.Propose(1).status()));
+}
+
+TEST_CASE("diss. 9.6: a member that was cut off comes back without a newer term, and the leader stays") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  for (int i = 0; i < 200; ++i) {
+    for (int n : {1, 2, 3}) g.Tick(n);
+    g.Run();
+  }
+  CHECK(g.at(3).term() == LeaderEpoch(1));
+  g.isolated = {};
+  g.Spread(10);
+  CHECK(g.Leader() == 1);
+  CHECK(g.at(1).term() == LeaderEpoch(1));
+  CHECK(g.at(3).leader() == TestGroup::Id(1));
+}
+
+// ---- diss. 6.4: read index
+
+TEST_CASE("diss. 6.4: a new leader answers no read before it knows what is committed") {
+  Paper g;
+  g.Led();
+  for (int i = 0; i < 3; ++i) REQUIRE(g.Propose(1).ok());
+  g.TakeReady(1);
+  g.Persist(1);
+  g.Deliver();
+  for (int n : {2, 3}) {
+    g.TakeReady(n);
+    g.Persist(n);
+    g.TakeReady(n);
+  }
+  g.Deliver(1);
+  g.TakeReady(1);
+  REQUIRE(g.node(1).committed == Offset(4));  // the followers do not know
+  g.network.clear();
+  g.Crash(1);
+  for (int n : {2, 3}) g.at(n).OnLeaderLost();
+  for (int tries = 0; tries < 20 && g.at(2).role() != Role::kLeader; ++tries) {
+    if (g.at(2).role() == Role::kFollower) (void)g.Campaign(2);
+    for (int n : {2, 3}) {
+      g.TakeReady(n);
+      g.Persist(n);
+      g.TakeReady(n);
+    }
+    std::erase_if(g.network, [](const Message& m) { return std::holds_alternative<AppendRequest>(m.body); });
+    g.Deliver();
+  }
+  REQUIRE(g.at(2).role() == Role::kLeader);
+  REQUIRE(g.ReadIndex(2, 77).ok());
+  g.TakeReady(2);
+  CHECK(g.node(2).reads.empty());
+  g.Spread();
+  REQUIRE(g.node(2).reads.size() == 1);
+  REQUIRE(g.node(2).reads[0].index.has_value());
+  CHECK(*g.node(2).reads[0].index >= Offset(4));
+}
+
+TEST_CASE("diss. 6.4: a leader that was replaced without knowing answers no read") {
+  Paper g;
+  g.Led();
+  g.isolated = {1};
+  g.MakeLeader(2);
+  REQUIRE(g.Propose(2).ok());
+  g.Run();
+  REQUIRE(g.at(1).role() == Role::kLeader);
+  REQUIRE(g.ReadIndex(1, 5).ok());
+  g.Run();
+  CHECK(g.node(1).reads.empty());
+  g.isolated = {};
+  g.Spread();
+  REQUIRE(g.node(1).reads.size() == 1);
+  CHECK_FALSE(g.node(1).reads[0].index.has_value());
+}
+
+// ---- Corners where others have fallen
+
+// The one refuses for the older log, the other is refused for the older term: with pre-votes nobody's term would ever
+// grow, unless a refusal tells of the newer one.
+TEST_CASE("of two that are left, the longer log wins though it comes with the older term") {
+  Paper g;
+  g.GiveLog(2, {1, 1, 1}, 1);
+  g.GiveLog(3, {1}, 6);
+  g.Crash(1);
+  CHECK(g.Elect() == 2);
+  CHECK(g.at(2).term() > LeaderEpoch(6));
+}
+
+TEST_CASE("one that comes back with an old term and an old log still makes a quorum") {
+  Paper g(4);
+  g.Led();
+  g.Crash(2);
+  REQUIRE(g.Propose(1).ok());
+  g.Spread();
+  for (int i = 0; i < 5; ++i) {
+    g.at(g.Leader()).StepDown();
+    g.Elect();
+  }
+  g.Crash(1);
+  for (int i = 0; i < 100; ++i) {
+    for (int n : {3, 4}) g.Tick(n);
+    g.Run();
+  }
+  REQUIRE(g.Leader() == 0);
+  g.Restart(2);
+  const int leader = g.Elect();
+  CHECK(leader != 2);  // its log is the shortest
+  g.Spread();
+  CHECK(g.Log(2) == g.Log(leader));
+}
+
+TEST_CASE("a sole voter commits nothing that its disk does not have") {
+  TestGroup g;
+  g.Add(1, TestGroup::Members({1}));
+  REQUIRE(g.Campaign(1).ok());
+  g.Run();
+  const Offset before = g.at(1).committed();
+  REQUIRE(g.Propose(1).ok());
+  g.TakeReady(1);
+  CHECK(g.at(1).committed() == before);
+  g.Persist(1);
+  g.TakeReady(1);
+  CHECK(g.at(1).committed() == before + 1);
+}
+
+TEST_CASE("an acknowledgement of an earlier life of a disk counts for nothing") {
+  Paper g;
+  g.Led();
+  g.isolated = {2, 3};
+  REQUIRE(g.Propose(1).ok());
+  g.Run();
+  Message late = g.From(2, 1, 1, AppendResponse{false, Offset(2), {}, Offset(2), Offset(1), kNoDoubt});
+  late.from = TestGroup::Id(2, 9);  // another incarnation
+  REQUIRE(g.Step(late).ok());
+  CHECK(g.at(1).committed() == Offset(1));
+  REQUIRE(g.Step(g.From(2, 1, 1, AppendResponse{false, Offset(2), {}, Offset(2), Offset(1), kNoDoubt})).ok());
+  CHECK(g.at(1).committed() == Offset(2));
+}
+
+TEST_CASE("a group whose nodes all lose power at once goes on where it was") {
+  Paper g;
+  g.Led();
+  for (int i = 0; i < 4; ++i) REQUIRE(g.Propose(1).ok());
+  g.Run();
+  const std::string log = g.Log(1);
+  for (int n : {1, 2, 3}) g.Crash(n);
+  for (int n : {1, 2, 3}) g.Restart(n);
+  const int leader = g.Elect();
+  CHECK(g.at(leader).committed() >= Offset(5));
+  CHECK(g.Log(leader).substr(0, log.size()) == log);
+}
+
+}  // namespace sluice::raft
