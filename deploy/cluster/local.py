@@ -84,6 +84,9 @@ class Node:
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         with open(self.pid_path, "w", encoding="utf-8") as file:
             file.write(f"{process.pid}\n")
+        # For a moment after it was started a process has no command line yet, which looks as if it had ended.
+        while self.pid() is None and process.poll() is None:
+            time.sleep(0.001)
 
     def wait_ready(self):
         deadline = time.monotonic() + READY_SECONDS
