@@ -167,7 +167,9 @@ std::unique_ptr<client::Consumer> FakeClient::NewConsumer(client::ConsumerOption
 
 void FakeClient::Make(const std::string& topic, int32_t partitions) {
   Topic& made = topics_[topic];
+  made = {};
   made.info.name = topic;
+  made.info.id = Uuid::FromRandom(1, ++topics_made_);
   made.info.partitions = partitions;
   made.partitions.resize(static_cast<size_t>(partitions));
 }

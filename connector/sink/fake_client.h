@@ -50,6 +50,7 @@ class FakeClient : public client::Client {
 
   /// Appends one batch of values (keys "k<offset>", timestamps 1000 + offset), outside the count of writes.
   void Fill(const std::string& topic, int32_t partition, const std::vector<std::string>& values);
+  /// Makes the topic, or makes it anew: empty, and with another id.
   void Make(const std::string& topic, int32_t partitions);
   Offset End(const std::string& topic, int32_t partition) const;
   std::map<std::string, Topic>& topics() { return topics_; }
@@ -57,6 +58,7 @@ class FakeClient : public client::Client {
 
  private:
   std::map<std::string, Topic> topics_;
+  uint64_t topics_made_ = 0;
   CrashPoint* const crash_;
 };
 

@@ -89,6 +89,10 @@ class FileSinkImpl : public FileSink {
   std::string Where(PartitionId partition) const {
     return Cat("sink ", options_.pipeline, "/", options_.name, ", topic ", options_.topic, ", partition ", partition);
   }
+  std::string SchemaKey() const {
+    return Cat("sink/", options_.pipeline, "/", options_.name, "/", options_.topic, "/schema");
+  }
+  absl::Status LoadState(const std::string& topic_id, Partition* p);
   bool Due(const Partition& p) const;
   absl::Status Collect(client::ConsumedBatch batch);
   absl::Status WriteChunk(Partition& p);
@@ -97,6 +101,7 @@ class FileSinkImpl : public FileSink {
   absl::Status CommitFiles(Chunk& chunk);
   absl::Status Save(Partition& p);
   absl::Status DecideSchema(Partition& p, Offset first, Offset next);
+  absl::StatusOr<Schema> InferSchema(Partition& p, Offset first, Offset next);
   absl::Status AddRecord(Format& format, const SinkPlan& plan, const SinkRecord& record,
                          const std::vector<record::Header>& headers, const std::set<std::string>* only, Chunk* chunk);
   absl::Status ForEachBatch(Partition& p, Offset first, Offset next, Batches visit);
@@ -118,33 +123,49 @@ class FileSinkImpl : public FileSink {
 };
 
 absl::Status FileSinkImpl::Open() {
+  SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription topic, admin_->DescribeTopic(options_.topic));
+  const std::string topic_id = topic.topic.id.ToString();
   for (int32_t i = 0; i < options_.partitions; ++i) {
     Partition p;
     p.id = PartitionId(i);
-    SLUICE_ASSIGN_OR_RETURN(const StateEntry entry, seams_.state->Get(StateKey(p.id)));
-    p.version = entry.version;
-    SLUICE_ASSIGN_OR_RETURN(
-        const client::OffsetAnswer earliest,
-        admin_->ListOffset({.topic = options_.topic, .partition = p.id, .kind = client::OffsetQuery::Kind::kEarliest}));
-    const Offset log_start = earliest.offset.value_or(Offset(0));
-    if (entry.version < 0) {
-      p.state.committed_next = log_start;
-      if (options_.config.kind == SinkKind::kParquet && !options_.config.infer_schema) {
-        p.state.schema = options_.config.columns;
-      }
-    } else {
-      SLUICE_ASSIGN_OR_RETURN(p.state, DecodeSinkState(entry.value));
-      if (log_start > p.state.committed_next) {
-        return absl::DataLossError(
-            Cat(Where(p.id), ": offsets ", p.state.committed_next, " to ", log_start - 1,
-                " were deleted from the topic before the sink wrote them; raise the topic's "
-                "retention, and delete this sink's key in __connect_state to go on without them"));
-      }
-    }
+    SLUICE_RETURN_IF_ERROR(LoadState(topic_id, &p));
     if (p.state.plan.has_value()) SLUICE_RETURN_IF_ERROR(CarryOut(p));
+    // Only now: what a plan was made with is what it is carried out with.
+    const bool declared = options_.config.kind == SinkKind::kParquet && !options_.config.infer_schema;
+    if (declared) p.state.schema = options_.config.columns;
     p.chunk_first = p.chunk_next = p.state.committed_next;
     consumer_->Assign({options_.topic, p.id}, p.state.committed_next);
     partitions_.push_back(std::move(p));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FileSinkImpl::LoadState(const std::string& topic_id, Partition* p) {
+  SLUICE_ASSIGN_OR_RETURN(const StateEntry entry, seams_.state->Get(StateKey(p->id)));
+  p->version = entry.version;
+  SLUICE_ASSIGN_OR_RETURN(
+      const client::OffsetAnswer earliest,
+      admin_->ListOffset({.topic = options_.topic, .partition = p->id, .kind = client::OffsetQuery::Kind::kEarliest}));
+  const Offset log_start = earliest.offset.value_or(Offset(0));
+  if (entry.version < 0) {
+    p->state.committed_next = log_start;
+    p->state.topic_id = topic_id;
+    return absl::OkStatus();
+  }
+  SLUICE_ASSIGN_OR_RETURN(p->state, DecodeSinkState(entry.value));
+  if (!p->state.topic_id.empty() && p->state.topic_id != topic_id) {
+    return absl::DataLossError(Cat(Where(p->id), ": topic ", options_.topic,
+                                   " was deleted and made anew since this sink wrote last (it was ", p->state.topic_id,
+                                   ", now it is ", topic_id,
+                                   "), and new files could take the names of those that are there: give the pipeline "
+                                   "another name, and the sink another place in `to`"));
+  }
+  p->state.topic_id = topic_id;
+  if (log_start > p->state.committed_next) {
+    return absl::DataLossError(Cat(Where(p->id), ": offsets ", p->state.committed_next, " to ", log_start - 1,
+                                   " were deleted from the topic before the sink wrote them: raise the topic's "
+                                   "retention, and give the pipeline another name, and the sink another place in `to`, "
+                                   "to begin anew"));
   }
   return absl::OkStatus();
 }
@@ -347,16 +368,39 @@ absl::Status FileSinkImpl::AddRecord(Format& format, const SinkPlan& plan, const
   return at->second.encoder->AddPrepared();
 }
 
+/// One for all partitions: whoever reads the files together would otherwise meet one field in two types. The chunk that
+/// comes first decides, and the state store which one that was.
 absl::Status FileSinkImpl::DecideSchema(Partition& p, Offset first, Offset next) {
+  SLUICE_ASSIGN_OR_RETURN(const StateEntry decided, seams_.state->Get(SchemaKey()));
+  if (decided.version >= 0) {
+    SLUICE_ASSIGN_OR_RETURN(SinkState of_all, DecodeSinkState(decided.value));
+    if (of_all.topic_id == p.state.topic_id) {
+      p.state.schema = std::move(of_all.schema);
+      return absl::OkStatus();
+    }
+  }
+  SLUICE_ASSIGN_OR_RETURN(Schema schema, InferSchema(p, first, next));
+  // Nothing but dead letters: the next chunk decides.
+  if (schema.empty()) return absl::OkStatus();
+  SinkState of_all;
+  of_all.schema = schema;
+  of_all.topic_id = p.state.topic_id;
+  SLUICE_RETURN_IF_ERROR(seams_.state->Put(SchemaKey(), EncodeSinkState(of_all), decided.version).status());
+  p.state.schema = std::move(schema);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Schema> FileSinkImpl::InferSchema(Partition& p, Offset first, Offset next) {
+  // Version 0.1.0 kept what it inferred with the partition alone.
+  for (const Partition& other : partitions_) {
+    if (other.state.schema.has_value()) return *other.state.schema;
+  }
   SchemaInference inference;
   SLUICE_RETURN_IF_ERROR(ForEachRecord(p, first, next, [&](const record::Record& record) {
     if (record.value.has_value()) inference.Add(*record.value);
     return absl::OkStatus();
   }));
-  Schema schema = inference.Finish();
-  // Nothing but dead letters: the next chunk decides.
-  if (!schema.empty()) p.state.schema = std::move(schema);
-  return absl::OkStatus();
+  return inference.Finish();
 }
 
 absl::Status FileSinkImpl::ForEachBatch(Partition& p, Offset first, Offset next, Batches visit) {

@@ -267,6 +267,91 @@ TEST_CASE("a full disk is an error with the file's name, and the sink goes on wh
   RequireExactlyOnce(&world, good);
 }
 
+TEST_CASE("a topic that was deleted and made anew stops the sink, and its files stay as they are") {
+  World world;
+  FillWithDays(&world);
+  REQUIRE(world.Run().ok());
+  const auto before = world.Files();
+  // More than there was: by its offsets alone the new topic looks like the old one that went on.
+  world.cluster.Make("t", 2);
+  for (int i = 0; i < 10; ++i) FillWithDays(&world);
+  SECTION("between chunks") {}
+  SECTION("with a plan left open") {
+    World open;
+    FillWithDays(&open);
+    open.crash.Restart(2, false);
+    REQUIRE_FALSE(open.Run().ok());
+    open.crash.Restart(0, false);
+    open.cluster.Make("t", 2);
+    FillWithDays(&open);
+    REQUIRE(open.Run().code() == absl::StatusCode::kDataLoss);
+    REQUIRE(open.DeadLetters().empty());
+  }
+  const absl::Status status = world.Run();
+  REQUIRE(status.code() == absl::StatusCode::kDataLoss);
+  REQUIRE(Message(status).find("topic t was deleted and made anew") != std::string::npos);
+  REQUIRE(world.Files() == before);
+}
+
+TEST_CASE("a declared schema that is changed counts from the next chunk on, and not for one that a crash left open") {
+  const auto fill = [](World* world, const std::string& value) { world->cluster.Fill("t", 0, {value, value}); };
+  World world;
+  world.config.kind = SinkKind::kParquet;
+  world.config.roll.records = 2;
+  world.config.infer_schema = false;
+  world.config.columns = {{"first_column", "/a", ColumnType::kInt64}};
+  const auto later = [&](World* changed) {
+    changed->config.columns.push_back({"later_column", "/b", ColumnType::kInt64});
+    REQUIRE(changed->Run().ok());
+  };
+  const std::string value = R"({"a":1,"b":2})";
+  fill(&world, value);
+  SECTION("between chunks") {
+    REQUIRE(world.Run().ok());
+    fill(&world, value);
+    later(&world);
+    const auto files = world.Files();
+    REQUIRE(files.size() == 2);
+    CHECK(files.begin()->second.find("later_column") == std::string::npos);
+    CHECK(files.rbegin()->second.find("later_column") != std::string::npos);
+  }
+  SECTION("with a plan left open") {
+    World whole;
+    whole.config = world.config;
+    fill(&whole, value);
+    REQUIRE(whole.Run().ok());
+    world.crash.Restart(1, true);
+    REQUIRE_FALSE(world.Run().ok());
+    world.crash.Restart(0, false);
+    later(&world);
+    CHECK(world.Files() == whole.Files());
+  }
+}
+
+TEST_CASE("an inferred schema is one for all partitions, whatever comes first in each") {
+  World world;
+  world.partitions = 2;
+  world.config.kind = SinkKind::kParquet;
+  world.config.roll.records = 2;
+  const std::string one = R"({"m":1})", two = R"({"m":2.5})";
+  world.cluster.Fill("t", 0, {one, one});
+  world.cluster.Fill("t", 1, {one, two});
+  SECTION("in one run") {
+    REQUIRE(world.Run().ok());
+  }
+  SECTION("in runs that end at any write") {
+    for (uint64_t at = 1; at <= 12; ++at) {
+      world.crash.Restart(at, at % 2 == 0);
+      (void)world.Run();
+    }
+    world.crash.Restart(0, false);
+    REQUIRE(world.Run().ok());
+  }
+  // The first chunk says whole numbers, for the other partition too.
+  CHECK(world.DeadLetters() == std::map<std::string, int>{{two, 1}});
+  CHECK(world.Files().size() == 2);
+}
+
 TEST_CASE("wrong configurations are refused by field") {
   World world;
   world.config.path = "{event_time:%Y}";

@@ -14,6 +14,7 @@ std::string EncodeSinkState(const SinkState& state) {
     message.mutable_plan()->set_next(state.plan->next.value());
     message.mutable_plan()->set_dead_letters_from(state.plan->dead_letters_from.value());
   }
+  message.set_topic_id(state.topic_id);
   message.set_has_schema(state.schema.has_value());
   for (const ColumnConfig& column : state.schema.value_or(Schema{})) {
     state::v1::SinkColumn* made = message.add_columns();
@@ -29,7 +30,7 @@ absl::StatusOr<SinkState> DecodeSinkState(std::string_view bytes) {
   if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return absl::DataLossError("a sink's state in __connect_state does not parse");
   }
-  SinkState state{.committed_next = Offset(message.committed_next())};
+  SinkState state{.committed_next = Offset(message.committed_next()), .topic_id = message.topic_id()};
   if (message.has_plan()) {
     state.plan = SinkPlan{Offset(message.plan().first()), Offset(message.plan().next()),
                           Offset(message.plan().dead_letters_from())};

@@ -21,6 +21,7 @@ struct SinkState {
   Offset committed_next;
   std::optional<SinkPlan> plan{};
   std::optional<Schema> schema{};  ///< none: not decided yet
+  std::string topic_id{};          ///< empty: whichever it is
 };
 
 std::string EncodeSinkState(const SinkState& state);

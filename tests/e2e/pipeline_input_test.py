@@ -281,6 +281,14 @@ class Failures(Pipelines):
                 self.assert_says(self.answer_with((status, {}, b"no, because")), code, "pipeline p, slice 0", "source.http",
                                  f"answered {status}: no, because", word)
 
+    def test_a_topic_that_was_deleted_and_made_anew(self):
+        self.start_broker()
+        path = self.pipeline(self.api(lambda path, handler: page(["a"])).url + "/")
+        self.assert_says(self.run_once(path), 0)
+        self.broker.sluice("topic", "delete", "t")
+        self.assert_says(self.run_once(path), 1, "pipeline p, sink raw-0", "p.yaml:7:", "topic t was deleted and made anew",
+                         "another name")
+
     def test_a_worker_that_stays_goes_on_when_the_api_is_well_again(self):
         self.start_broker()
         asked = []
