@@ -21,13 +21,14 @@ sys.path.insert(0, os.path.join(ROOT, "deploy", "cluster"))
 import local  # noqa: E402
 
 NODES = 3
+LOAD = os.path.join(ROOT, "build", "release", "bin", "sluice-load")
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGESIZE")
 
 
 class Cluster:
-    def __init__(self, folder):
-        self.nodes = [local.Node(folder, number) for number in range(1, NODES + 1)]
+    def __init__(self, folder, count=NODES):
+        self.nodes = [local.Node(folder, number) for number in range(1, count + 1)]
         self.brokers = local.brokers(self.nodes)
         for node in self.nodes:
             if node.ready():
@@ -176,25 +177,31 @@ def away(folder, kind, rounds):
         yield "records that failed", errors, ""
 
 
-def produce(folder, partitions, seconds):
+def load(cluster, topic, records, *more):
+    """What `sluice-load produce` says of records of 1 KB."""
+    done = subprocess.run([LOAD, "--brokers", cluster.brokers, "produce", "--topic", topic, "--records", str(records), *more],
+                          capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"producing to {topic} failed: {done.stderr}{done.stdout}")
+    return json.loads(done.stdout)
+
+
+def produce(folder, partitions, records):
     """One client, records of 1 KB, three replicas, synced on two of them before the answer."""
     with Cluster(folder) as cluster:
         cluster.sluice("topic", "create", "load", "--replicas", "3", "--partitions", str(partitions))
-        lines = ("x" * 1023 + "\n").encode() * 1000
-        before, began = cluster.cpu_seconds(), time.monotonic()
-        process = subprocess.Popen([local.program("sluice"), "--brokers", cluster.brokers, "produce", "load"], stdin=subprocess.PIPE,
-                                   stdout=subprocess.DEVNULL)
-        records = 0
-        while time.monotonic() - began < seconds:
-            process.stdin.write(lines)
-            records += 1000
-        process.stdin.close()
-        if process.wait() != 0:
-            raise SystemExit("producing failed")
-        took = time.monotonic() - began
+        cluster.wait_whole()
+        before = cluster.cpu_seconds()
+        many = load(cluster, "load", records)
         cpu = sum(cluster.cpu_seconds()) - sum(before)
-    yield f"{partitions} partitions, 3 replicas, 1 KB records, one `sluice produce`: records/s", records / took, ""
+        cluster.wait_whole()
+        few = load(cluster, "load", records // 20, "--rate", "5000", "--linger-ms", "0")
+    yield f"{partitions} partitions, 3 replicas, 1 KB records, one client: records/s", many["records_per_s"], ""
     yield "CPU of all three nodes for a million records", cpu / records * 1e6, "s"
+    yield "p50 then, many in flight", many["p50_ms"], "ms"
+    yield "5,000 records/s, open loop: p50", few["p50_ms"], "ms"
+    yield "p99", few["p99_ms"], "ms"
+    yield "p99.9", few["p999_ms"], "ms"
 
 
 def idle(folder, partitions, seconds):
@@ -210,24 +217,41 @@ def idle(folder, partitions, seconds):
     yield "and memory", max(sizes) / 1e6, "MB"
 
 
-def restart(folder, partitions):
-    with Cluster(folder) as cluster:
+def end_and_start(cluster, node, kind):
+    """Seconds from the start after such an end until the node is ready."""
+    if kind == "clean":
+        node.ask_to_stop()
+    else:
+        os.kill(node.pid(), 9)
+    node.wait_stopped()
+    began = time.monotonic()
+    cluster.start(node)
+    node.wait_ready()
+    return time.monotonic() - began
+
+
+def restart(folder, partitions, gigabytes):
+    """Of one of three nodes, with hardly any data; then of a node alone, with all the data on it."""
+    with Cluster(os.path.join(folder, "three")) as cluster:
         cluster.sluice("topic", "create", "many", "--replicas", "3", "--partitions", str(partitions))
         cluster.wait_whole()
-        node = cluster.nodes[2]
         for kind in ("clean", "kill -9"):
-            if kind == "clean":
-                node.ask_to_stop()
-                node.wait_stopped()
-            else:
-                os.kill(node.pid(), 9)
-                node.wait_stopped()
+            took = end_and_start(cluster, cluster.nodes[2], kind)
+            yield f"3 nodes, {partitions} partitions, almost no data: start after a {kind} end, until ready", took * 1000, "ms"
             began = time.monotonic()
-            cluster.start(node)
-            node.wait_ready()
-            yield f"start with {partitions} partitions after a {kind} end, until ready", (time.monotonic() - began) * 1000, "ms"
             cluster.wait_whole()
-            yield "until all its replicas are in sync", (time.monotonic() - began) * 1000, "ms"
+            yield "and from then until all its replicas are in sync", (time.monotonic() - began) * 1000, "ms"
+    with Cluster(os.path.join(folder, "one"), 1) as cluster:
+        cluster.sluice("topic", "create", "many", "--partitions", str(partitions))
+        for kind in ("clean", "kill -9"):
+            # After the load, so that the journal has as much to replay as it may.
+            load(cluster, "many", gigabytes * 500_000)
+            took = end_and_start(cluster, cluster.nodes[0], kind)
+            began = time.monotonic()
+            cluster.sluice("topic", "create", f"after-{kind[:4]}")
+            answered = time.monotonic() - began
+            yield f"1 node, {partitions} partitions, {gigabytes} GB{'' if kind != 'clean' else ' / 2'}: start after a {kind} end, until ready", took * 1000, "ms"
+            yield "and from then until a topic is made", answered * 1000, "ms"
 
 
 def main():
@@ -241,9 +265,9 @@ def main():
         "kill": lambda folder: away(folder, "kill", 5 if few else 30),
         "stop": lambda folder: away(folder, "stop", 3 if few else 20),
         "produce": lambda folder: (line for count in (1, 100) for line in
-                                   produce(os.path.join(folder, str(count)), count, 3 if few else 10)),
+                                   produce(os.path.join(folder, str(count)), count, 200_000 if few else 2_000_000)),
         "idle": lambda folder: idle(folder, 100 if few else 1000, 5 if few else 30),
-        "restart": lambda folder: restart(folder, 100 if few else 1000),
+        "restart": lambda folder: restart(folder, 100 if few else 1000, 1 if few else 10),
     }
     results = []
     for name, item in items.items():
