@@ -37,6 +37,14 @@ def write_config(path, node, data_dir, grpc, peer, http, seeds, more="", name="l
                    f"listen: {{ grpc: {grpc}, peer: {peer}, http: {http} }}\n" + more)
 
 
+def begins_or_ends(pid):
+    """Of a process that shows no command line: whether it is about to have one, or has lost it with its memory but still has
+    threads, and with them its ports and files. What the kernel runs for itself has none either."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        state, parent = file.read().rsplit(") ", 1)[1].split(" ")[:2]
+    return parent not in ("0", "2") and (state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1)
+
+
 class Node:
     """One node of the cluster in `top`."""
 
@@ -51,13 +59,14 @@ class Node:
         self.grpc, self.peer, self.http = (f"127.0.0.1:{base + i}" for i in range(3))
 
     def pid(self):
-        """Of the running process; None when it does not run."""
+        """Of the running process; None when it does not run, and has given back its ports and files."""
         try:
             with open(self.pid_path, encoding="utf-8") as file:
                 pid = int(file.read())
             # A number alone may be somebody else's by now.
             with open(f"/proc/{pid}/cmdline", "rb") as file:
-                return pid if self.config.encode() in file.read() else None
+                line = file.read()
+            return pid if self.config.encode() in line or (not line and begins_or_ends(pid)) else None
         except (OSError, ValueError):
             return None
 
