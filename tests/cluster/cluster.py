@@ -1,10 +1,12 @@
 """A cluster of real processes for tests: kill -9, SIGSTOP, SIGTERM, and cut connections, also in one direction.
 
 Where the machine lets us (root, iproute2), each node has a network namespace of its own on one bridge, and connections are cut
-by giving a node a wrong hardware address for another one: its packets then get lost without a word. Else all nodes share the
-loopback interface, and `cut` is not there. The whole test runs in a network namespace of its own, so that nothing of it is
-left behind: call `enter_network()` first."""
+by giving a node a wrong hardware address for another one: its packets then get lost without a word. There, a node may also have
+a small disk of its own, and a slow wire. Else all nodes share the loopback interface, and none of this is there. The whole test
+runs in namespaces of its own, so that nothing of it is left behind: call `enter_network()` first."""
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -12,11 +14,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 sys.path.insert(0, os.path.join(ROOT, "deploy", "cluster"))
+import faults  # noqa: E402
 import harness  # noqa: E402
 import local  # noqa: E402
 
@@ -36,15 +40,18 @@ def run(*command):
 
 
 def enter_network():
-    """Starts this program again in a network namespace of its own, where that is possible."""
+    """Starts this program again in a network and mounts of its own, where that is possible."""
     if os.environ.get(IN_NAMESPACE):
         return
-    possible = subprocess.run(["unshare", "--net", "--", "sh", "-c", "ip link add probe type bridge && ip link set lo up"],
-                              capture_output=True, check=False).returncode == 0
-    print("network: " + ("a namespace for each node" if possible else "all nodes on loopback"), flush=True)
-    os.environ[IN_NAMESPACE] = "yes" if possible else "no"
-    if possible:
-        os.execvp("unshare", ["unshare", "--net", "--", sys.executable, *sys.argv])
+    probe = "ip link add probe type bridge && ip link set lo up && mount -t tmpfs none /mnt"
+    for options in [], ["--user", "--map-root-user"]:
+        command = ["unshare", *options, "--net", "--mount", "--propagation", "private", "--"]
+        if try_run(*command, "sh", "-c", probe).returncode == 0:
+            print("network: a namespace for each node", flush=True)
+            os.environ[IN_NAMESPACE] = "yes"
+            os.execvp("unshare", [*command, sys.executable, *sys.argv])
+    print("network: all nodes on loopback", flush=True)
+    os.environ[IN_NAMESPACE] = "no"
 
 
 def has_namespaces():
@@ -87,12 +94,41 @@ class Network:
         """What `sender` sends to `receiver` is lost."""
         run(*self.inside(sender), "ip", "neigh", "replace", self.host(receiver), "lladdr", NOWHERE, "dev", "eth0", "nud", "permanent")
 
-    def heal(self):
-        for sender in self.holders:
-            for receiver in self.holders:
-                if sender != receiver:
-                    subprocess.run([*self.inside(sender), "ip", "neigh", "del", self.host(receiver), "dev", "eth0"],
-                                   capture_output=True, check=False)
+    def join(self, sender, receiver):
+        """Undoes `cut`."""
+        try_run(*self.inside(sender), "ip", "neigh", "del", self.host(receiver), "dev", "eth0")
+
+    def reaches(self, sender, receiver):
+        """Whether a connection from one node's host to the other node can be made."""
+        probe = f"import socket; socket.create_connection(('{self.host(receiver)}', 7401), 0.5)"
+        return try_run(*self.inside(sender), sys.executable, "-c", probe).returncode == 0
+
+    @contextlib.contextmanager
+    def slow_wire(self, number, delay, rate, loss, seed):
+        """Between a node's host and everything else; gives what the wire told at its end, to be read behind the `with`."""
+        port, wire, plug = f"port{number}", f"wire{number}", f"plug{number}"
+        run("ip", "link", "add", wire, "type", "veth", "peer", "name", plug)
+        for end in port, wire:
+            # Nobody but the node at the other end answers there.
+            with open(f"/proc/sys/net/ipv4/conf/{end}/arp_ignore", "w", encoding="ascii") as file:
+                file.write("8")
+        run("ip", "link", "set", wire, "up")
+        run("ip", "link", "set", plug, "master", "bridge", "up")
+        relay = subprocess.Popen([sys.executable, os.path.join(HERE, "slow_wire.py"), port, wire, str(delay), str(rate), str(loss),
+                                  str(seed)], stdout=subprocess.PIPE, text=True)
+        told = {}
+        try:
+            if relay.stdout.readline() != "ready\n":
+                raise RuntimeError("the slow wire did not start")
+            run("ip", "link", "set", port, "nomaster")
+            yield told
+        finally:
+            run("ip", "link", "set", port, "master", "bridge")
+            relay.terminate()
+            told.update(json.loads(relay.stdout.read() or "{}"))
+            relay.wait()
+            relay.stdout.close()
+            run("ip", "link", "del", wire)
 
     def close(self):
         for holder in self.holders.values():
@@ -102,15 +138,62 @@ class Network:
             subprocess.run(["ip", "link", "del", "bridge"], capture_output=True, check=False)
 
 
+class Disk:
+    """A small file system of its own at `folder`: ext4 in a file where that can be mounted, else in memory."""
+
+    SIZE = 1 << 30
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.image = folder + ".image"
+        self.ballast = os.path.join(folder, "ballast")
+        os.makedirs(folder)
+        with open(self.image, "wb") as file:
+            file.truncate(self.SIZE)
+        if (try_run("mkfs.ext4", "-q", "-m", "0", self.image).returncode != 0
+                or try_run("mount", "-o", "loop", self.image, folder).returncode != 0):
+            run("mount", "-t", "tmpfs", "-o", f"size={self.SIZE}", "none", folder)
+
+    def free(self):
+        space = os.statvfs(self.folder)
+        return space.f_bavail * space.f_frsize
+
+    def fill_but(self, left):
+        """Leaves `left` bytes free, or fewer where others write meanwhile."""
+        with open(self.ballast, "ab") as file:
+            while (more := self.free() - left) > 0:
+                size = os.fstat(file.fileno()).st_size
+                try:
+                    os.posix_fallocate(file.fileno(), size, more)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                if os.fstat(file.fileno()).st_size == size:
+                    break
+
+    def make_space(self):
+        os.remove(self.ballast)
+
+    def close(self):
+        run("umount", self.folder)
+
+
 class Node:
-    def __init__(self, cluster, number, more_config=""):
+    def __init__(self, cluster, number, more_config="", with_faults=False):
         self.cluster, self.number = cluster, number
         self.number_in_config = number
         self.folder = os.path.join(cluster.folder, f"node-{number}")
         os.makedirs(self.folder)
         host = cluster.network.host(number)
         self.grpc, self.peer, self.http = (f"{host}:{port}" for port in self.ports())
+        self.disk, self.faults = None, None
         self.data_dir = os.path.join(self.folder, "data")
+        if with_faults:
+            under = os.path.join(self.folder, "disk")
+            self.data_dir = os.path.join(under, "data")
+            if has_namespaces():
+                self.disk = Disk(under)
+            self.faults = faults.Faults(os.path.join(self.folder, "faults"), under)
         self.config = os.path.join(self.folder, "sluiced.yaml")
         self.more_config = more_config
         self.process = None
@@ -130,7 +213,7 @@ class Node:
 
     def start(self, wrapper=()):
         command = [*self.cluster.network.inside(self.number), *wrapper, harness.program("sluiced"), "--config", self.config]
-        self.process = harness.Process("sluiced", command, self.folder)
+        self.process = harness.Process("sluiced", command, self.folder, self.faults.environment() if self.faults else None)
         self.paused = False
         return self
 
@@ -160,6 +243,17 @@ class Node:
             self.process.process.send_signal(signal.SIGCONT)
         self.paused = False
 
+    def metric(self, name):
+        """The value of a metric that has no labels; None while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=2) as response:
+                for line in response.read().decode().splitlines():
+                    if line.startswith(name + " "):
+                        return float(line.split(" ")[1])
+        except OSError:
+            pass
+        return None
+
     def stop(self):
         code = self.process.stop()
         if code != 0:
@@ -188,12 +282,13 @@ def collect(dump):
 
 
 class Cluster:
-    """`with Cluster(folder, 3) as cluster:`; nodes are numbered from 1. `spare` more have a host, and are not started."""
+    """`with Cluster(folder, 3) as cluster:`; nodes are numbered from 1. `spare` more have a host, and are not started.
+    `with_faults`: each node has a disk of its own where the machine allows it, and `faults.cc` loaded."""
 
-    def __init__(self, folder, count, more_config="", spare=0):
+    def __init__(self, folder, count, more_config="", spare=0, with_faults=False):
         self.folder = folder
         self.network = Network(count + spare)
-        everybody = [Node(self, number, more_config) for number in range(1, count + spare + 1)]
+        everybody = [Node(self, number, more_config, with_faults) for number in range(1, count + spare + 1)]
         self.nodes, self.spare = everybody[:count], everybody[count:]
         self.seeds = [node.peer for node in self.nodes]
         for node in self.nodes:
@@ -212,6 +307,8 @@ class Cluster:
     def __exit__(self, *_):
         for node in self.nodes + self.spare:
             node.kill()
+            if node.disk is not None:
+                node.disk.close()
         self.network.close()
 
     def node(self, number):

@@ -1,22 +1,36 @@
 #!/usr/bin/env python3
-"""Rounds of trouble on a cluster of three real nodes while producers and consumers run: one node is killed, paused, stopped,
-or cut off, also in one direction. After each round the cluster must be whole again within seconds. At the end every
-acknowledged record is there once, at the offset that was acknowledged, in the order of its producer; nobody was shown anything
-else; and all replicas hold the same."""
+"""rounds_test.py [--rounds N] [--progress FILE]: rounds of trouble on clusters of three and five real nodes while producers and
+consumers run: `troubles.py`. After each round the cluster must be whole again within seconds. At the end every acknowledged
+record is there once, at the offset that was acknowledged, in the order of its producer; nobody was shown anything else; and all
+replicas hold the same.
 
+Rounds come in steps of ten, seven with three nodes and three with five; each step begins with new clusters. With --progress, a
+run goes on behind the steps that FILE has for the same programs, unless it has them all. In a run of 100 rounds or more, every
+kind of trouble must strike."""
+
+import argparse
 import collections
+import hashlib
 import json
+import os
+import random
+import sys
 import tempfile
 import time
 import unittest
 
 import cluster
 import harness
+import troubles
 
-ROUNDS = 200 if harness.LONG else 10
-NODES = 3
+PHASES = [(3, 7), (5, 3)]  # nodes, rounds
+STEP = sum(rounds for _, rounds in PHASES)
+ROUND_SECONDS = 30
+ALL_KINDS_STRIKE_FROM = 100
 PARTITIONS = 2
 PRODUCERS = 2  # of each partition
+PRODUCER_PAUSE = 0.01  # after each 20 records: enough of them, and few enough to be checked in little time
+STORAGE = "storage: { journal_bytes: 64MiB, disk_low_watermark: 16MiB, disk_high_watermark: 24MiB }\n"
 
 
 class Writer:
@@ -31,7 +45,7 @@ class Writer:
 
     def begin(self):
         self.producer = harness.Producer(self.brokers, self.topic, f"{self.name}-{self.generation:03}",
-                                         "--partition", str(self.partition))
+                                         "--partition", str(self.partition), pause=PRODUCER_PAUSE)
         self.generation += 1
 
     def end(self):
@@ -49,106 +63,89 @@ class Writer:
             self.begin()
 
 
-class Trouble:
-    """What may happen to a cluster, each a pair of doing and undoing."""
+class Deck:
+    """Kinds of trouble in a drawn order, each once before any comes again."""
 
-    def __init__(self, nodes, choose):
-        self.cluster, self.choose = nodes, choose
+    def __init__(self, choose):
+        self.choose, self.kinds = choose, []
 
-    def kinds(self):
-        kinds = ["kill the leader", "kill one", "pause the leader", "pause one", "stop the leader", "kill the controller"]
-        if cluster.has_namespaces():
-            kinds += ["cut off the leader", "deafen the leader", "mute the leader", "cut two apart"]
-        return kinds
+    def draw(self, wanted):
+        if not any(wanted(kind) for kind in self.kinds):
+            more = troubles.Troubles.kinds()
+            self.choose.shuffle(more)
+            self.kinds = more + self.kinds
+        at = max(index for index, kind in enumerate(self.kinds) if wanted(kind))
+        return self.kinds.pop(at)
 
-    def leader(self):
-        number = self.cluster.leader("rounds", self.choose.randrange(PARTITIONS))
-        return number or self.choose.randint(1, NODES)
-
-    def happen(self, kind):
-        one = self.leader() if "leader" in kind else self.choose.randint(1, NODES)
-        if "controller" in kind:
-            one = self.cluster.json("cluster", "status")["controller_node"] or one
-        node = self.cluster.node(one)
-        others = [number for number in range(1, NODES + 1) if number != one]
-        seconds = self.choose.uniform(0.2, 4)
-        print(f"  {kind}: node {one}, {seconds:.1f} s", flush=True)
-        if kind.startswith("kill"):
-            node.kill()
-            time.sleep(seconds)
-            node.start()
-        elif kind.startswith("pause"):
-            node.pause()
-            time.sleep(seconds)
-            node.resume()
-        elif kind.startswith("stop"):
-            node.stop()
-            time.sleep(seconds)
-            node.start()
-        else:
-            if kind == "cut two apart":
-                others = others[:1]
-            for other in others:
-                if kind != "deafen the leader":
-                    self.cluster.network.cut(one, other)
-                if kind != "mute the leader":
-                    self.cluster.network.cut(other, one)
-            time.sleep(seconds)
-            self.cluster.network.heal()
+    def round(self, nodes):
+        """What happens at the same time: a minority of five nodes are two."""
+        first = self.draw(lambda kind: True)
+        if nodes == 3 or first in troubles.Troubles.of_all_nodes():
+            return [first]
+        return [first, self.draw(lambda kind: kind not in troubles.Troubles.of_all_nodes())]
 
 
-class Rounds(unittest.TestCase):
+class Phase(unittest.TestCase):
+    """Some rounds on one cluster, and the check of what is there in the end."""
+
     maxDiff = 2000
 
-    def test_nothing_acknowledged_is_lost_doubled_or_reordered(self):
-        choose = harness.seeded()
-        with tempfile.TemporaryDirectory(prefix="sluice-cluster-") as folder, cluster.Cluster(folder, NODES) as nodes:
-            nodes.sluice("topic", "create", "rounds", "--partitions", str(PARTITIONS), "--replicas", str(NODES))
-            writers = [Writer(nodes.brokers, "rounds", partition, f"p{partition}w{number}")
-                       for partition in range(PARTITIONS) for number in range(PRODUCERS)]
-            followers = [cluster.Follower(nodes, "rounds", partition) for partition in range(PARTITIONS)]
-            trouble = Trouble(nodes, choose)
-            kinds = []
-            try:
-                for number in range(ROUNDS):
-                    if not kinds:
-                        kinds = trouble.kinds()
-                        choose.shuffle(kinds)
-                    started = time.monotonic()
-                    time.sleep(choose.uniform(0.1, 0.5))
-                    trouble.happen(kinds.pop())
-                    nodes.wait_healthy()
-                    for writer in writers:
-                        writer.renew_if_ended()
-                    print(f"round {number + 1}: {time.monotonic() - started:.1f} s", flush=True)
+    def __init__(self, count, rounds, choose, deck):
+        super().__init__("runTest")
+        self.count, self.rounds, self.choose, self.deck = count, rounds, choose, deck
+        self.hits, self.acknowledged, self.longest = collections.Counter(), 0, 0.0
+
+    def runTest(self):
+        with (tempfile.TemporaryDirectory(prefix="sluice-cluster-") as folder,
+              cluster.Cluster(folder, self.count, STORAGE, with_faults=True) as nodes):
+            nodes.sluice("topic", "create", "rounds", "--partitions", str(PARTITIONS), "--replicas", str(self.count))
+            self.run_rounds(nodes)
+
+    def run_rounds(self, nodes):
+        writers = [Writer(nodes.brokers, "rounds", partition, f"p{partition}w{number}")
+                   for partition in range(PARTITIONS) for number in range(PRODUCERS)]
+        followers = [cluster.Follower(nodes, "rounds", partition) for partition in range(PARTITIONS)]
+        trouble = troubles.Troubles(nodes, "rounds", self.choose)
+        try:
+            for number in range(self.rounds):
+                started = time.monotonic()
+                time.sleep(self.choose.uniform(0.1, 0.5))
+                trouble.happen(self.deck.round(self.count), self.choose.uniform(0.2, 4))
+                nodes.wait_healthy(started + ROUND_SECONDS - time.monotonic())
                 for writer in writers:
-                    writer.end()
-                nodes.wait_healthy()
-                final = {partition: nodes.consume("rounds", partition) for partition in range(PARTITIONS)}
-                deadline = time.monotonic() + 10
-                while time.monotonic() < deadline and any(
-                        final[f.partition] and f.next <= final[f.partition][-1]["offset"] for f in followers):
-                    time.sleep(0.1)
-            except BaseException:
-                for node in nodes.nodes:
-                    print(node.process.tail(60), flush=True)
-                raise
-            finally:
-                for writer in writers:
-                    writer.producer.stopping.set()
-                    if writer.producer.process.poll() is None:
-                        writer.producer.process.kill()
-                shown = {follower.partition: follower.stop() for follower in followers}
-            for node in reversed(nodes.nodes):
-                node.stop()
-            dumps = [node.dump() for node in nodes.nodes]
-            for partition in range(PARTITIONS):
-                self.check(partition, final[partition], [w for w in writers if w.partition == partition], shown[partition])
-            self.check_replicas(dumps, final)
-            acknowledged = sum(len(writer.acknowledged) for writer in writers)
-            errors = sum((writer.errors for writer in writers), collections.Counter())
-            print(f"{ROUNDS} rounds, {acknowledged} records acknowledged, errors: {dict(errors)}, "
-                  f"consumers begun again: {sum(f.restarts for f in followers)}")
+                    writer.renew_if_ended()
+                took = time.monotonic() - started
+                self.longest = max(self.longest, took)
+                print(f"round {number + 1} of {self.rounds} with {self.count} nodes: {took:.1f} s", flush=True)
+            for writer in writers:
+                writer.end()
+            nodes.wait_healthy()
+            final = {partition: nodes.consume("rounds", partition) for partition in range(PARTITIONS)}
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and any(
+                    final[f.partition] and f.next <= final[f.partition][-1]["offset"] for f in followers):
+                time.sleep(0.1)
+        except BaseException:
+            for node in nodes.nodes:
+                print(node.process.tail(60), flush=True)
+            raise
+        finally:
+            for writer in writers:
+                writer.producer.stopping.set()
+                if writer.producer.process.poll() is None:
+                    writer.producer.process.kill()
+            shown = {follower.partition: follower.stop() for follower in followers}
+        for node in reversed(nodes.nodes):
+            node.stop()
+        dumps = [node.dump() for node in nodes.nodes]
+        for partition in range(PARTITIONS):
+            self.check(partition, final[partition], [w for w in writers if w.partition == partition], shown[partition])
+        self.check_replicas(dumps, final)
+        self.hits = trouble.hits
+        self.acknowledged = sum(len(writer.acknowledged) for writer in writers)
+        errors = sum((writer.errors for writer in writers), collections.Counter())
+        print(f"{self.rounds} rounds with {self.count} nodes: {self.acknowledged} records acknowledged, errors: {dict(errors)}, "
+              f"consumers begun again: {sum(f.restarts for f in followers)}", flush=True)
 
     def check(self, partition, records, writers, shown):
         by_offset = {record["offset"]: record["value"] for record in records}
@@ -181,6 +178,62 @@ class Rounds(unittest.TestCase):
                 self.assertEqual(expected, records, f"node {number}, partition {partition}")
 
 
-if __name__ == "__main__":
+class Progress:
+    """What a run has behind it, in a file if there is one: it counts for the same programs and seed only."""
+
+    def __init__(self, path, seed, wanted):
+        self.path = path
+        programs = hashlib.sha256()
+        for name in "sluiced", "sluice":
+            with open(harness.program(name), "rb") as file:
+                programs.update(file.read())
+        self.state = {"programs": programs.hexdigest(), "seed": seed, "rounds": 0, "acknowledged": 0, "longest": 0.0, "hits": {}}
+        if path and os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                saved = json.load(file)
+            if (saved["programs"] == self.state["programs"] and saved["rounds"] < wanted
+                    and not os.environ.get("SLUICE_SEED")):
+                self.state = saved
+
+    def add(self, phases):
+        self.state["rounds"] += sum(phase.rounds for phase in phases)
+        self.state["acknowledged"] += sum(phase.acknowledged for phase in phases)
+        self.state["longest"] = max(self.state["longest"], *(phase.longest for phase in phases))
+        self.state["hits"] = dict(sum((phase.hits for phase in phases), collections.Counter(self.state["hits"])))
+        if self.path:
+            with open(self.path + ".new", "w", encoding="utf-8") as file:
+                json.dump(self.state, file, indent=1)
+            os.replace(self.path + ".new", self.path)
+
+    def show(self):
+        hits = ", ".join(f"{kind} {self.state['hits'].get(kind, 0)}" for kind in troubles.Troubles.kinds())
+        print(f"{self.state['rounds']} rounds, seed {self.state['seed']}: {self.state['acknowledged']} records acknowledged, the "
+              f"longest round took {self.state['longest']:.1f} s; hits: {hits}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=STEP)
+    parser.add_argument("--progress")
+    arguments = parser.parse_args()
     cluster.enter_network()
-    unittest.main()
+    seed = int(os.environ.get("SLUICE_SEED") or random.SystemRandom().randrange(1 << 32))
+    progress = Progress(arguments.progress, seed, arguments.rounds)
+    while (done := progress.state["rounds"]) < arguments.rounds:
+        print(f"rounds from {done + 1}, SLUICE_SEED={progress.state['seed']}", flush=True)
+        choose = random.Random(progress.state["seed"] * 1_000_003 + done)
+        deck = Deck(choose)
+        phases = [Phase(nodes, rounds, choose, deck) for nodes, rounds in PHASES]
+        if not unittest.TextTestRunner(failfast=True).run(unittest.TestSuite(phases)).wasSuccessful():
+            return 1
+        progress.add(phases)
+    progress.show()
+    missed = set(troubles.Troubles.kinds()) - set(progress.state["hits"])
+    if arguments.rounds >= ALL_KINDS_STRIKE_FROM and missed:
+        print(f"never struck: {sorted(missed)}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -145,11 +145,12 @@ class Broker:
 class Producer:
     """`sluice produce` that is fed unique values until told to stop; what it acknowledged can be read afterwards."""
 
-    def __init__(self, brokers, topic, prefix, *arguments):
+    def __init__(self, brokers, topic, prefix, *arguments, pause=0.002):
         self.process = subprocess.Popen(
             [program("sluice"), "--brokers", brokers, "--timeout", "10s", "--output", "json", "produce", topic, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.prefix = prefix
+        self.pause = pause
         self.sent = []
         self.stopping = threading.Event()
         self.output = []
@@ -165,7 +166,7 @@ class Producer:
                     self.sent.append(value)
                     self.process.stdin.write(value + "\n")
                 self.process.stdin.flush()
-                time.sleep(0.002)
+                time.sleep(self.pause)
             self.process.stdin.close()
         except (BrokenPipeError, ValueError):
             pass
