@@ -119,7 +119,7 @@ class TheNode(WithFolder):
         with socket.create_server(("127.0.0.1", 0)) as mute:
             address = f"127.0.0.1:{mute.getsockname()[1]}"
             for command in (["topic", "list"], ["produce", "t"], ["consume", "t"], ["offsets", "t"], ["cluster", "status"],
-                            ["topic", "delete", "t"]):
+                            ["topic", "delete", "t"], ["node", "list"], ["partition", "list"], ["partition", "elect", "t", "--partition", "0"]):
                 started = time.monotonic()
                 done = run(harness.program("sluice"), "--brokers", address, "--timeout", "1s", *command, input="x\n")
                 self.assert_says(done, 3, address)
@@ -140,7 +140,10 @@ class TheNode(WithFolder):
     def test_ctrl_c_ends_a_command_that_waits_for_a_broker(self):
         with socket.create_server(("127.0.0.1", 0)) as mute:
             address = f"127.0.0.1:{mute.getsockname()[1]}"
-            for command in (["topic", "list"], ["produce", "t"], ["consume", "t"]):
+            for command in (["topic", "list"], ["topic", "create", "t"], ["topic", "describe", "t"], ["topic", "delete", "t"],
+                            ["produce", "t"], ["consume", "t"], ["consume", "t", "--follow"], ["offsets", "t"], ["cluster", "status"],
+                            ["records", "delete", "t", "--partition", "0", "--before", "1"], ["node", "list"], ["partition", "list"],
+                            ["partition", "elect", "t", "--partition", "0"]):
                 waiting = subprocess.Popen([harness.program("sluice"), "--brokers", address, "--timeout", "60s", *command],
                                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                 with mute.accept()[0]:

@@ -184,6 +184,8 @@ class CommandLine(unittest.TestCase):
         for command in [["topic", "list"], ["topic", "list", "--internal"], ["topic", "describe", "quiet"], ["offsets", "quiet"],
                         ["offsets", "quiet", "--time", "1h"], ["produce", "quiet"], ["consume", "quiet", "--from", "earliest"],
                         ["records", "delete", "quiet", "--partition", "0", "--before", "latest"], ["cluster", "status"], ["node", "list"],
+                        ["partition", "list"], ["partition", "elect", "quiet", "--partition", "0"], ["topic", "create", "still"],
+                        ["topic", "add-partitions", "quiet", "--partitions", "2"],
                         ["version"], ["topic", "alter", "quiet", "--config", "retention.ms=5000"], ["topic", "delete", "quiet"]]:
             done = self.sluice("--output", "json", *command, input=b"x\n")
             self.assertEqual(b"", done.stderr, command)
