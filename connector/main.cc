@@ -262,11 +262,19 @@ int Main(int argc, char** argv) {
   CLI::App app("Pulls HTTP APIs into Sluice's topics and drains topics to files and S3", "sluice-connect");
   app.set_version_flag("--version", std::string("sluice-connect ") + SLUICE_VERSION);
   app.require_subcommand(1);
+  app.footer(
+      "Examples:\n  sluice-connect lint quakes.yaml\n  sluice-connect test quakes.yaml\n  sluice-connect run "
+      "quakes.yaml\n\n"
+      "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not reachable, 4 not found, 5 refused, 130 "
+      "interrupted.");
   Flags flags;
   const char* brokers = std::getenv("SLUICE_BROKERS");
   flags.brokers = brokers != nullptr ? brokers : "127.0.0.1:7400";
 
   CLI::App* run = app.add_subcommand("run", "Run pipelines in the foreground until Ctrl-C");
+  run->footer(
+      "Examples:\n  sluice-connect run quakes.yaml --once\n  sluice-connect run pipelines/ quakes.yaml --brokers "
+      "10.0.0.1:7400,10.0.0.2:7400");
   run->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();
   run->add_flag("--once", flags.once, "Pull until the API has no more pages, drain the sinks, and end");
   run->add_option("--brokers", flags.brokers, "HOST:PORT,… (also SLUICE_BROKERS)")->capture_default_str();
@@ -282,8 +290,10 @@ int Main(int argc, char** argv) {
   run->add_option("--http", flags.http, "HOST:PORT of metrics and health (127.0.0.1:7410; port 0: any)");
   run->add_flag("--http-insecure", flags.http_insecure, "Let --http name an address that other machines can reach");
   CLI::App* lint = app.add_subcommand("lint", "Check pipeline files; tells all errors, with line and key");
+  lint->footer("Example:\n  sluice-connect lint quakes.yaml pipelines/");
   lint->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();
   CLI::App* test = app.add_subcommand("test", "Fetch one page, print its records and schema, write nothing");
+  test->footer("Example:\n  sluice-connect test quakes.yaml --records 3");
   test->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();
   test->add_option("--records", flags.records_max, "Records to print")->capture_default_str();
   try {

@@ -208,10 +208,27 @@ class Pipelines(WithFolder):
     def test_a_run_of_a_wrong_file_or_without_a_broker_says_so(self):
         path = self.write("p.yaml", self.PIPELINE.format(url="http://127.0.0.1:1/quakes"))
         nobody = f"127.0.0.1:{harness.free_port()}"
-        done = run(harness.program("sluice-connect"), "run", path, "--once", folder=self.folder, environment={"SLUICE_BROKERS": nobody})
+        done = run(harness.program("sluice-connect"), "run", path, "--once", "--give-up-after", "1s", folder=self.folder,
+                   environment={"SLUICE_BROKERS": nobody})
         self.assert_says(done, 3, nobody)
         wrong = self.write("wrong.yaml", "pipeline: p\ncolour: green\n")
         self.assert_says(run(harness.program("sluice-connect"), "run", wrong, "--once", folder=self.folder), 2, "wrong.yaml:2", "colour")
+
+    def test_every_command_has_help_with_an_example(self):
+        for command in ([], ["run"], ["lint"], ["test"]):
+            done = run(harness.program("sluice-connect"), *command, "--help")
+            self.assert_says(done, 0, "Example")
+            self.assertRegex(done.stdout, r"Examples?:\n +sluice-connect " + (" ".join(command) or r"\w+ ") + r"[^\n]*\.yaml", command)
+        self.assert_says(run(harness.program("sluice-connect"), "--help"), 0, "130 interrupted")
+
+    def test_ctrl_c_ends_a_test_whose_api_does_not_answer(self):
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            path = self.write("p.yaml", self.PIPELINE.format(url=f"http://127.0.0.1:{mute.getsockname()[1]}/"))
+            waiting = subprocess.Popen([harness.program("sluice-connect"), "test", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            with mute.accept()[0]:
+                waiting.send_signal(signal.SIGINT)
+                self.assertEqual((b"", b""), waiting.communicate(timeout=30))
+            self.assertEqual(130, waiting.returncode)
 
     def test_a_secret_that_is_not_there_is_named(self):
         text = self.PIPELINE.format(url="http://127.0.0.1:1/quakes").replace(
