@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The house rules' own tests: a planted fault is caught, and what is allowed passes."""
 
+import json
 import os
 import sys
 import tempfile
@@ -9,6 +10,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import include_rules  # noqa: E402
 import openssl_first  # noqa: E402
+import tidy  # noqa: E402
 
 
 class ForbiddenIncludes(unittest.TestCase):
@@ -69,6 +71,38 @@ class ForbiddenIncludes(unittest.TestCase):
             self.assertEqual(1, count)
             self.assertEqual(1, len(lines))
             self.assertTrue(lines[0].startswith("storage/deep/planted.h:2: "), lines)
+
+
+class WhatClangTidyLooksAt(unittest.TestCase):
+    def test_what_is_new_or_newer_than_its_stamp_and_nothing_else(self):
+        with tempfile.TemporaryDirectory() as root:
+            def made(name, when):
+                path = os.path.join(root, name)
+                with open(path, "w", encoding="utf-8"):
+                    pass
+                os.utime(path, (when, when))
+                return path
+
+            source, rules = made("a.o", 10), made("rules", 5)
+            self.assertTrue(tidy.stale(os.path.join(root, "never"), source, rules))
+            self.assertFalse(tidy.stale(made("later", 11), source, rules))
+            self.assertTrue(tidy.stale(made("earlier", 9), source, rules))
+            self.assertTrue(tidy.stale(made("before the rules", 11), source, made("new rules", 12)))
+            self.assertTrue(tidy.stale(made("no object", 11), os.path.join(root, "b.o"), rules))
+
+    def test_sources_and_their_objects_are_read_from_the_build(self):
+        with tempfile.TemporaryDirectory() as root:
+            build = os.path.join(root, "build")
+            os.mkdir(build)
+            with open(os.path.join(build, "compile_commands.json"), "w", encoding="utf-8") as file:
+                json.dump([{"directory": build, "file": f"{root}/a/b.cc", "command": "g++ -c -o x/b.cc.o ../a/b.cc"},
+                           {"directory": build, "file": "/elsewhere.cc", "command": "g++ -c -o y.o /elsewhere.cc"}], file)
+            self.assertEqual({"a/b.cc": f"{build}/x/b.cc.o"}, tidy.objects(build, root))
+
+    def test_tests_are_left_out(self):
+        for path in ("tests/sim/a.cc", "bench/b.cc", "common/x_test.cc", "common/x_fuzz.cc", "build/release/catch_main.cc"):
+            self.assertTrue(tidy.NOT_OURS_TO_CHECK.search(path), path)
+        self.assertFalse(tidy.NOT_OURS_TO_CHECK.search("common/testing.cc"))
 
 
 class OpenSslOrder(unittest.TestCase):
