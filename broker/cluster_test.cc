@@ -18,6 +18,11 @@ TopicCreated Topic(uint64_t n) {
   return {topic};
 }
 
+/// Somebody who listens at `address`.
+PeerCaller Listener(int node, const std::string& address) {
+  return {.node = NodeId(node), .cluster = {}, .disk = {}, .session = {}, .address = address};
+}
+
 TEST_CASE("a node without seeds forms a cluster of its own") {
   ClusterRig rig(1);
   rig.node(1).cluster_name = "prod";
@@ -203,6 +208,38 @@ TEST_CASE("a seed that is no member yet is asked again until it is") {
   rig.Settle(3);
 }
 
+TEST_CASE("a node joins as soon as one seed that is a member answers") {
+  ClusterRig rig(3);
+  rig.Start(1);
+  rig.Settle(1);
+  // A seed that takes the question and is still joining itself.
+  std::vector<PeerReply> held;
+  simulation::SimPeerCalls silent(rig.call_network, Listener(3, "n3:7401"));
+  silent.Serve([&](PeerCall, PeerReply reply) { held.push_back(std::move(reply)); });
+  rig.node(2).seeds = {"n3:7401", rig.node(1).address};
+  CHECK(rig.node(2).TryStart(absl::Milliseconds(700)).ok());
+  CHECK_FALSE(held.empty());
+}
+
+TEST_CASE("a seed of another cluster is named although it answers late") {
+  ClusterRig rig(3);
+  rig.node(3).seeds = {};
+  rig.Start(1);
+  rig.Start(3);
+  rig.Until([&] { return rig.node(1).client->epoch().has_value() && rig.node(3).client->epoch().has_value(); });
+  simulation::SimPeerCalls late(rig.call_network, Listener(3, "n9:7401"));
+  late.Serve([&](PeerCall call, PeerReply reply) {
+    auto shared = std::make_shared<PeerReply>(std::move(reply));
+    rig.base.scheduler.At(absl::Milliseconds(100), [&rig, shared, call = std::move(call)]() mutable {
+      rig.node(3).service->Answer(std::move(call), std::move(*shared));
+    });
+  });
+  rig.node(2).seeds = {"n9:7401", rig.node(1).address};
+  const absl::Status refused = rig.node(2).TryStart();
+  CHECK(absl::IsFailedPrecondition(refused));
+  CHECK(Has(refused, "the seeds are of different clusters"));
+}
+
 TEST_CASE("a node joins though the leader dies meanwhile") {
   for (uint64_t seed = 1; seed <= 8; ++seed) {
     ClusterRig rig(4, seed);
@@ -279,6 +316,50 @@ TEST_CASE("who waits for the registration hears when this node knows of it") {
   rig.Until([&] { return heard.has_value(); });
   CHECK(heard->ok());
   CHECK(rig.node(2).controller().state().FindNode(NodeId(2)) != nullptr);
+}
+
+TEST_CASE("who waits for the registration hears why it was refused") {
+  ClusterRig rig(2);
+  rig.node(1).cluster_name = "prod";
+  rig.StartAll();
+  rig.Settle(1);
+  rig.node(2).Kill();
+  rig.node(2).cluster_name = "test";
+  rig.Start(2);
+  std::optional<absl::Status> heard;
+  rig.base.node(NodeId(2)).executor().Post(
+      [&] { rig.node(2).client->WhenRegistered([&](absl::Status status) { heard = std::move(status); }); });
+  rig.Until([&] { return heard.has_value() && rig.node(2).refused.has_value(); });
+  CHECK(absl::IsFailedPrecondition(*heard));
+  CHECK(Has(*heard, "cluster.name \"test\""));
+  heard.reset();
+  rig.base.node(NodeId(2)).executor().Post(
+      [&] { rig.node(2).client->WhenRegistered([&](absl::Status status) { heard = std::move(status); }); });
+  rig.Until([&] { return heard.has_value(); }, absl::Seconds(1));
+  CHECK(Has(*heard, "cluster.name \"test\""));
+}
+
+TEST_CASE("a node that registers twice before its first heartbeat has a whole time-out each time") {
+  ClusterRig rig(2);
+  rig.StartAll();
+  rig.Settle(1);
+  rig.node(2).Kill();
+  const NodeRecord again = rig.State().FindNode(NodeId(2))->node;
+  rig.base.Change(NodeRegistered{again});
+  rig.base.scheduler.RunFor(absl::Milliseconds(2500));
+  rig.base.Change(NodeRegistered{again});
+  rig.base.scheduler.RunFor(absl::Milliseconds(2500));
+  CHECK_FALSE(rig.State().FindNode(NodeId(2))->fenced);
+  rig.base.scheduler.RunFor(absl::Milliseconds(1500));
+  CHECK(rig.State().FindNode(NodeId(2))->fenced);
+}
+
+TEST_CASE("the feature level rises with the registration that lets it") {
+  ClusterRig rig(1);
+  rig.Start(1);
+  rig.Until([&] { return rig.State().nodes.size() == 1; });
+  rig.base.scheduler.RunFor(absl::Milliseconds(50));
+  CHECK(rig.State().feature_level == kFeatureLevelMax);
 }
 
 TEST_CASE("the feature level is what every node supports, and a node that does not is refused") {

@@ -1,0 +1,149 @@
+// What is asked of topics, on simulated nodes that have nothing but group 0.
+#include "broker/topic_manager.h"
+
+#include <catch2/catch.hpp>
+
+#include "broker/error.h"
+#include "tests/broker/control_rig.h"
+
+namespace sluice::broker {
+namespace {
+
+/// A TopicManager, and what it stands on, at one node of a rig.
+class Topics {
+ public:
+  Topics(ControlRig& rig, NodeId at) : rig_(rig), at_(at), shards_{&rig.node(at).executor()} {
+    reconciler = std::make_unique<Reconciler>(TopicSettings{}, Reconciler::Seams{.shards = shards_,
+                                                                                 .controller = rig.controller(at),
+                                                                                 .logs = *rig.node(at).logs,
+                                                                                 .node = node_,
+                                                                                 .addresses = addresses_,
+                                                                                 .catalog = catalog,
+                                                                                 .log = rig.logger});
+    manager = std::make_unique<TopicManager>(TopicManager::Options{.node = at, .defaults = {}},
+                                             TopicManager::Seams{.home = rig.node(at).executor(),
+                                                                 .controller = rig.controller(at),
+                                                                 .reconciler = *reconciler,
+                                                                 .clock = rig.clock,
+                                                                 .random = rig.node(at).random,
+                                                                 .log = rig.logger,
+                                                                 .forward = &forward});
+  }
+
+  Result<TopicInfo> Apply(TopicChange change) {
+    return rig_.Await<Result<TopicInfo>>(
+        at_, [this, change = std::move(change)](auto done) { manager->Apply(change, std::move(done)); });
+  }
+  Result<TopicChanged> Decide(TopicChange change) {
+    return rig_.Await<Result<TopicChanged>>(
+        at_, [this, change = std::move(change)](auto done) { manager->Decide(change, std::move(done)); });
+  }
+
+  TopicManager::Forward forward = [](NodeId, const TopicChange&, Callback<Result<TopicChanged>> done) {
+    done(MakeError(Reason::kNotLeader, "another one leads"));
+  };
+  CatalogCell catalog;
+  std::unique_ptr<Reconciler> reconciler;
+  std::unique_ptr<TopicManager> manager;
+
+ private:
+  ControlRig& rig_;
+  const NodeId at_;
+  std::vector<Executor*> shards_;
+  MemoryQuota memory_{int64_t{1} << 20};
+  DiskWatermarks disk_{0, 0};
+  AddressBook addresses_;
+  const Partition::Node node_{
+      .clock = rig_.clock, .memory = memory_, .disk = disk_, .id = at_, .address = "n:7400", .addresses = addresses_};
+};
+
+NodeRegistered Registered(int id) {
+  const auto n = static_cast<uint64_t>(id);
+  return {{.id = NodeId(id), .disk = Uuid::FromRandom(n, 1), .incarnation = Uuid::FromRandom(n, 2), .feature_max = 1}};
+}
+
+/// Registers nodes 1 to `count`, none of them fenced.
+void Register(ControlRig& rig, int count) {
+  for (int id = 1; id <= count; ++id) {
+    rig.Change(Registered(id));
+    rig.Change(NodeUnfenced{NodeId(id), rig.controller(rig.Leader()).state().FindNode(NodeId(id))->epoch});
+  }
+}
+
+TEST_CASE("a change waits for a leader by time, however long each try takes") {
+  ControlRig rig(3);
+  rig.StartAll();
+  Topics topics(rig, rig.Follower());
+  int tries = 0;
+  topics.forward = [&](NodeId, const TopicChange&, Callback<Result<TopicChanged>> done) {
+    ++tries;
+    rig.scheduler.At(absl::Seconds(2),
+                     [done = std::move(done)]() mutable { done(MakeError(Reason::kNotLeader, "another one leads")); });
+  };
+  const absl::Duration began = rig.scheduler.now();
+  const auto answer = topics.Apply(DeleteTopicSpec{"t"});
+  REQUIRE_FALSE(answer.ok());
+  CHECK(answer.error().retriable);
+  CHECK(rig.scheduler.now() - began < absl::Seconds(8));
+  CHECK(tries == 3);
+}
+
+TEST_CASE("a replicated topic waits until the cluster's feature level lets it be") {
+  ControlRig rig(1);
+  rig.StartAll();
+  Register(rig, 3);
+  Topics topics(rig, NodeId(1));
+  rig.scheduler.At(absl::Milliseconds(400), [&] {
+    rig.node(NodeId(1)).executor().Post(
+        [&] { rig.controller(NodeId(1)).Change(FeatureLevelRaised{1}, [](absl::Status) {}); });
+  });
+  const auto made = topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 3});
+  INFO((made.ok() ? std::string() : made.error().message));
+  REQUIRE(made.ok());
+  CHECK(made.value().topic.replicas == 3);
+}
+
+TEST_CASE("where the feature level does not rise the answer says why, and that later may do") {
+  ControlRig rig(1);
+  rig.StartAll();
+  Register(rig, 2);
+  Topics topics(rig, NodeId(1));
+  const auto refused = topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 2});
+  REQUIRE_FALSE(refused.ok());
+  CHECK(refused.error().reason == Reason::kNotAvailable);
+  CHECK(refused.error().retriable);
+  CHECK(refused.error().message.find("feature level is 0") != std::string::npos);
+  const auto alone = topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 1});
+  CHECK(alone.ok());
+}
+
+TEST_CASE("a topic that could not be stored is refused at the door") {
+  ControlRig rig(1);
+  rig.StartAll();
+  Register(rig, 15);
+  rig.Change(FeatureLevelRaised{1});
+  Topics topics(rig, NodeId(1));
+  const auto wide = topics.Decide(CreateTopicSpec{.name = "t", .partitions = kPartitionsMax, .replicas = 15});
+  REQUIRE_FALSE(wide.ok());
+  CHECK(wide.error().reason == Reason::kInvalidArgument);
+  CHECK(wide.error().message.find("10000 partitions of 15 replicas") != std::string::npos);
+  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 15}).ok());
+  const auto widened = topics.Decide(AddPartitionsSpec{.name = "t", .partitions = kPartitionsMax});
+  REQUIRE_FALSE(widened.ok());
+  CHECK(widened.error().message.find("10000 partitions of 15 replicas") != std::string::npos);
+  // A number may have as many zeros before it as one likes.
+  const std::string zeros(size_t{5} << 20, '0');
+  const auto padded =
+      topics.Decide(CreateTopicSpec{.name = "p", .partitions = 1, .replicas = 1, .config = {{"retention.ms", zeros}}});
+  REQUIRE_FALSE(padded.ok());
+  CHECK(padded.error().reason == Reason::kInvalidArgument);
+  CHECK(padded.error().message.size() < 1000);
+  const auto altered = topics.Decide(AlterTopicSpec{.name = "t", .set = {{"retention.ms", zeros}}, .unset = {}});
+  REQUIRE_FALSE(altered.ok());
+  CHECK(altered.error().message.size() < 1000);
+  const auto most = topics.Decide(CreateTopicSpec{.name = "m", .partitions = kPartitionsMax, .replicas = 3});
+  CHECK(most.ok());
+}
+
+}  // namespace
+}  // namespace sluice::broker
