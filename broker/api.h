@@ -35,7 +35,7 @@ enum class Reason : int {
   kInvalidArgument = 3,  ///< The message names the field.
   kCorruptBatch = 4,
   kOffsetOutOfRange = 5,        ///< `log_start` and `high_watermark` tell what there is.
-  kExpectedOffsetMismatch = 6,  ///< Compare and append: `log_end` tells where the log ends.
+  kExpectedOffsetMismatch = 6,  ///< Compare and append: `log_end` tells where what is committed ends.
   kNotLeader = 7,               ///< `leader` names the node to ask, where known.
   kNotAvailable = 8,            ///< No leader yet, or shutting down.
   kMessageTooLarge = 9,
@@ -57,7 +57,7 @@ struct Error {
   std::string leader;      ///< host:port for clients; empty when not known.
   std::string topic;
   PartitionId partition;
-  Offset log_end{-1};         ///< Set with kExpectedOffsetMismatch.
+  Offset log_end{-1};         ///< The committed end; set with kExpectedOffsetMismatch.
   Offset log_start{-1};       ///< Set with kOffsetOutOfRange.
   Offset high_watermark{-1};  ///< Set with kOffsetOutOfRange.
 };
@@ -184,7 +184,7 @@ struct ListOffsetsOutcome {
   Offset offset{-1};          ///< -1 when no record is that late.
   int64_t timestamp_ms = -1;  ///< Of that record; -1 when not asked by time.
   LeaderEpoch leader_epoch;
-  Offset log_end{-1};  ///< What expected_base_offset would have to be now.
+  Offset log_end{-1};  ///< The committed end: what expected_base_offset would have to be, were nothing under way.
   std::optional<Error> error;
 };
 

@@ -9,6 +9,9 @@
 namespace sluice::broker {
 namespace {
 
+/// What the other seeds still have once a member has answered: enough to notice that they are of another cluster, and
+/// not so long that one that is away, or joins itself, holds anybody up.
+constexpr absl::Duration kSeedsGrace = absl::Milliseconds(250);
 /// Members that name each other as leaders, at most, before it begins anew.
 constexpr int kHopsMax = 4;
 /// Of a cluster that was formed without one.
@@ -44,6 +47,8 @@ struct ClusterJoiner::Round {
   };
   std::vector<Answer> answers;
   size_t missing = 0;
+  size_t members = 0;      ///< Of those that have answered.
+  bool looked_at = false;  ///< What comes later is only compared.
 };
 
 ClusterJoiner::~ClusterJoiner() {
@@ -79,31 +84,53 @@ void ClusterJoiner::AskSeeds() {
   who.ask_only = true;
   for (const std::string& seed : options_.seeds) {
     Call(seed, who, [this, round, seed](absl::StatusOr<RegisterAnswer> answer) {
+      round->members += answer.ok() ? 1 : 0;
+      const bool first = answer.ok() && round->members == 1;
       round->answers.push_back({seed, std::move(answer)});
-      if (--round->missing == 0) OnAsked(round);
+      --round->missing;
+      if (round->looked_at) {
+        if (absl::Status good = CheckAnswers(*round); !good.ok()) End(std::move(good));
+      } else if (round->missing == 0) {
+        OnAsked(round);
+      } else if (first) {
+        seams_.executor.Cancel(timer_);
+        timer_ = seams_.executor.PostAfter(kSeedsGrace, [this, round] {
+          if (!round->looked_at) OnAsked(round);
+        });
+      }
     });
   }
 }
 
+absl::Status ClusterJoiner::CheckAnswers(const Round& round) {
+  const Round::Answer* first = nullptr;
+  for (const Round::Answer& each : round.answers) {
+    if (!each.answer.ok()) {
+      // Two nodes of one number, another version: no time heals that.
+      if (!absl::IsFailedPrecondition(each.answer.status())) continue;
+      return absl::FailedPreconditionError(Cat("the seed ", each.seed, ": ", Message(each.answer.status())));
+    }
+    if (first == nullptr) first = &each;
+    if (each.answer->cluster_id == first->answer->cluster_id) continue;
+    return absl::FailedPreconditionError(Cat("the seeds are of different clusters: ", first->seed, " of ",
+                                             first->answer->cluster_id, ", ", each.seed, " of ",
+                                             each.answer->cluster_id, ": correct cluster.seeds"));
+  }
+  return absl::OkStatus();
+}
+
 void ClusterJoiner::OnAsked(const std::shared_ptr<Round>& round) {
+  round->looked_at = true;
+  if (absl::Status good = CheckAnswers(*round); !good.ok()) return End(std::move(good));
   const Round::Answer* first = nullptr;
   std::string leader;
   absl::Status last_error;
   for (const Round::Answer& each : round->answers) {
     if (!each.answer.ok()) {
-      // Two nodes of one number, another version: no time heals that.
-      if (absl::IsFailedPrecondition(each.answer.status())) {
-        return End(absl::FailedPreconditionError(Cat("the seed ", each.seed, ": ", Message(each.answer.status()))));
-      }
       last_error = each.answer.status();
       continue;
     }
     if (first == nullptr) first = &each;
-    if (each.answer->cluster_id != first->answer->cluster_id) {
-      return End(absl::FailedPreconditionError(Cat("the seeds are of different clusters: ", first->seed, " of ",
-                                                   first->answer->cluster_id, ", ", each.seed, " of ",
-                                                   each.answer->cluster_id, ": correct cluster.seeds")));
-    }
     if (leader.empty()) leader = each.answer->leader_address;
   }
   if (first == nullptr) return TryLater(last_error.ToString());
@@ -140,6 +167,7 @@ void ClusterJoiner::TryLater(std::string_view why) {
   if (!std::exchange(said_waiting_, true)) {
     seams_.log.Info("waits until the cluster lets it in", {{"why", std::string(why)}});
   }
+  seams_.executor.Cancel(timer_);
   timer_ = seams_.executor.PostAfter(options_.retry_every, [this] { AskSeeds(); });
 }
 
@@ -167,9 +195,14 @@ void ClusterClient::Start(std::optional<Registration> joined) {
 }
 
 void ClusterClient::Stop() {
+  End(absl::UnavailableError("the node is stopping"));
+}
+
+void ClusterClient::End(const absl::Status& why) {
   running_ = false;
+  if (ended_.ok()) ended_ = why;
   seams_.executor.Cancel(std::exchange(timer_, 0));
-  for (auto& done : std::exchange(when_registered_, {})) done(absl::UnavailableError("the node is stopping"));
+  for (auto& done : std::exchange(when_registered_, {})) done(ended_);
 }
 
 void ClusterClient::RunLater(absl::Duration after) {
@@ -265,8 +298,9 @@ void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool loc
                   answer->cluster_id);
   }
   if (!refused.empty()) {
-    Stop();
-    return seams_.on_refused(absl::FailedPreconditionError(refused));
+    // Who waits is to hear the reason, not that this node stops for it.
+    End(absl::FailedPreconditionError(refused));
+    return seams_.on_refused(ended_);
   }
   if (!answer->registered.has_value()) {
     leader_hint_ = answer->leader_address == options_.node.peer_address ? std::string() : answer->leader_address;
@@ -309,7 +343,9 @@ void ClusterClient::OnHeartbeatAnswered(Offset epoch, const absl::Status& status
 void ClusterClient::WhenRegistered(Callback<absl::Status> done) {
   when_registered_.push_back(std::move(done));
   seams_.executor.Post([this, alive = alive_] {
-    if (*alive) AnswerRegistered();
+    if (!*alive) return;
+    if (!ended_.ok()) return End(ended_);
+    AnswerRegistered();
   });
 }
 

@@ -62,6 +62,8 @@ class ClusterJoiner {
   struct Round;
   void AskSeeds();
   void OnAsked(const std::shared_ptr<Round>& round);
+  /// Whether all that has been answered so far goes together.
+  static absl::Status CheckAnswers(const Round& round);
   void RegisterAt(std::string address, int hops);
   void OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops);
   void TryLater(std::string_view why);
@@ -103,13 +105,14 @@ class ClusterClient final : public ControllerObserver {
 
   /// Of this start; nullopt before it is registered.
   std::optional<Offset> epoch() const { return epoch_; }
-  /// Answers once this node is registered and its own state has that.
+  /// Answers once this node is registered and its own state has that; with the reason when it is refused before.
   void WhenRegistered(Callback<absl::Status> done);
 
   void OnApplied(const ClusterDelta& delta) override;
   void OnLeadership(bool leads) override;
 
  private:
+  void End(const absl::Status& why);
   void RunLater(absl::Duration after);
   void Run();
   void Form();
@@ -126,6 +129,7 @@ class ClusterClient final : public ControllerObserver {
   bool running_ = false;
   bool busy_ = false;  ///< Forming or registering.
   bool draining_ = false;
+  absl::Status ended_;  ///< Why it runs no more.
   std::optional<Offset> epoch_;
   std::string leader_hint_;  ///< An address that a member named.
   size_t next_address_ = 0;

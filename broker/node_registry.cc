@@ -29,7 +29,7 @@ void NodeRegistry::OnLeadership(bool leads) {
   sessions_.clear();
   if (!leads) return;
   for (const auto& [id, node] : seams_.controller.state().nodes) {
-    sessions_[id] = {.heard = seams_.clock.Monotonic(), .last = std::nullopt};
+    sessions_[id] = {.epoch = node.epoch, .heard = seams_.clock.Monotonic(), .last = std::nullopt};
   }
 }
 
@@ -38,10 +38,15 @@ void NodeRegistry::OnApplied(const ClusterDelta& delta) {
     const RegisteredNode* node = seams_.controller.state().FindNode(id);
     const auto it = sessions_.find(id);
     // Registered anew, it has a whole time-out before its first heartbeat must be here.
-    if (it == sessions_.end() || (it->second.last.has_value() && it->second.last->epoch != node->epoch)) {
-      sessions_[id] = {.heard = seams_.clock.Monotonic(), .last = std::nullopt};
+    if (it == sessions_.end() || it->second.epoch != node->epoch) {
+      sessions_[id] = {.epoch = node->epoch, .heard = seams_.clock.Monotonic(), .last = std::nullopt};
     }
   }
+  if (delta.nodes.empty() || stopped_) return;
+  // Who makes a topic with replicas right after the nodes have come is not to wait for the next look.
+  seams_.executor.Post([this, alive = alive_] {
+    if (*alive && !stopped_ && seams_.controller.IsLeader()) CheckFeatureLevel();
+  });
 }
 
 absl::Status NodeRegistry::OnHeartbeat(const Heartbeat& heartbeat) {
@@ -51,7 +56,7 @@ absl::Status NodeRegistry::OnHeartbeat(const Heartbeat& heartbeat) {
     return absl::FailedPreconditionError(
         Cat("node ", heartbeat.node, " is not registered with epoch ", heartbeat.epoch, ": it must register again"));
   }
-  sessions_[heartbeat.node] = {.heard = seams_.clock.Monotonic(), .last = heartbeat};
+  sessions_[heartbeat.node] = {.epoch = heartbeat.epoch, .heard = seams_.clock.Monotonic(), .last = heartbeat};
   CheckNode(heartbeat.node, *node);
   return absl::OkStatus();
 }
@@ -85,8 +90,7 @@ void NodeRegistry::CheckNode(NodeId id, const RegisteredNode& node) {
     if (draining) return Fence(id, node, true, "it is about to stop");
     return;
   }
-  const bool caught_up =
-      session.last.has_value() && session.last->epoch == node.epoch && session.last->applied > node.epoch;
+  const bool caught_up = session.epoch == node.epoch && session.last.has_value() && session.last->applied > node.epoch;
   if (!silent && !draining && caught_up) Fence(id, node, false, "it is there and has caught up");
 }
 

@@ -54,8 +54,9 @@ class NodeRegistry final : public ControllerObserver {
 
  private:
   struct Session {
+    Offset epoch;
     absl::Duration heard;
-    std::optional<Heartbeat> last;
+    std::optional<Heartbeat> last;  ///< Of that epoch.
   };
 
   void CheckLater();

@@ -163,8 +163,11 @@ absl::StatusOr<int32_t> ResolveReplicas(const ClusterState& state, int32_t repli
     return absl::InvalidArgumentError(Cat("replicas: expected 1 to ", kReplicasMax, ", got ", replicas));
   }
   if (replicas > alive) {
-    return absl::InvalidArgumentError(
-        Cat("replicas: ", replicas, " were asked for, and ", alive, " of ", state.nodes.size(), " nodes are alive"));
+    const std::string why =
+        Cat("replicas: ", replicas, " were asked for, and ", alive, " of ", state.nodes.size(), " nodes are alive");
+    // Those that are away, or have just come, may be there soon.
+    return static_cast<size_t>(replicas) <= state.nodes.size() ? absl::UnavailableError(why)
+                                                               : absl::InvalidArgumentError(why);
   }
   return replicas;
 }

@@ -17,7 +17,7 @@
 namespace sluice::broker {
 
 /// How many replicas are meant: `replicas` itself, or for 0 as many as there are alive nodes, but no more than 3.
-/// InvalidArgument, naming both numbers, for more than there are alive nodes; Unavailable where none is.
+/// InvalidArgument, naming both numbers, for more than there are nodes; Unavailable for more than are alive now.
 absl::StatusOr<int32_t> ResolveReplicas(const ClusterState& state, int32_t replicas);
 
 /// One assignment for each of `partitions` new partitions, the leader first, each replica with an incarnation of its

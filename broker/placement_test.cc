@@ -163,8 +163,7 @@ TEST_CASE("more replicas than alive nodes are refused, naming both") {
   world.AddNode(1);
   world.AddNode(2);
   world.AddNode(3, "", true);
-  CHECK(world.Try(1, 3).status() ==
-        absl::InvalidArgumentError("replicas: 3 were asked for, and 2 of 3 nodes are alive"));
+  CHECK(world.Try(1, 3).status() == absl::UnavailableError("replicas: 3 were asked for, and 2 of 3 nodes are alive"));
   CHECK(world.Try(1, -1).status() == absl::InvalidArgumentError("replicas: expected 1 to 15, got -1"));
   CHECK(absl::IsInvalidArgument(world.Try(1, 16).status()));
 }

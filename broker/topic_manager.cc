@@ -14,6 +14,14 @@ namespace {
 constexpr absl::Duration kLeaderRetryEvery = absl::Milliseconds(50);
 /// How long a change waits for the controller to have a leader.
 constexpr absl::Duration kLeaderWaitMax = absl::Seconds(5);
+/// And for the nodes that its replicas are to be on: longer than a node takes from its registration on to be counted
+/// on.
+constexpr absl::Duration kNodesWaitMax = absl::Seconds(2);
+constexpr absl::Duration kNodesAskEvery = absl::Milliseconds(50);
+/// Of one topic, as stored: half of what the metadata store and a call between nodes can carry.
+constexpr size_t kTopicBytesMax = size_t{2} << 20;
+/// Of keys and values of a topic's settings together.
+constexpr size_t kTopicConfigBytesMax = size_t{16} << 10;
 
 TopicInfo InfoOf(const TopicRecord& topic) {
   return {.name = topic.name,
@@ -29,7 +37,16 @@ Error UnknownTopic(std::string_view name) {
 }
 
 Error Invalid(const absl::Status& status, std::string_view topic) {
-  return MakeError(Reason::kInvalidArgument, std::string(Message(status)), topic.substr(0, 249));
+  const Reason reason = absl::IsUnavailable(status) ? Reason::kNotAvailable : Reason::kInvalidArgument;
+  return MakeError(reason, std::string(Message(status)), topic.substr(0, 249));
+}
+
+absl::Status CheckConfigSize(const TopicConfig& config) {
+  size_t bytes = 0;
+  for (const auto& [key, value] : config) bytes += key.size() + value.size();
+  if (bytes <= kTopicConfigBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      Cat("the topic's settings are ", bytes, " bytes, ", kTopicConfigBytesMax, " are allowed"));
 }
 
 /// What a status of Controller::Decide or of opening logs means.
@@ -48,7 +65,7 @@ Error ChangeError(const absl::Status& status, std::string_view topic) {
 
 void TopicManager::Apply(TopicChange change, Callback<Result<TopicInfo>> done) {
   TopicChange asked = change;
-  Route(std::move(change), absl::ZeroDuration(),
+  Route(std::move(change), seams_.clock.Monotonic() + kLeaderWaitMax,
         [this, asked = std::move(asked), done = std::move(done)](Result<TopicChanged> changed) mutable {
           if (!changed.ok()) return done(changed.error());
           // Here, too: who asked may ask this node for the topic next.
@@ -62,66 +79,80 @@ void TopicManager::Apply(TopicChange change, Callback<Result<TopicInfo>> done) {
         });
 }
 
-void TopicManager::Route(TopicChange change, absl::Duration waited, Callback<Result<TopicChanged>> done) {
+void TopicManager::Route(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done) {
   if (seams_.controller.IsLeader()) return Decide(std::move(change), std::move(done));
   const std::optional<NodeId> leader = seams_.controller.leader();
   if (leader.has_value() && *leader != options_.node && seams_.forward != nullptr) {
     // It may have lost its place since: then nothing was changed there, and the next one is asked.
-    auto retry = [this, change, waited, done = std::move(done)](Result<TopicChanged> changed) mutable {
+    auto retry = [this, change, until, done = std::move(done)](Result<TopicChanged> changed) mutable {
       const bool moved = !changed.ok() && changed.error().reason == Reason::kNotLeader;
-      if (!moved || waited >= kLeaderWaitMax) return done(std::move(changed));
-      seams_.home.PostAfter(kLeaderRetryEvery,
-                            [this, change = std::move(change), waited, done = std::move(done)]() mutable {
-                              Route(std::move(change), waited + kLeaderRetryEvery, std::move(done));
-                            });
+      if (!moved || seams_.clock.Monotonic() >= until) return done(std::move(changed));
+      RouteLater(std::move(change), until, std::move(done));
     };
     return (*seams_.forward)(*leader, change, std::move(retry));
   }
-  if (waited >= kLeaderWaitMax) {
+  if (seams_.clock.Monotonic() >= until) {
     return done(MakeError(Reason::kNotAvailable, "the cluster's controller has no leader now",
                           std::string_view(NameOf(change)).substr(0, 249)));
   }
-  seams_.home.PostAfter(kLeaderRetryEvery,
-                        [this, change = std::move(change), waited, done = std::move(done)]() mutable {
-                          Route(std::move(change), waited + kLeaderRetryEvery, std::move(done));
-                        });
+  RouteLater(std::move(change), until, std::move(done));
+}
+
+void TopicManager::RouteLater(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done) {
+  seams_.home.PostAfter(kLeaderRetryEvery, [this, change = std::move(change), until, done = std::move(done)]() mutable {
+    Route(std::move(change), until, std::move(done));
+  });
 }
 
 void TopicManager::Decide(TopicChange change, Callback<Result<TopicChanged>> done) {
+  DecideUntil(std::move(change), seams_.clock.Monotonic() + kNodesWaitMax, std::move(done));
+}
+
+void TopicManager::DecideUntil(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done) {
   const std::string name = NameOf(change);
   if (!seams_.controller.IsLeader()) {
     return done(MakeError(Reason::kNotLeader, "this node does not lead the controller", name.substr(0, 249)));
   }
+  auto asked = std::make_shared<TopicChange>(std::move(change));
   auto verdict = std::make_shared<Verdict>();
   seams_.controller.Decide(
-      [this, change = std::move(change), verdict](const ControllerState& state) -> Decided {
-        return std::visit([&](const auto& spec) { return DecideOne(spec, state, verdict.get()); }, change);
+      [this, asked, verdict](const ControllerState& state) -> Decided {
+        return std::visit([&](const auto& spec) { return DecideOne(spec, state, verdict.get()); }, *asked);
       },
-      [this, name, verdict, done = std::move(done)](absl::Status status) mutable {
-        if (verdict->refused.has_value()) return done(*std::move(verdict->refused));
-        if (absl::IsUnavailable(status) && !seams_.controller.IsLeader()) {
-          return done(MakeError(Reason::kNotLeader, std::string(Message(status)), name.substr(0, 249)));
+      [this, asked, until, name, verdict, done = std::move(done)](absl::Status status) mutable {
+        if (!verdict->later || seams_.clock.Monotonic() >= until) {
+          return OnDecided(std::move(*verdict), std::move(status), name, std::move(done));
         }
-        if (absl::IsUnknown(status)) {
-          // Perhaps committed, and not saved.
-          const TopicId id = verdict->topic.id;
-          seams_.reconciler.Refresh(id);
-          return seams_.reconciler.Settle(id, [status, name, done = std::move(done)](const absl::Status&) mutable {
-            done(ChangeError(status, name));
-          });
-        }
-        if (!status.ok()) return done(ChangeError(status, name));
-        // As it is by now: what the verdict says was true before the change.
-        const auto& topics = seams_.controller.state().topics;
-        if (const auto it = topics.find(verdict->topic.id); it != topics.end()) verdict->topic = InfoOf(it->second);
-        if (verdict->created) {
-          seams_.log.Info("topic created", {{"topic", verdict->topic.name},
-                                            {"topic_id", verdict->topic.id},
-                                            {"partitions", verdict->topic.partitions},
-                                            {"replicas", verdict->topic.replicas}});
-        }
-        done(TopicChanged{.topic = std::move(verdict->topic), .applied = seams_.controller.applied()});
+        seams_.home.PostAfter(kNodesAskEvery, [this, asked, until, done = std::move(done)]() mutable {
+          DecideUntil(std::move(*asked), until, std::move(done));
+        });
       });
+}
+
+void TopicManager::OnDecided(Verdict verdict, absl::Status status, const std::string& name,
+                             Callback<Result<TopicChanged>> done) {
+  if (verdict.refused.has_value()) return done(*std::move(verdict.refused));
+  if (absl::IsUnavailable(status) && !seams_.controller.IsLeader()) {
+    return done(MakeError(Reason::kNotLeader, std::string(Message(status)), name.substr(0, 249)));
+  }
+  if (absl::IsUnknown(status)) {
+    // Perhaps committed, and not saved.
+    const TopicId id = verdict.topic.id;
+    seams_.reconciler.Refresh(id);
+    return seams_.reconciler.Settle(
+        id, [status, name, done = std::move(done)](const absl::Status&) mutable { done(ChangeError(status, name)); });
+  }
+  if (!status.ok()) return done(ChangeError(status, name));
+  // As it is by now: what the verdict says was true before the change.
+  const auto& topics = seams_.controller.state().topics;
+  if (const auto it = topics.find(verdict.topic.id); it != topics.end()) verdict.topic = InfoOf(it->second);
+  if (verdict.created) {
+    seams_.log.Info("topic created", {{"topic", verdict.topic.name},
+                                      {"topic_id", verdict.topic.id},
+                                      {"partitions", verdict.topic.partitions},
+                                      {"replicas", verdict.topic.replicas}});
+  }
+  done(TopicChanged{.topic = std::move(verdict.topic), .applied = seams_.controller.applied()});
 }
 
 // Committed, and applied here.
@@ -177,7 +208,16 @@ TopicId TopicManager::DrawId() {
 absl::StatusOr<std::vector<PartitionAssignment>> TopicManager::Place(const ControllerState& state, int32_t count,
                                                                      int32_t* replicas) {
   if (state.feature_level == 0 || state.nodes.empty()) {
+    if (state.nodes.size() > 1 && *replicas != 1 && *replicas <= static_cast<int32_t>(state.nodes.size())) {
+      return absl::UnavailableError(
+          Cat("replicas: the cluster's feature level is 0, at which a topic has one replica; it rises once all ",
+              state.nodes.size(), " nodes are of a version that knows level 1: try again"));
+    }
     if (*replicas == 0) *replicas = 1;
+    if (*replicas != 1 && state.nodes.size() > 1) {
+      return absl::InvalidArgumentError(
+          Cat("replicas: ", *replicas, " were asked for, and there are ", state.nodes.size(), " nodes"));
+    }
     if (*replicas != 1) {
       return absl::InvalidArgumentError(Cat("replicas: expected 1, as there is one node, got ", *replicas));
     }
@@ -187,6 +227,14 @@ absl::StatusOr<std::vector<PartitionAssignment>> TopicManager::Place(const Contr
   return broker::Place(state, count, *replicas, seams_.random);
 }
 
+absl::Status TopicManager::CheckSize(const TopicRecord& topic) {
+  const size_t bytes = EncodeTopicRecord(topic).size();
+  if (bytes <= kTopicBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(Cat("partitions: ", topic.partitions, " partitions of ", topic.replicas,
+                                        " replicas take ", bytes, " bytes of the cluster's metadata, and a topic has ",
+                                        kTopicBytesMax, ": ask for fewer partitions or replicas"));
+}
+
 TopicManager::Decided TopicManager::DecideOne(const CreateTopicSpec& spec, const ControllerState& state,
                                               Verdict* verdict) {
   const auto refuse = [&](Error error) -> Decided {
@@ -194,6 +242,7 @@ TopicManager::Decided TopicManager::DecideOne(const CreateTopicSpec& spec, const
     return std::nullopt;
   };
   absl::Status good = CheckTopicName(spec.name, spec.internal);
+  if (good.ok()) good = CheckConfigSize(spec.config);
   if (good.ok()) good = ParseTopicSettings(spec.config, options_.defaults).status();
   TopicRecord topic;
   topic.partitions = spec.partitions == 0 ? options_.default_partitions : spec.partitions;
@@ -206,12 +255,14 @@ TopicManager::Decided TopicManager::DecideOne(const CreateTopicSpec& spec, const
   }
   topic.replicas = spec.replicas == 0 ? options_.default_replicas : spec.replicas;
   auto assignments = Place(state, topic.partitions, &topic.replicas);
+  verdict->later = absl::IsUnavailable(assignments.status());
   if (!assignments.ok()) return refuse(Invalid(assignments.status(), spec.name));
   topic.assignments = *std::move(assignments);
   topic.id = DrawId();
   topic.name = spec.name;
   topic.config = spec.config;
   topic.created_ms = absl::ToUnixMillis(seams_.clock.Wall());
+  if (good = CheckSize(topic); !good.ok()) return refuse(Invalid(good, spec.name));
   verdict->topic = InfoOf(topic);
   verdict->created = true;
   return ControllerChange(TopicCreated{std::move(topic)});
@@ -226,6 +277,10 @@ TopicManager::Decided TopicManager::DecideOne(const AlterTopicSpec& spec, const 
   const TopicRecord* topic = state.FindTopic(spec.name);
   if (topic == nullptr) return refuse(UnknownTopic(spec.name));
   TopicConfig config = topic->config;
+  // Before anything of it is quoted back.
+  TopicConfig named = spec.set;
+  for (const auto& key : spec.unset) named.try_emplace(key);
+  if (const absl::Status good = CheckConfigSize(named); !good.ok()) return refuse(Invalid(good, spec.name));
   for (const auto& key : spec.unset) {
     // Unset of what is not set is fine; of what is no setting at all it is a slip of the pen.
     const absl::Status known = ParseTopicSettings({{key, ""}}, options_.defaults).status();
@@ -236,6 +291,7 @@ TopicManager::Decided TopicManager::DecideOne(const AlterTopicSpec& spec, const 
   if (auto parsed = ParseTopicSettings(config, options_.defaults); !parsed.ok()) {
     return refuse(Invalid(parsed.status(), spec.name));
   }
+  if (const absl::Status good = CheckConfigSize(config); !good.ok()) return refuse(Invalid(good, spec.name));
   verdict->topic = InfoOf(*topic);
   if (config == topic->config) return std::nullopt;
   return ControllerChange(TopicAltered{topic->id, std::move(config)});
@@ -257,7 +313,12 @@ TopicManager::Decided TopicManager::DecideOne(const AddPartitionsSpec& spec, con
   }
   int32_t replicas = topic->replicas;
   auto assignments = Place(state, spec.partitions - topic->partitions, &replicas);
+  verdict->later = absl::IsUnavailable(assignments.status());
   if (!assignments.ok()) return refuse(Invalid(assignments.status(), spec.name));
+  TopicRecord widened = *topic;
+  widened.partitions = spec.partitions;
+  widened.assignments.insert(widened.assignments.end(), assignments->begin(), assignments->end());
+  if (const absl::Status good = CheckSize(widened); !good.ok()) return refuse(Invalid(good, spec.name));
   verdict->topic = InfoOf(*topic);
   return ControllerChange(
       PartitionsAdded{.id = topic->id, .partitions = spec.partitions, .assignments = *std::move(assignments)});

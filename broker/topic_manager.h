@@ -49,7 +49,7 @@ class TopicManager {
   /// For what people ask of this node.
   void Apply(TopicChange change, Callback<Result<TopicInfo>> done);
   /// For what people asked of another one: kNotLeader where the controller does not lead here. Answers once committed
-  /// and applied.
+  /// and applied. What nodes that have just come, or are away, cannot hold yet waits for them for a moment.
   void Decide(TopicChange change, Callback<Result<TopicChanged>> done);
 
  private:
@@ -58,11 +58,15 @@ class TopicManager {
     std::optional<Error> refused;
     TopicInfo topic;
     bool created = false;
+    bool later = false;  ///< Refused for now: what stands in the way passes.
   };
   using Decided = absl::StatusOr<std::optional<ControllerChange>>;
 
-  /// Where the controller has no leader, tries again for a while.
-  void Route(TopicChange change, absl::Duration waited, Callback<Result<TopicChanged>> done);
+  /// Where the controller has no leader, tries again until then (Clock::Monotonic).
+  void Route(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
+  void RouteLater(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
+  void DecideUntil(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
+  void OnDecided(Verdict verdict, absl::Status status, const std::string& name, Callback<Result<TopicChanged>> done);
   void OnRouted(const TopicChange& change, TopicInfo changed, Callback<Result<TopicInfo>> done);
   void UndoCreate(TopicInfo topic, absl::Status why, Callback<Result<TopicInfo>> done);
 
@@ -72,6 +76,8 @@ class TopicManager {
   Decided DecideOne(const DeleteTopicSpec& spec, const ControllerState& state, Verdict* verdict);
   absl::StatusOr<std::vector<PartitionAssignment>> Place(const ControllerState& state, int32_t count,
                                                          int32_t* replicas);
+  /// What does not fit into group 0's log and the metadata store is refused before it is there.
+  static absl::Status CheckSize(const TopicRecord& topic);
   TopicId DrawId();
 
   const Options options_;

@@ -62,12 +62,17 @@ NodeRegistered Registered(int id) {
   return {{.id = NodeId(id), .disk = Uuid::FromRandom(n, 1), .incarnation = Uuid::FromRandom(n, 2), .feature_max = 1}};
 }
 
-/// Registers nodes 1 to `count`, none of them fenced.
+/// Registers nodes 1 to `count`; all but the first are fenced.
 void Register(ControlRig& rig, int count) {
-  for (int id = 1; id <= count; ++id) {
-    rig.Change(Registered(id));
-    rig.Change(NodeUnfenced{NodeId(id), rig.controller(rig.Leader()).state().FindNode(NodeId(id))->epoch});
+  for (int id = 1; id <= count; ++id) rig.Change(Registered(id));
+}
+
+std::vector<ControllerChange> Unfenced(ControlRig& rig) {
+  std::vector<ControllerChange> changes;
+  for (const auto& [id, node] : rig.controller(rig.Leader()).state().nodes) {
+    changes.emplace_back(NodeUnfenced{id, node.epoch});
   }
+  return changes;
 }
 
 TEST_CASE("a change waits for a leader by time, however long each try takes") {
@@ -88,14 +93,19 @@ TEST_CASE("a change waits for a leader by time, however long each try takes") {
   CHECK(tries == 3);
 }
 
-TEST_CASE("a replicated topic waits until the cluster's feature level lets it be") {
+TEST_CASE("a replicated topic waits for the feature level and for nodes that have just come") {
   ControlRig rig(1);
   rig.StartAll();
   Register(rig, 3);
   Topics topics(rig, NodeId(1));
   rig.scheduler.At(absl::Milliseconds(400), [&] {
-    rig.node(NodeId(1)).executor().Post(
-        [&] { rig.controller(NodeId(1)).Change(FeatureLevelRaised{1}, [](absl::Status) {}); });
+    rig.node(NodeId(1)).executor().Post([&] {
+      Controller& controller = rig.controller(NodeId(1));
+      controller.Change(FeatureLevelRaised{1}, [](const absl::Status&) {});
+      for (const auto& [id, node] : controller.state().nodes) {
+        controller.Change(NodeUnfenced{id, node.epoch}, [](const absl::Status&) {});
+      }
+    });
   });
   const auto made = topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 3});
   INFO((made.ok() ? std::string() : made.error().message));
@@ -122,6 +132,7 @@ TEST_CASE("a topic that could not be stored is refused at the door") {
   rig.StartAll();
   Register(rig, 15);
   rig.Change(FeatureLevelRaised{1});
+  for (auto& change : Unfenced(rig)) rig.Change(change);
   Topics topics(rig, NodeId(1));
   const auto wide = topics.Decide(CreateTopicSpec{.name = "t", .partitions = kPartitionsMax, .replicas = 15});
   REQUIRE_FALSE(wide.ok());

@@ -18,6 +18,11 @@ absl::Duration SimCallNetwork::DrawDelay() {
 
 /// The server's end of one call. Its end without an answer is one.
 struct SimPeerCalls::Reply {
+  Reply(SimCallNetwork* over, std::weak_ptr<Pending> of, uint64_t number, NodeId from, NodeId to)
+      : network(over), pending(std::move(of)), id(number), caller(from), server(to) {}
+  Reply(const Reply&) = delete;
+  Reply& operator=(const Reply&) = delete;
+
   SimCallNetwork* network;
   std::weak_ptr<Pending> pending;
   uint64_t id;
@@ -94,8 +99,7 @@ void SimPeerCalls::Call(broker::PeerTarget to, uint32_t kind, std::string reques
     if (!network->Passes(from.node, server.self_.node)) return;
     if (absl::Status refused = server.Refusal(to, from); !refused.ok()) return Answer(pending, id, refused);
     if (server.handler_ == nullptr) return Answer(pending, id, absl::UnavailableError("no calls are served"));
-    auto reply = std::make_shared<Reply>(
-        Reply{.network = network, .pending = pending, .id = id, .caller = from.node, .server = server.self_.node});
+    auto reply = std::make_shared<Reply>(network, pending, id, from.node, server.self_.node);
     server.handler_(broker::PeerCall{.from = from, .kind = kind, .request = std::move(request), .time_left = deadline},
                     [reply](absl::StatusOr<std::string> answer) { reply->Send(std::move(answer)); });
   });
