@@ -79,6 +79,9 @@ function(sluice_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
+  if(SLUICE_SANITIZE)
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * 5")  # what a sanitizer slows a program down by, and some
+  endif()
   find_package(Catch2 2 REQUIRED)
   # Catch2's package adds its folder to the module path only once, in the scope that first asked for it.
   list(APPEND CMAKE_MODULE_PATH ${Catch2_DIR})

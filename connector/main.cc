@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
-#include <set>
 #include <thread>
 
 #include "client/client.h"
@@ -70,16 +69,16 @@ absl::StatusOr<std::vector<PipelineConfig>> LoadAll(const std::vector<std::strin
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> files, PipelineFiles(paths));
   std::vector<PipelineConfig> pipelines;
   std::string errors;
-  std::set<std::string> names;
   for (const std::string& file : files) {
     absl::StatusOr<PipelineConfig> pipeline = LoadPipeline(file, SecretSource::OfThisProcess());
     if (!pipeline.ok()) {
       errors += Cat(errors.empty() ? "" : "\n", Message(pipeline.status()));
-    } else if (!names.insert(pipeline->name).second) {
-      errors += Cat(errors.empty() ? "" : "\n", file, ": a second pipeline of the name '", pipeline->name, "'");
     } else {
       pipelines.push_back(*std::move(pipeline));
     }
+  }
+  if (const absl::Status together = CheckTogether(pipelines); !together.ok()) {
+    errors += Cat(errors.empty() ? "" : "\n", Message(together));
   }
   if (!errors.empty()) return absl::InvalidArgumentError(errors);
   return pipelines;

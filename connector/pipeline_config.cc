@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include "common/config.h"
 #include "common/status_macros.h"
@@ -19,6 +21,7 @@ namespace sluice::connector {
 namespace {
 
 constexpr size_t kTopicNameMax = 245;  // with ".dlq" behind it the broker's 249
+constexpr std::string_view kNameRule = "a name is 1 to 100 of the characters A-Z a-z 0-9 . _ -";
 constexpr absl::Duration kTimeoutMax = absl::Hours(1);
 
 /// One pipeline on its way from the file's nodes to the structs. Every error is noted at its node; Finish tells them
@@ -34,7 +37,7 @@ class PipelineReader {
     root.Require("pipeline");
     pipeline.name = root.String("pipeline", "");
     if (!pipeline.name.empty() && !IsName(pipeline.name)) {
-      root.AddError("pipeline", "a name is 1 to 100 of the characters A-Z a-z 0-9 . _ -");
+      root.AddError("pipeline", kNameRule);
     }
     root.Require("source");
     if (root.Has("source")) {
@@ -46,8 +49,15 @@ class PipelineReader {
     const std::vector<ConfigNode> sinks = root.List("sinks");
     for (size_t i = 0; i < sinks.size(); ++i) {
       if (const auto kind = sinks[i].OneOf({"raw", "parquet"})) {
-        pipeline.sinks.push_back({.name = Cat(kind->first, "-", i), .config = Sink(kind->first, kind->second)});
+        std::string sink_name = kind->second.String("name", Cat(kind->first, "-", i));
+        if (!IsName(sink_name)) kind->second.AddError("name", kNameRule);
+        pipeline.sinks.push_back({.name = std::move(sink_name), .config = Sink(kind->first, kind->second)});
       }
+    }
+    std::set<std::string> sink_names;
+    for (const NamedSink& sink : pipeline.sinks) {
+      if (!sink_names.insert(sink.name).second)
+        root.AddError("sinks", Cat("a second sink of the name '", sink.name, "'"));
     }
     SLUICE_RETURN_IF_ERROR(file_.Finish());
     return pipeline;
@@ -233,7 +243,7 @@ class PipelineReader {
     for (const ConfigNode& item : node.List("slices")) {
       item.Require("name");
       SliceConfig slice{.name = item.String("name", ""), .params = item.StringMap("params")};
-      if (!IsName(slice.name)) item.AddError("name", "a name is 1 to 100 of the characters A-Z a-z 0-9 . _ -");
+      if (!IsName(slice.name)) item.AddError("name", kNameRule);
       if (!names.insert(slice.name).second) item.AddError("name", Cat("a second slice of the name '", slice.name, "'"));
       slices.push_back(std::move(slice));
     }
@@ -371,6 +381,27 @@ absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const Secre
   if (stream) text << stream.rdbuf();
   if (!stream || stream.bad()) return absl::InvalidArgumentError(Cat(path, ": cannot be read"));
   return ParsePipeline(path, text.str(), secrets);
+}
+
+absl::Status CheckTogether(const std::vector<PipelineConfig>& pipelines) {
+  std::string errors;
+  const auto add = [&](std::string error) { errors += Cat(errors.empty() ? "" : "\n", error); };
+  std::set<std::string> names;
+  std::map<std::tuple<std::string, SinkKind, std::string, std::string>, std::string> writers;
+  for (const PipelineConfig& pipeline : pipelines) {
+    if (!names.insert(pipeline.name).second) {
+      add(Cat(pipeline.file, ": a second pipeline of the name '", pipeline.name, "'"));
+    }
+    for (const NamedSink& sink : pipeline.sinks) {
+      std::string to = sink.config.to;
+      while (to.ends_with('/')) to.pop_back();
+      // The name of a file begins with the topic's.
+      const auto [at, alone] =
+          writers.emplace(std::tuple(pipeline.topic.name, sink.config.kind, to, sink.config.path), sink.config.at);
+      if (!alone) add(Cat(sink.config.at, ": writes to the folders of ", at->second));
+    }
+  }
+  return errors.empty() ? absl::OkStatus() : absl::InvalidArgumentError(errors);
 }
 
 absl::StatusOr<std::vector<std::string>> PipelineFiles(const std::vector<std::string>& arguments) {

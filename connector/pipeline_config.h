@@ -102,7 +102,7 @@ struct TopicConfig {
   std::map<std::string, std::string> config;  // of the topic, when the connector makes it
 };
 
-/// A sink and what it is called in its pipeline and its state: "raw-0", "parquet-1".
+/// A sink and what it is called in its pipeline and its state: its `name`, or kind and place: "raw-0", "parquet-1".
 struct NamedSink {
   std::string name;
   SinkConfig config;
@@ -119,6 +119,10 @@ struct PipelineConfig {
 /// The pipeline that `text` describes. INVALID_ARGUMENT lists every error found, one "file:line: key: what" a line.
 absl::StatusOr<PipelineConfig> ParsePipeline(std::string_view file, std::string_view text, const SecretSource& secrets);
 absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const SecretSource& secrets);
+
+/// What cannot run side by side: two pipelines of one name, two sinks that would write the same files. INVALID_ARGUMENT
+/// lists every error, one a line.
+absl::Status CheckTogether(const std::vector<PipelineConfig>& pipelines);
 
 /// The files that the arguments of `run` and `lint` name: a file is itself, a folder its *.yaml and *.yml, sorted.
 absl::StatusOr<std::vector<std::string>> PipelineFiles(const std::vector<std::string>& arguments);

@@ -130,6 +130,44 @@ TEST_CASE("What cannot work is refused") {
   CHECK(ErrorsWith("- raw: ", "- csv: ").find("sinks[0]") != std::string::npos);
 }
 
+TEST_CASE("A sink keeps the name that it is given, wherever it stands") {
+  std::string text = kFull;
+  text.replace(text.find("raw:     {"), 10, "raw: { name: archive,");
+  const auto pipeline = ParsePipeline("p.yaml", text, Fixed());
+  INFO(pipeline.status());
+  REQUIRE(pipeline.ok());
+  CHECK(pipeline->sinks[0].name == "archive");
+  CHECK(pipeline->sinks[1].name == "parquet-1");
+  CHECK(ErrorsWith("raw:     {", "raw: { name: a/b,").find("sinks[0].raw.name: a name is") != std::string::npos);
+  CHECK(ErrorsWith("raw:     {", "raw: { name: parquet-1,").find("a second sink of the name 'parquet-1'") !=
+        std::string::npos);
+}
+
+TEST_CASE("Two sinks that would write the same files are refused, in one pipeline and in two of one topic") {
+  const auto with = [](const std::string& name, const std::string& topic, const std::string& sinks) {
+    return Cat("pipeline: ", name, "\nsource: { http: { url: \"http://a/\", records: /r } }\ntopic: { name: ", topic,
+               " }\nsinks:\n", sinks);
+  };
+  const std::string raw = "  - raw: { to: \"file://lake\", path: \"a\" }\n";
+  const auto load = [](const std::string& text) {
+    auto pipeline = ParsePipeline("p.yaml", text, Fixed());
+    INFO(pipeline.status());
+    REQUIRE(pipeline.ok());
+    return *std::move(pipeline);
+  };
+  const auto told = [&](const std::vector<PipelineConfig>& pipelines) {
+    return std::string(Message(CheckTogether(pipelines)));
+  };
+  const PipelineConfig one = load(with("one", "t", raw));
+  CHECK(told({load(with("one", "t", raw + "  - raw: { to: \"file://lake/\", path: a, codec: gzip }\n"))}) ==
+        "p.yaml:6:10: sinks[1].raw: writes to the folders of p.yaml:5:10: sinks[0].raw");
+  CHECK(told({one, load(with("two", "t", raw))}) != "");
+  CHECK(told({one, load(with("one", "other", raw))}) == "p.yaml: a second pipeline of the name 'one'");
+  CHECK(told({one, load(with("two", "other", raw))}) == "");
+  CHECK(told({one, load(with("two", "t", "  - raw: { to: \"file://lake\", path: \"b\" }\n"))}) == "");
+  CHECK(told({load(with("one", "t", raw + "  - parquet: { to: \"file://lake\", path: \"a\" }\n"))}) == "");
+}
+
 TEST_CASE("No secret shows in an error about it") {
   const std::string errors = ErrorsWith("X-Team: data", "X-Team: \"${env:TOKEN}\\n\"");
   CHECK(errors.find("canary") == std::string::npos);
