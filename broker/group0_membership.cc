@@ -33,6 +33,7 @@ std::vector<VoterId> Candidates(const Group0View& view) {
   }
   std::sort(found.begin(), found.end());
   std::vector<VoterId> candidates;
+  candidates.reserve(found.size());
   for (const auto& [count, id] : found) candidates.push_back(id);
   return candidates;
 }

@@ -177,6 +177,7 @@ absl::StatusOr<std::vector<PartitionAssignment>> Place(const ClusterState& state
   SLUICE_ASSIGN_OR_RETURN(const int32_t count, ResolveReplicas(state, replicas));
   Cluster cluster = AliveNodes(state);
   std::vector<std::vector<size_t>> sets;
+  sets.reserve(static_cast<size_t>(partitions));
   for (int32_t p = 0; p < partitions; ++p) sets.push_back(PlaceOne(cluster, static_cast<size_t>(count), random));
   const LeaderSpread spread(cluster.nodes, sets);
   std::vector<PartitionAssignment> assignments;

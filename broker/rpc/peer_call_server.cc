@@ -45,7 +45,7 @@ class IncomingCall final : public Handler {
       : host_(host), call_(call), answerer_(std::make_shared<Answerer>(std::move(call))) {}
 
   void OnStart() override { call_->ReadNext(); }
-  void OnMessage(grpc::ByteBuffer message) override { host_.Handle(*this, std::move(message)); }
+  void OnMessage(grpc::ByteBuffer message) override { host_.Handle(*this, message); }
   void OnReadsDone() override {
     if (!asked_) answerer_->Answer(absl::InvalidArgumentError("a call without a request"));
   }
