@@ -75,7 +75,7 @@ void Checkpointer::WatchMemory() {
       if (full) log->DropCache();
     });
   }
-  // Partly filled blocks are written by checkpoints only.
+  // The last, partly filled blocks of small tails are written by checkpoints only.
   if ((full || shared.segments_lag()) && work_.empty()) CheckpointAll(nullptr);
 }
 

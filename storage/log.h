@@ -254,6 +254,8 @@ class Log : public std::enable_shared_from_this<Log> {
   bool PumpRemoval();
   bool PumpFinish();
   bool PumpWrite();
+  /// Writes the partly filled block that the active segment ends in.
+  bool PumpTail();
   bool PumpCheckpoint();
   bool SyncNext();
   void OnFolderSyncFailed(const absl::Status& status);

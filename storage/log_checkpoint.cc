@@ -81,15 +81,7 @@ bool Log::PumpCheckpoint() {
     }
     case CheckpointStep::kTail:
       // The partly filled block is written padded, so that a quiet partition does not hold back the journal.
-      if (active_ != nullptr && active_->created && active_->flushed < active_->accepted) {
-        RunTask([segment = active_] { return segment->file->FlushTail(); },
-                [this, segment = active_](absl::Status status) {
-                  if (!status.ok()) return OnWriteFailed(std::move(status));
-                  segment->flushed = segment->file->flushed();
-                  CountTail();
-                });
-        return true;
-      }
+      if (PumpTail()) return true;
       for (const auto& [id, segment] : segments_) {
         if (segment->synced < segment->flushed) to_sync_.emplace_back(segment, segment->flushed);
       }

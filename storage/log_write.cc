@@ -12,6 +12,7 @@ namespace sluice::storage {
 namespace {
 
 constexpr int64_t kWriteBytesMax = 1 << 20;
+constexpr int64_t kTailBytesKept = 16 << 10;
 constexpr absl::Duration kRetryAfter = absl::Seconds(1);
 
 }  // namespace
@@ -121,10 +122,24 @@ bool Log::WriteWanted() const {
   return false;
 }
 
+bool Log::PumpTail() {
+  if (active_ == nullptr || !active_->created || active_->flushed >= active_->accepted) return false;
+  RunTask([segment = active_] { return segment->file->FlushTail(); },
+          [this, segment = active_](absl::Status status) {
+            if (!status.ok()) return OnWriteFailed(std::move(status));
+            segment->flushed = segment->file->flushed();
+            CountTail();
+          });
+  return true;
+}
+
 bool Log::PumpWrite() {
   if (!WriteWanted()) {
     flush_asked_ = false;
-    return false;
+    // A batch that ends in a partly filled block stays in memory whole: the last ones of many logs may be more than all
+    // of it. Small ones stay, for as long as they do they can be carried forward without a sync; checkpoints write
+    // them.
+    return env_.shared->writes_wanted() && behind_bytes_ > kTailBytesKept && PumpTail();
   }
   SegmentPtr segment = tail_[tail_accepted_].segment;
   if (!segment->created) {

@@ -42,7 +42,7 @@ struct SegmentView {
 };
 
 /// A segment being written: each byte once, in aligned writes, except that the last, partly filled block is written
-/// again as it fills when a checkpoint asked for it before (the bytes already in it stay the same, so that a torn block
+/// again as it fills when it was asked for before (the bytes already in it stay the same, so that a torn block
 /// has them either way). One call at a time.
 class SegmentFile {
  public:
