@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Writes the seeds of the fuzz targets, tests/fuzz/<target>/: bytes that real encoders wrote, taken out of the data folder that is
-kept in tests/fixtures, and configuration out of deploy/examples and docs. Each is named by its checksum; the same input
+kept in tests/fixtures, configuration out of deploy/examples and docs, and a few that are put together here. Each is named by its checksum; the same input
 gives the same seeds."""
 
 import glob
+import gzip
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -96,6 +98,65 @@ def configurations():
         yield from re.findall(rb"```yaml\n(.*?)```", read(path), re.DOTALL)
 
 
+def json_document(value):
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def earthquakes():
+    """Two records of a page of the demo's API."""
+    with gzip.open(os.path.join(ROOT, "deploy", "demo", "earthquakes.json.gz")) as file:
+        return json.load(file)["features"][:2]
+
+
+def json_texts():
+    """A pointer, and the document that it points into."""
+    page = json_document({"features": earthquakes(), "links": {"next": None}})
+    for pointer in (b"", b"/features", b"/features/1/geometry/coordinates/2", b"/links/next", b"/nowhere"):
+        yield pointer + b"\n" + page
+    yield b"/a~1b/m~0n\n" + b' { "a/b" : { "m~n" : [ 1.0e+30 , -0 , true , null , "\\u00e9\\ud83d\\ude00\\n" , "\xc3\xa9" ] } } '
+    yield b"/1\n[[],{},123456789012345678901234567890]"
+
+
+def http_pages():
+    """A header that goes on or asks to wait, and a page."""
+    page = json_document({"r": [{"k": "a", "t": 5, "v": [1, 2]}, {"k": 7, "t": 6}], "n": "/items?page=2"})
+    for header in (b"", b"120", b"Fri, 31 Dec 1999 23:59:59 GMT", b'<http://api.example/items?p=2>; rel="next", </x>; rel=prev',
+                   b"<?p=3>; title=\"a, b\"; REL=\"last next\""):
+        yield header + b"\n" + page
+    for next_page in ("abc", 17, None, False, "http://other.example/", "../items?page=2#f"):
+        yield b"\n" + json_document({"r": [{"t": "2026-01-31T12:00:00Z"}, {}], "n": next_page})
+    yield b"\n" + json_document({"r": []})
+
+
+def positions():
+    one = {"v": 1, "pipeline": "quakes", "slice": "0", "pull": 3, "page": 7, "part": 1, "parts": 2, "page_offset": 700, "letters_from": 4,
+           "token": "http://api.example/items?page=7", "next": "http://api.example/items?page=8", "last": False, "from": "5",
+           "from_seen": "", "max": "\"2026-01-31T12:00:00Z\"", "max_seen": "00112233445566778899aabbccddeeff"}
+    early = {name: value for name, value in one.items() if name != "letters_from"}
+    for position in (one, early, {**one, "last": True, "part": 2}):
+        yield json_document(position)
+        yield json_document({"data_end": 900, "topic_id": "11111111-2222-3333-4444-555555555555", "position": position})
+    yield json_document({"data_end": 0, "position": one})
+
+
+def sink_states():
+    column = field(1, b"magnitude") + field(2, b"/properties/mag") + field(3, b"double")
+    plan = field(1, 100) + field(2, 200) + field(3, 4)
+    for state in (b"", plan, field(2, plan), field(3, 1) + field(4, column), field(2, plan) + field(3, 1) + field(4, column)):
+        yield field(1, 100) + state
+        yield field(1, 100) + state + field(5, b"11111111-2222-3333-4444-555555555555")
+
+
+def produce_requests():
+    """The first byte cuts the rest into slices."""
+    batch = next(hex_examples("record-batch"))
+    record = field(1, b"key") + field(2, b"value") + field(3, field(1, b"header") + field(2, b"h"))
+    encoded = field(1, b"t") + field(2, 3) + field(3, batch)
+    for item in (encoded, encoded + field(5, 256) + field(6, 7) + field(7, 1), field(1, b"t") + field(4, record) * 3):
+        yield b"\x0f" + field(1, 77) + field(2, item)
+        yield b"\xff" + field(2, item) * 3
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(os.path.join(ROOT, "tests", "fixtures", "0.1.0", "data.tar.xz")) as tar:
@@ -112,6 +173,11 @@ def main():
     # The first byte: slices of 128 bytes, the checksum put right.
     write("peer_message_fuzz", [b"\xfe" + message for message in peer_messages()], 40)
     write("config_fuzz", configurations(), 30)
+    write("envelope_fuzz", produce_requests(), 30)
+    write("json_text_fuzz", json_texts(), 30)
+    write("http_page_fuzz", http_pages(), 30)
+    write("position_fuzz", positions(), 30)
+    write("sink_state_fuzz", sink_states(), 30)
 
 
 if __name__ == "__main__":

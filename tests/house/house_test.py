@@ -73,6 +73,15 @@ class ForbiddenIncludes(unittest.TestCase):
             self.assertTrue(lines[0].startswith("storage/deep/planted.h:2: "), lines)
 
 
+class FuzzTargets(unittest.TestCase):
+    def test_each_has_seeds_to_begin_with(self):
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        targets = [os.path.basename(path)[:-len(".cc")] for path in include_rules.sources(root) if path.endswith("_fuzz.cc")]
+        self.assertGreater(len(targets), 10)
+        seeds = os.path.join(root, "tests", "fuzz")
+        self.assertEqual([], [target for target in targets if not os.path.isdir(os.path.join(seeds, target))])
+
+
 class WhatClangTidyLooksAt(unittest.TestCase):
     def test_what_is_new_or_newer_than_its_stamp_and_nothing_else(self):
         with tempfile.TemporaryDirectory() as root:
