@@ -66,6 +66,16 @@ T Await(Ask ask) {
   return answer.get_future().get();
 }
 
+// Of a folder with a replica of group 0, which is made after the metadata store: where that is gone, an empty one must
+// not take its place, as it would know no topic, no session and no other node.
+absl::Status CheckMetadataIsThere(FileSystem& files, const std::string& meta) {
+  SLUICE_ASSIGN_OR_RETURN(const bool there, files.Exists(meta + "/CURRENT"));
+  if (there) return absl::OkStatus();
+  return absl::DataLossError(Cat("metadata store ", meta,
+                                 ": it is gone (there is no file CURRENT), but the journal knows ",
+                                 "that it was there; bring the data folder back as it was, or give it up"));
+}
+
 }  // namespace
 
 NodeProcess::NodeProcess(NodeConfig config, const Logger& log)
@@ -120,7 +130,9 @@ absl::Status NodeProcess::OpenStorage() {
                                                      {"bytes_cut", recovery.journal.bytes_cut},
                                                      {"surely_unacknowledged", recovery.journal.vouched}});
   }
-  SLUICE_ASSIGN_OR_RETURN(metadata_, storage::OpenRocksMetadataStore(config_.data_dir + "/meta"));
+  const std::string meta = config_.data_dir + "/meta";
+  if (store_->Has(kControllerReplica)) SLUICE_RETURN_IF_ERROR(CheckMetadataIsThere(files_, meta));
+  SLUICE_ASSIGN_OR_RETURN(metadata_, storage::OpenRocksMetadataStore(meta));
   return absl::OkStatus();
 }
 

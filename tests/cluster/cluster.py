@@ -226,7 +226,10 @@ class Node:
                 raise RuntimeError(f"node {self.number} ended with {self.process.process.returncode}\n{self.process.tail()}")
             return harness.answers(f"http://{self.http}/readyz")
 
-        harness.wait_until(f"node {self.number} is ready", ready, seconds)
+        try:
+            harness.wait_until(f"node {self.number} is ready", ready, seconds)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.process.tail()}") from error
         return self
 
     def kill(self):
