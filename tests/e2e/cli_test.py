@@ -150,6 +150,17 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(0, made.returncode, made.stderr)
         self.assertEqual(["v"], [r["value"] for r in self.json("consume", "reached", "--from", "earliest")])
 
+    def test_the_clients_example_program_reads_back_what_it_wrote(self):
+        self.sluice("topic", "create", "example", "--partitions", "3")
+        for again in range(2):
+            done = subprocess.run([harness.program("sluice-client-example"), self.broker.address], capture_output=True, text=True, timeout=60)
+            self.assertEqual((0, ""), (done.returncode, done.stderr))
+            self.assertEqual([f"record {i}" for i in range(10)], [line.split(": ")[1] for line in done.stdout.splitlines()[1:]], again)
+        missing = subprocess.run([harness.program("sluice-client-example"), self.broker.address, "nowhere"], capture_output=True, text=True,
+                                 timeout=60)
+        self.assertEqual(1, missing.returncode)
+        self.assertIn("nowhere", missing.stderr)
+
     def test_wrong_usage_and_what_is_not_there_have_their_exit_codes(self):
         self.sluice("topic", "create", "codes")
         for arguments in [["topic"], ["nonsense"], ["topic", "create"], ["consume", "codes", "--from", "never"],

@@ -54,13 +54,13 @@ inside() {
 }
 
 inside 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git >/dev/null'
-git clone -q --no-hardlinks "$top" "$root/root/sluice"
+git clone -q --no-hardlinks "$top" "$root/srv/sluice"
 
 for command in "$@"; do
   for time in first second; do
     echo "fresh-machine: ./dev $command, the $time time"
     from=$SECONDS
-    inside "cd /root/sluice && ./dev $command 2>&1" | tee "$root/output.log"
+    inside "cd /srv/sluice && ./dev $command 2>&1" | tee "$root/output.log"
     echo "fresh-machine: ./dev $command, the $time time: ok, $((SECONDS - from)) s"
     if [ "$time" = second ] && grep -qE 'dev: (installing|fetching|building the S3)' "$root/output.log"; then
       echo "fresh-machine: the second call set something up again" >&2
