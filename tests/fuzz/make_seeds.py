@@ -69,13 +69,20 @@ def field(number, value):
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
+def raft_configuration():
+    """The first one of the page's example, which its length stands before."""
+    state = next(hex_examples("raft-state"))
+    length, = struct.unpack_from("<I", state, 50)
+    return state[54:54 + length]
+
+
 def peer_messages():
     """The page's examples, and one of each kind of message; the target puts checksums right."""
     yield from hex_examples("peer-hello")
     yield from hex_examples("peer-message")
     group = field(1, bytes(range(16))) + field(2, 4) + field(3, bytes(16)) + field(4, bytes(16)) + field(5, 7)
     place = field(1, 3) + field(2, 256)
-    configuration = next(hex_examples("raft-state"))[30:56]
+    configuration = raft_configuration()
     entry = field(1, bytes(range(16))) + field(2, 4) + field(3, 7)
     bodies = [field(6, field(1, 1) + field(3, place)), field(7, field(2, 1) + field(3, 9)),
               field(8, field(1, place) + field(2, 256)), field(9, field(1, 1) + field(2, 256) + field(3, place) + field(4, 300)),
@@ -157,6 +164,36 @@ def produce_requests():
         yield b"\xff" + field(2, item) * 3
 
 
+def records():
+    """Of group 0's log, the metadata store and calls between nodes; the first byte is which."""
+    one, two = bytes(range(16)), bytes(range(16, 32))
+    setting = field(1, b"retention.ms") + field(2, b"5000")
+    alone = field(1, one) + field(2, b"t") + field(3, 2) + field(4, 1) + field(5, setting) + field(6, 1000) + field(7, 1) + field(7, 1)
+    assignment = field(8, field(1, field(1, 1) + field(2, one)) + field(1, field(1, 2) + field(2, two)))
+    replicated = field(1, one) + field(2, b"t") + field(3, 1) + field(4, 2) + field(6, 1000) + assignment
+    node = (field(1, 2) + field(2, one) + field(3, two) + field(4, b"127.0.0.1:7400") + field(5, b"127.0.0.1:7401") + field(6, b"rack") +
+            field(7, b"0.1.0") + field(9, 1))
+    changes = [field(1, field(1, topic)) for topic in (alone, replicated)]
+    changes += [field(2, field(1, one)), field(3, field(1, one) + field(2, setting)), field(4, field(1, one) + field(2, 3) + field(3, 1)),
+                field(5, field(1, one) + field(2, b"sluice")), field(6, field(1, node)), field(7, field(1, 2) + field(2, 9)),
+                field(8, field(1, 2) + field(2, 9)), field(9, field(1, 1))]
+    yield from (b"\0" + change for change in changes)
+    yield from (b"\1" + topic for topic in (alone, replicated))
+    yield b"\2" + field(1, node) + field(2, 9) + field(3, 1)
+    yield b"\3" + field(1, 2) + field(2, 9) + field(3, 40) + field(4, 1 << 30) + field(5, 1)
+    yield b"\4" + field(2, one) + field(3, b"sluice") + field(4, node)
+    yield b"\5" + field(1, one) + field(2, b"sluice") + field(3, 1) + field(4, b"127.0.0.1:7401")
+
+
+def raft_states():
+    """A configuration, the core's state, and the blob that it lies in."""
+    state = next(hex_examples("raft-state"))
+    yield raft_configuration()
+    yield state
+    yield struct.pack("<HHIqiqqiq", 0, 2, len(state), 300, 4, 256, 290, 0, 290) + state
+    yield struct.pack("<HHIqiq", 0, 1, 0, 300, 4, 256)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(os.path.join(ROOT, "tests", "fixtures", "0.1.0", "data.tar.xz")) as tar:
@@ -177,6 +214,8 @@ def main():
     write("json_text_fuzz", json_texts(), 30)
     write("http_page_fuzz", http_pages(), 30)
     write("position_fuzz", positions(), 30)
+    write("records_fuzz", records(), 30)
+    write("raft_state_fuzz", raft_states(), 30)
     write("sink_state_fuzz", sink_states(), 30)
 
 
