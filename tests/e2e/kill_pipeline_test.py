@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """kill -9 of broker and connector at random while a pipeline runs: every record of the API is exactly once in the raw files
-and exactly once in the Parquet, read by Python and DuckDB alone."""
+and exactly once in the Parquet, or, for a sink that some do not fit, in the Parquet or a dead letter; read by Python and
+DuckDB alone. The topic's limit makes several batches of each page."""
 
 import collections
+import json
 import os
 import tempfile
 import threading
@@ -22,7 +24,7 @@ source:
     records: /features
     pagination: {{ next_url: /links/next }}
     schedule: once
-topic: {{ name: quakes, key: /id }}
+topic: {{ name: quakes, key: /id, codec: none, config: {{ max.message.bytes: "20000" }} }}
 sinks:
   - raw: {{ to: "file://{folder}/raw", codec: gzip, roll: {{ records: 700 }} }}
   - parquet:
@@ -35,6 +37,14 @@ sinks:
       schema:
         - {{ name: id, from: /id, type: string }}
         - {{ name: magnitude, from: /properties/mag, type: double }}
+  - parquet:
+      to: "file://{folder}/strict"
+      path: "dt={{event_time:%Y-%m-%d}}"
+      event_time: /properties/time
+      roll: {{ records: 800 }}
+      schema:
+        - {{ name: id, from: /id, type: string }}
+        - {{ name: intensity, from: /properties/cdi, type: int64 }}
 """
 
 
@@ -81,6 +91,7 @@ class KillThePipeline(unittest.TestCase):
                 self.assertLess(early, KILLS // 2, "the pipeline was over before most kills: this test has lost its subject")
                 self.check_raw(os.path.join(folder, "raw"), served.features)
                 self.check_parquet(os.path.join(s3.lake, "lake", "quakes"), served.features)
+                self.check_strict(os.path.join(folder, "strict"), broker.consume("quakes.dlq"), served.features)
                 broker.stop()
                 print(f"{KILLS} kills ({early} after the pipeline's end), {len(served.features)} records")
             except BaseException:
@@ -107,6 +118,15 @@ class KillThePipeline(unittest.TestCase):
         self.assertEqual([], [name for name, count in times.items() if count != 1], "Parquet: ids that are there twice")
         self.assertEqual(len(rows), len({offset for _, offset in rows}), "Parquet: an offset is there twice")
         self.check_ranges(folder)
+
+    def check_strict(self, folder, letters, published):
+        """Records whose intensity is no whole number are dead letters, in the order of the log; all others are in files."""
+        _, rows = harness.lake.query(f"SELECT id FROM read_parquet('{folder}/**/*.parquet')")
+        found = collections.Counter(row[0] for row in rows)
+        away = collections.Counter(json.loads(letter["value"])["id"] for letter in letters)
+        unfit = {name for _, name, body in published if isinstance(json.loads(body)["properties"]["cdi"], float)}
+        self.assertGreater(len(unfit), 0)
+        self.assertEqual((collections.Counter(unfit), collections.Counter({name for _, name, _ in published} - unfit)), (away, found))
 
     def check_ranges(self, folder):
         """No two files of a partition cover the same offset."""
