@@ -398,6 +398,12 @@ class Broker {
   /// are written and answered in that order; answers of different partitions come in any order.
   virtual void Produce(ProduceItem item, const std::shared_ptr<ProduceSession>& session,
                        Callback<ProduceOutcome> done) = 0;
+  /// Where within a block the memory of the session's next batch for a partition had better begin (MutableBytes), so
+  /// that it need not be copied again on its way to a file. On the thread that passes the items, once for each.
+  virtual size_t PlaceOf(ProduceSession& session, const std::string& topic, PartitionId partition, size_t bytes) {
+    (void)session, (void)topic, (void)partition, (void)bytes;
+    return 0;
+  }
   /// Outcomes in the items' order. Waits at the end of the log to be woken; an item's error answers at once.
   virtual FetchHandle Fetch(FetchSpec spec, Callback<std::vector<FetchOutcome>> done) = 0;
   virtual void ListOffsets(std::vector<ListOffsetsItem> items, Callback<std::vector<ListOffsetsOutcome>> done) = 0;

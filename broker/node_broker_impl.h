@@ -94,6 +94,7 @@ class NodeBroker final : public Broker, private ControllerObserver {
   std::shared_ptr<ProduceSession> NewSession() override { return std::make_shared<NodeSession>(); }
   void Produce(ProduceItem item, const std::shared_ptr<ProduceSession>& session,
                Callback<ProduceOutcome> done) override;
+  size_t PlaceOf(ProduceSession& session, const std::string& topic, PartitionId partition, size_t bytes) override;
   FetchHandle Fetch(FetchSpec spec, Callback<std::vector<FetchOutcome>> done) override;
   void ListOffsets(std::vector<ListOffsetsItem> items, Callback<std::vector<ListOffsetsOutcome>> done) override;
   void DeleteRecords(std::vector<DeleteRecordsItem> items, Callback<std::vector<DeleteRecordsOutcome>> done) override;

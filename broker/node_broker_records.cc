@@ -60,6 +60,11 @@ void NodeBroker::Produce(ProduceItem item, const std::shared_ptr<ProduceSession>
   });
 }
 
+size_t NodeBroker::PlaceOf(ProduceSession& session, const std::string& topic, PartitionId partition, size_t bytes) {
+  Partition* known = static_cast<NodeSession&>(session).Known(topic, partition);
+  return known == nullptr ? 0 : known->PlaceOf(bytes);
+}
+
 FetchHandle NodeBroker::Fetch(FetchSpec spec, Callback<std::vector<FetchOutcome>> done) {
   CallGate::Pass pass = gate_->Enter();
   std::vector<FetchOperation::Route> routes;

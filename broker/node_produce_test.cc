@@ -53,6 +53,32 @@ TEST_CASE("the end that an append may expect is told only as far as it can be re
   CHECK(node.Values("t") == Strings{"a", "b"});
 }
 
+TEST_CASE("a session knows where within a block the next batch of a partition will begin") {
+  SimNode node;
+  node.Start();
+  REQUIRE(node.Create("t").ok());
+  const auto session = node.broker->NewSession();
+  CHECK(node.broker->PlaceOf(*session, "t", PartitionId(0), 20'000) == 0);  // not named by an item yet
+  int64_t position = 0;
+  for (int i = 0; i < 6; ++i) {
+    const record::PendingBatch made = MakeBatch({std::string(20'000 + 11 * i, 'v')});
+    MutableBytes bytes(made.size_bytes(), node.broker->PlaceOf(*session, "t", PartitionId(0), made.size_bytes()));
+    const auto place = reinterpret_cast<uintptr_t>(bytes.data()) % kBlockBytes;
+    std::memcpy(bytes.data(), made.bytes().data(), bytes.size());
+    if (i == 2) position = static_cast<int64_t>(place);  // by then it knows of the leader's control batch
+    if (i > 2) CHECK(static_cast<int64_t>(place) == position % kBlockBytes);
+    position += static_cast<int64_t>(bytes.size());
+    const auto produced = node.Wait<ProduceOutcome>([&](auto done) {
+      node.broker->Produce(
+          {.topic = "t", .partition = PartitionId(0), .batch = record::PendingBatch::FromBuilder(std::move(bytes))},
+          session, std::move(done));
+    });
+    REQUIRE(produced.ok());
+  }
+  CHECK(position % kBlockBytes != 0);
+  CHECK(node.broker->PlaceOf(*session, "t", PartitionId(7), 1) == 0);
+}
+
 TEST_CASE("after a failed item of a partition its stream refuses that partition until reset") {
   SimNode node;
   node.Start();

@@ -25,6 +25,7 @@ Partition::Partition(const Node& node, Identity identity, Executor& shard, std::
       shard_(shard),
       settings_(identity.settings),
       batch_bytes_max_(settings_.message_bytes_max),
+      append_place_(log->log().storage_log().append_place()),
       log_(std::move(log)) {}
 
 Partition::Partition(const Node& node, Identity identity, Executor& shard, const absl::Status& why)

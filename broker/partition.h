@@ -97,6 +97,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   /// larger.
   int64_t batch_bytes_max() const { return batch_bytes_max_.load(std::memory_order_relaxed); }
 
+  /// Where within a block the memory of the next batch to append had better begin; any thread.
+  size_t PlaceOf(size_t bytes) { return append_place_ == nullptr ? 0 : append_place_->Next(bytes); }
   void Append(PartitionAppend append);
 
   /// Committed batches from `offset`; empty, and without error, at the end of the log.
@@ -153,8 +155,9 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   TopicSettings settings_;
   std::atomic<int64_t> batch_bytes_max_;
-  std::unique_ptr<PartitionLog> log_;  // null once stopped, and where it failed
-  const bool failed_ = false;          // with the stop's reason
+  const std::shared_ptr<storage::AppendPlace> append_place_;  // null where there is no log
+  std::unique_ptr<PartitionLog> log_;                         // null once stopped, and where it failed
+  const bool failed_ = false;                                 // with the stop's reason
   const bool remote_ = false;
   bool stopping_ = false;
   Reason stop_reason_ = Reason::kNotAvailable;

@@ -39,4 +39,11 @@ const NodeSession::Route* NodeSession::Find(const CatalogCell& catalog, const st
   return &place.route;
 }
 
+Partition* NodeSession::Known(const std::string& topic, PartitionId partition) const {
+  const auto named = places_.find(topic);
+  if (named == places_.end()) return nullptr;
+  const auto place = named->second.find(partition.value());
+  return place == named->second.end() ? nullptr : place->second.route.partition.get();
+}
+
 }  // namespace sluice::broker

@@ -22,6 +22,8 @@ class NodeSession final : public ProduceSession {
 
   /// The way of an item; nullptr when the session has too many. Valid until the next call.
   const Route* Find(const CatalogCell& catalog, const std::string& topic, PartitionId partition);
+  /// The partition where it was found before, else nullptr.
+  Partition* Known(const std::string& topic, PartitionId partition) const;
 
  private:
   struct Place {

@@ -20,16 +20,17 @@ Bytes Bytes::Adopt(std::string text) {
   return Bytes(std::move(owner), view);
 }
 
-MutableBytes::MutableBytes(size_t size) : size_(size) {
+MutableBytes::MutableBytes(size_t size, size_t place) : size_(size) {
   constexpr size_t kAlignment = 4096;
   if (size < kAlignedFrom) {
     block_.reset(new char[size]);
     return;
   }
-  const size_t rounded = (size + kAlignment - 1) / kAlignment * kAlignment;
+  SLUICE_CHECK(place < kAlignment) << "place " << place;
+  const size_t rounded = (place + size + kAlignment - 1) / kAlignment * kAlignment;
   void* memory = std::aligned_alloc(kAlignment, rounded);
   SLUICE_CHECK(memory != nullptr) << "no memory for a block of " << rounded << " bytes";
-  block_.reset(static_cast<char*>(memory), [](char* block) { std::free(block); });
+  block_.reset(static_cast<char*>(memory) + place, [memory](char*) { std::free(memory); });
 }
 
 Bytes MutableBytes::Freeze(size_t size) && {

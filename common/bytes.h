@@ -43,12 +43,13 @@ class Bytes {
 };
 
 /// A block that is filled once, then frozen into Bytes. Memory is not zeroed. One of kAlignedFrom bytes or more begins
-/// at a multiple of 4,096, so that a direct write can take it from where it lies, and always in the same way.
+/// `place` bytes (less than 4,096) behind a multiple of 4,096, so that a direct write can take it from where it lies,
+/// and always in the same way.
 class MutableBytes {
  public:
   static constexpr size_t kAlignedFrom = size_t{16} << 10;
 
-  explicit MutableBytes(size_t size);
+  explicit MutableBytes(size_t size, size_t place = 0);
   char* data() { return block_.get(); }
   size_t size() const { return size_; }
   std::string_view view() const { return {block_.get(), size_}; }

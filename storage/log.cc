@@ -196,6 +196,9 @@ void Log::Append(std::vector<record::Batch> batches, Done done, Urgency urgency)
       tail.crc_before = before->crc32c;
       tail.max_timestamp_before = before->max_timestamp_ms;
     }
+    if (batch.size_bytes() >= MutableBytes::kAlignedFrom) {
+      append_place_->Seen(reinterpret_cast<uintptr_t>(batch.bytes().data()) % kBlockBytes, position);
+    }
     segment->index->Add(batch.base_offset(), position, static_cast<int64_t>(batch.size_bytes()), TimestampOf(batch));
     entry.records.emplace_back(RecordOf(batch, segment->id, position));
     Apply(entry.records.back());

@@ -34,6 +34,7 @@
 #include "common/file_system.h"
 #include "common/record/batch.h"
 #include "common/types.h"
+#include "storage/append_place.h"
 #include "storage/index.h"
 #include "storage/journal.h"
 #include "storage/segment.h"
@@ -174,6 +175,8 @@ class Log : public std::enable_shared_from_this<Log> {
 
   const ReplicaId& replica() const { return replica_; }
   const std::string& dir() const { return dir_; }
+  /// For who makes the memory of batches that will be appended; any thread.
+  const std::shared_ptr<AppendPlace>& append_place() const { return append_place_; }
   Executor& home() const { return home_; }  // any thread
   Offset log_start() const { return state().log_start; }
   Offset log_end() const { return state().next_offset; }
@@ -300,6 +303,7 @@ class Log : public std::enable_shared_from_this<Log> {
   const ReplicaId replica_;
   const std::string dir_;
   LogOptions options_;
+  const std::shared_ptr<AppendPlace> append_place_ = std::make_shared<AppendPlace>();
 
   JournalState registry_;  ///< Mirror of the journal's registry, of this replica only, with everything submitted.
   Offset durable_end_;

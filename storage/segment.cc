@@ -13,6 +13,7 @@
 #include "common/endian.h"
 #include "common/record/batch_format.h"
 #include "common/status_macros.h"
+#include "storage/aligned_buffer.h"
 
 namespace sluice::storage {
 namespace {
@@ -39,6 +40,74 @@ absl::Status ReadExactly(File& file, const SegmentView& segment, int64_t positio
   return Damaged(segment, position + static_cast<int64_t>(got),
                  absl::StrCat("the file ends, but the segment has ", segment.end_position, " bytes"));
 }
+
+/// Whether the part's whole blocks can be written from where they lie.
+bool LiesInPlace(const Bytes& part, int64_t position) {
+  return part.size() >= MutableBytes::kAlignedFrom &&
+         reinterpret_cast<uintptr_t>(part.data()) % kBlockBytes == static_cast<uintptr_t>(position % kBlockBytes);
+}
+
+/// How much of a part is not written from where it lies.
+int64_t CopiedBytes(const Bytes& part, int64_t position) {
+  const int64_t end = position + static_cast<int64_t>(part.size());
+  if (!LiesInPlace(part, position)) return end - position;
+  return end - position - (AlignDown(end) - AlignUp(position));
+}
+
+/// Writes bytes that follow each other in a file, some from where they lie and the others from a staging buffer, with
+/// as few calls as that buffer's size allows. Only whole blocks are referred to, and only at a block's start.
+class GatheredWrite {
+ public:
+  /// From `at` on, a block's start. `copied`: bytes that Copy will be given in all.
+  GatheredWrite(File& file, int64_t at, int64_t copied)
+      : file_(file), at_(at), staging_(static_cast<size_t>(std::min(kStagingBytesMax, AlignUp(copied + 1)))) {}
+
+  absl::Status Copy(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const size_t n = std::min(staging_.capacity() - staged_, bytes.size());
+      std::memcpy(staging_.data() + staged_, bytes.data(), n);
+      staged_ += n;
+      bytes.remove_prefix(n);
+      if (staged_ == staging_.capacity()) SLUICE_RETURN_IF_ERROR(Write());
+    }
+    return absl::OkStatus();
+  }
+  void Refer(std::string_view blocks) {
+    if (blocks.empty()) return;
+    ListStaged(staged_);
+    pieces_.push_back(blocks);
+  }
+  /// Writes what is whole; returns the bytes of the block that is not, which are good as long as this object.
+  absl::StatusOr<std::string_view> Finish() {
+    const size_t whole = staged_ / kBlockBytes * kBlockBytes;
+    const std::string_view rest(staging_.data() + whole, staged_ - whole);
+    ListStaged(whole);
+    SLUICE_RETURN_IF_ERROR(Write());
+    return rest;
+  }
+
+ private:
+  void ListStaged(size_t end) {
+    if (end > listed_) pieces_.emplace_back(staging_.data() + listed_, end - listed_);
+    listed_ = end;
+  }
+  /// All that is referred to and staged so far, whole blocks.
+  absl::Status Write() {
+    ListStaged(std::max(listed_, staged_ / kBlockBytes * kBlockBytes));
+    if (!pieces_.empty()) SLUICE_RETURN_IF_ERROR(file_.WritePartsAt(at_, pieces_));
+    for (const std::string_view piece : pieces_) at_ += static_cast<int64_t>(piece.size());
+    pieces_.clear();
+    staged_ = listed_ = 0;
+    return absl::OkStatus();
+  }
+
+  File& file_;
+  int64_t at_;  // where the pieces go
+  AlignedBuffer staging_;
+  size_t staged_ = 0;
+  size_t listed_ = 0;  // of staged_, in pieces_
+  std::vector<std::string_view> pieces_;
+};
 
 }  // namespace
 
@@ -86,37 +155,28 @@ absl::StatusOr<std::unique_ptr<SegmentFile>> SegmentFile::Create(FileSystem& fs,
 }
 
 absl::Status SegmentFile::Append(absl::Span<const Bytes> parts) {
-  int64_t total = 0;
-  for (const Bytes& part : parts) total += static_cast<int64_t>(part.size());
-  const int64_t new_end = end_ + total;
-  const int64_t first_block = AlignDown(end_);
-  const int64_t whole_end = AlignDown(new_end);
-
-  // Staged in pieces of at most kStagingBytesMax; the last, partly filled block becomes the next partial_.
-  Buffer staging = NewBuffer(std::min(kStagingBytesMax, AlignUp(new_end) - first_block + kBlockBytes));
-  const int64_t staging_bytes = std::min(kStagingBytesMax, AlignUp(new_end) - first_block + kBlockBytes);
-  int64_t staged_at = first_block;    // file position of the staging buffer
-  int64_t fill = end_ - first_block;  // bytes in it
-  std::memcpy(staging.get(), partial_.get(), static_cast<size_t>(fill));
+  int64_t position = end_;
+  int64_t copied = end_ % kBlockBytes;
   for (const Bytes& part : parts) {
-    std::string_view rest = part.view();
-    while (!rest.empty()) {
-      const int64_t n = std::min(staging_bytes - fill, static_cast<int64_t>(rest.size()));
-      std::memcpy(staging.get() + fill, rest.data(), static_cast<size_t>(n));
-      fill += n;
-      rest.remove_prefix(static_cast<size_t>(n));
-      if (fill == staging_bytes) {
-        SLUICE_RETURN_IF_ERROR(file_->WriteAt(staged_at, {staging.get(), static_cast<size_t>(fill)}));
-        staged_at += fill;
-        fill = 0;
-      }
-    }
+    copied += CopiedBytes(part, position);
+    position += static_cast<int64_t>(part.size());
   }
-  const int64_t whole = whole_end - staged_at;
-  if (whole > 0) SLUICE_RETURN_IF_ERROR(file_->WriteAt(staged_at, {staging.get(), static_cast<size_t>(whole)}));
-  std::memcpy(partial_.get(), staging.get() + whole, static_cast<size_t>(fill - whole));
-  end_ = new_end;
-  flushed_ = std::max(flushed_, whole_end);
+  GatheredWrite write(*file_, AlignDown(end_), copied);
+  SLUICE_RETURN_IF_ERROR(write.Copy({partial_.get(), static_cast<size_t>(end_ % kBlockBytes)}));
+  position = end_;
+  for (const Bytes& part : parts) {
+    const std::string_view bytes = part.view();
+    const size_t first = LiesInPlace(part, position) ? static_cast<size_t>(AlignUp(position) - position) : bytes.size();
+    const size_t whole = (bytes.size() - first) / kBlockBytes * kBlockBytes;
+    SLUICE_RETURN_IF_ERROR(write.Copy(bytes.substr(0, first)));
+    write.Refer(bytes.substr(first, whole));
+    SLUICE_RETURN_IF_ERROR(write.Copy(bytes.substr(first + whole)));
+    position += static_cast<int64_t>(bytes.size());
+  }
+  SLUICE_ASSIGN_OR_RETURN(const std::string_view rest, write.Finish());
+  std::memcpy(partial_.get(), rest.data(), rest.size());
+  end_ = position;
+  flushed_ = std::max(flushed_, AlignDown(end_));
   return absl::OkStatus();
 }
 

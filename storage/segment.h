@@ -49,8 +49,9 @@ class SegmentFile {
   /// Makes the file; one that is there under this name is a leftover that the registry does not list, and goes.
   static absl::StatusOr<std::unique_ptr<SegmentFile>> Create(FileSystem& fs, const std::string& path);
 
-  /// Takes `parts` as the bytes from end() on, and writes all whole blocks. After a failure nothing of it was taken:
-  /// the same call may be made again.
+  /// Takes `parts` as the bytes from end() on, and writes all whole blocks; those of a large part that lies in memory
+  /// at the same place within a block as it gets in the file from where they lie. After a failure nothing of it was
+  /// taken: the same call may be made again.
   absl::Status Append(absl::Span<const Bytes> parts);
   /// Writes the partly filled block too, padded with zeros.
   absl::Status FlushTail();

@@ -2,10 +2,14 @@
 
 #include <catch2/catch.hpp>
 
+#include <deque>
 #include <fstream>
+#include <random>
 #include <sstream>
 
+#include "storage/append_place.h"
 #include "storage/retention.h"
+#include "tests/simulation/sim_file_system.h"
 
 namespace sluice::storage {
 namespace {
@@ -90,6 +94,62 @@ TEST_CASE("the index on the page of formats is what the program writes and reads
   auto decoded = SparseIndex::Decode(on_page, id);
   REQUIRE(decoded.ok());
   CHECK(decoded->entries() == index.entries());
+}
+
+TEST_CASE("a segment file gets the same bytes whether they lie in place or are copied, in one piece or in many") {
+  std::mt19937 random(1);
+  for (int round = 0; round < 200; ++round) {
+    simulation::SimFileSystem fs(1);
+    REQUIRE(fs.CreateDirs("d").ok());
+    auto file = SegmentFile::Create(fs, "d/s.log");
+    REQUIRE(file.ok());
+    std::string expected;
+    for (int call = 0; call < 4; ++call) {
+      std::vector<Bytes> parts;
+      for (size_t i = 0; i < 1 + random() % 6; ++i) {
+        const size_t size = random() % 3 == 0 ? 1 + random() % 9000 : (16 << 10) + random() % (400 << 10);
+        const size_t place = random() % 3 == 0 ? random() % kBlockBytes : expected.size() % kBlockBytes;
+        MutableBytes part(size, size < MutableBytes::kAlignedFrom ? 0 : place);
+        for (size_t at = 0; at < size; ++at)
+          part.data()[at] = static_cast<char>((expected.size() + at) * 2654435761 >> 11);
+        expected.append(part.view());
+        parts.push_back(std::move(part).Freeze());
+      }
+      REQUIRE((*file)->Append(parts).ok());
+      if (random() % 2 == 0) REQUIRE((*file)->FlushTail().ok());
+      REQUIRE((*file)->end() == static_cast<int64_t>(expected.size()));
+      const std::string there = fs.Contents("d/s.log").substr(0, static_cast<size_t>((*file)->flushed()));
+      REQUIRE(there == expected.substr(0, there.size()));
+      REQUIRE(expected.size() - there.size() < kBlockBytes);
+    }
+    REQUIRE((*file)->Finish((*file)->end()).ok());
+    REQUIRE(fs.Contents("d/s.log") == expected);
+  }
+}
+
+TEST_CASE("the place of the next batch is guessed right after a wrong guess, however many were under way") {
+  AppendPlace guess;
+  int64_t position = 0;
+  struct Batch {
+    size_t bytes;
+    size_t place;
+  };
+  std::deque<Batch> under_way;
+  std::mt19937 random(1);
+  int wrong = 0;
+  for (int i = 0; i < 20'000; ++i) {
+    const size_t bytes = 16'000 + random() % 5000;
+    under_way.push_back({bytes, guess.Next(bytes)});
+    if (under_way.size() < 16) continue;
+    if (i % 1000 == 0) position = 0;    // another segment
+    if (i % 1500 == 0) position += 77;  // a batch that nobody asked about
+    guess.Seen(under_way.front().place, position);
+    wrong += position % kBlockBytes != static_cast<int64_t>(under_way.front().place);
+    position += static_cast<int64_t>(under_way.front().bytes);
+    under_way.pop_front();
+  }
+  CHECK(wrong > 0);
+  CHECK(wrong <= 35 * 100);
 }
 
 std::vector<SegmentInfo> Segments() {

@@ -39,16 +39,16 @@ absl::Status ReadRecord(WireReader& in, size_t* records, ProduceEnvelopeItem* it
   return absl::OkStatus();
 }
 
-absl::Status ReadBatch(WireReader& in, ProduceEnvelopeItem* item) {
+absl::Status ReadBatch(WireReader& in, PlaceOfBatch place_of, ProduceEnvelopeItem* item) {
   size_t length = 0;
   if (!in.ReadLength(&length)) return Malformed("the batch is cut short");
   item->batch.reset();
   if (length == 0) return absl::OkStatus();
-  item->batch.emplace(length);
+  item->batch.emplace(length, place_of(item->topic, item->partition, length));
   return in.Copy(item->batch->data(), length) ? absl::OkStatus() : Malformed("the batch is cut short");
 }
 
-absl::Status ReadItem(WireReader& in, size_t* records, ProduceEnvelopeItem* item) {
+absl::Status ReadItem(WireReader& in, PlaceOfBatch place_of, size_t* records, ProduceEnvelopeItem* item) {
   using Item = v1::ProduceItem;
   while (!in.AtEnd()) {
     WireTag tag;
@@ -57,7 +57,7 @@ absl::Status ReadItem(WireReader& in, size_t* records, ProduceEnvelopeItem* item
     const bool length = tag.type == WireType::kLength;
     bool ok = true;
     if (tag.field == Item::kBatchFieldNumber && length) {
-      SLUICE_RETURN_IF_ERROR(ReadBatch(in, item));
+      SLUICE_RETURN_IF_ERROR(ReadBatch(in, place_of, item));
     } else if (tag.field == Item::kRecordsFieldNumber && length) {
       SLUICE_RETURN_IF_ERROR(ReadRecord(in, records, item));
     } else if (tag.field == Item::kTopicFieldNumber && length) {
@@ -86,7 +86,7 @@ void PutError(std::string* out, uint32_t field, const Error& error) {
 
 }  // namespace
 
-absl::StatusOr<ProduceEnvelope> ParseProduceRequest(std::span<const std::string_view> slices) {
+absl::StatusOr<ProduceEnvelope> ParseProduceRequest(std::span<const std::string_view> slices, PlaceOfBatch place_of) {
   WireReader in(slices);
   ProduceEnvelope envelope;
   size_t records = 0;
@@ -100,7 +100,7 @@ absl::StatusOr<ProduceEnvelope> ParseProduceRequest(std::span<const std::string_
       size_t length = 0;
       if (!in.ReadLength(&length)) return Malformed("an item is cut short");
       const size_t outer = in.Enter(length);
-      SLUICE_RETURN_IF_ERROR(ReadItem(in, &records, &envelope.items.emplace_back()));
+      SLUICE_RETURN_IF_ERROR(ReadItem(in, place_of, &records, &envelope.items.emplace_back()));
       in.Leave(outer);
     } else if (tag.field == v1::ProduceRequest::kCorrelationIdFieldNumber && tag.type == WireType::kVarint) {
       if (!in.ReadVarint(&envelope.correlation_id)) return Malformed("correlation_id cannot be read");

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "broker/api.h"
 #include "broker/limits.h"
@@ -36,8 +37,14 @@ struct ProduceEnvelope {
   std::vector<ProduceEnvelopeItem> items;
 };
 
+/// Where within a block the memory of a batch of so many bytes begins (MutableBytes).
+using PlaceOfBatch = absl::FunctionRef<size_t(const std::string& topic, int32_t partition, size_t bytes)>;
+
 /// INVALID_ARGUMENT when the bytes are no ProduceRequest or pass a bound.
-absl::StatusOr<ProduceEnvelope> ParseProduceRequest(std::span<const std::string_view> slices);
+absl::StatusOr<ProduceEnvelope> ParseProduceRequest(std::span<const std::string_view> slices, PlaceOfBatch place_of);
+inline absl::StatusOr<ProduceEnvelope> ParseProduceRequest(std::span<const std::string_view> slices) {
+  return ParseProduceRequest(slices, [](const std::string&, int32_t, size_t) { return size_t{0}; });
+}
 
 struct ProduceAnswerItem {
   std::string_view topic;

@@ -132,7 +132,9 @@ void ProduceHandler::OnMessage(grpc::ByteBuffer message) {
     for (const grpc::Slice& slice : slices) {
       views.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
     }
-    envelope = ParseProduceRequest(views);
+    envelope = ParseProduceRequest(views, [this](const std::string& topic, int32_t partition, size_t batch_bytes) {
+      return services_.broker.PlaceOf(*session_, topic, PartitionId(partition), batch_bytes);
+    });
   }
   slices.clear();
   message.Clear();  // the batches have memory of their own now

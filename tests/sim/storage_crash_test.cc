@@ -91,10 +91,13 @@ class Workload {
     const int count = random_.OneIn(6) ? 2 : 1;
     std::vector<record::Batch> batches;
     for (int i = 0; i < count; ++i) {
-      const size_t bytes = random_.OneIn(8) ? 3000 + random_.Below(7000) : 20 + random_.Below(600);
-      record::Batch batch = MakeBatch("v" + std::to_string(random_.Next()), 1 + static_cast<int>(random_.Below(3)),
-                                      bytes, static_cast<int64_t>(random_.Below(5000)))
-                                .Assign(next.end, epoch_);
+      size_t bytes = random_.OneIn(8) ? 3000 + random_.Below(7000) : 20 + random_.Below(600);
+      if (random_.OneIn(24)) bytes += MutableBytes::kAlignedFrom;  // written from where it lies
+      record::Batch batch =
+          InPlace(MakeBatch("v" + std::to_string(random_.Next()), 1 + static_cast<int>(random_.Below(3)), bytes,
+                            static_cast<int64_t>(random_.Below(5000))),
+                  *log_->append_place())
+              .Assign(next.end, epoch_);
       next.end = batch.next_offset();
       next.batches.push_back(batch);
       batches.push_back(std::move(batch));

@@ -1,6 +1,7 @@
 // A node's storage in the simulator: a LogStore on a simulated disk that can lose power in the middle of any call.
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -146,6 +147,13 @@ inline record::PendingBatch MakeBatch(const std::string& text, int records = 1, 
   auto built = builder.Build();
   SLUICE_CHECK(built.ok()) << std::string(built.status().message());
   return *std::move(built);
+}
+
+/// The same in memory that begins where the log guesses that the batch will begin in its file, as a producer's does.
+inline record::PendingBatch InPlace(record::PendingBatch batch, storage::AppendPlace& guess) {
+  MutableBytes bytes(batch.size_bytes(), guess.Next(batch.size_bytes()));
+  std::memcpy(bytes.data(), batch.bytes().data(), bytes.size());
+  return record::PendingBatch::FromBuilder(std::move(bytes));
 }
 
 }  // namespace sluice::simulation
