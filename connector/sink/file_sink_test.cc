@@ -10,6 +10,7 @@
 #include "common/text.h"
 #include "connector/sink/fake_client.h"
 #include "connector/sink/sink.h"
+#include "connector/sink/sink_state.h"
 #include "tests/simulation/sim_file_system.h"
 
 namespace sluice::connector {
@@ -350,6 +351,30 @@ TEST_CASE("an inferred schema is one for all partitions, whatever comes first in
   // The first chunk says whole numbers, for the other partition too.
   CHECK(world.DeadLetters() == std::map<std::string, int>{{two, 1}});
   CHECK(world.Files().size() == 2);
+}
+
+TEST_CASE("a sink goes on from what version 0.1.0 kept: no topic, and a schema with one partition alone") {
+  World world;
+  world.partitions = 2;
+  world.config.kind = SinkKind::kParquet;
+  const std::string value = R"({"m":1,"n":2})";
+  world.cluster.Fill("t", 0, {value, value});
+  world.cluster.Fill("t", 0, {value});
+  world.cluster.Fill("t", 1, {value});
+  SinkState kept;
+  kept.committed_next = Offset(2);
+  kept.schema = Schema{{"only_m", "/m", ColumnType::kInt64}};
+  REQUIRE(world.state.Put("sink/p/s/t/0", EncodeSinkState(kept), -1).ok());
+  REQUIRE(world.Run().ok());
+  const auto files = world.Files();
+  REQUIRE(files.size() == 2);
+  for (const auto& [path, contents] : files) {
+    INFO(path);
+    CHECK(path.find("-00000000000000000000-00000000000000000001") == std::string::npos);  // that is committed
+    CHECK(contents.find("only_m") != std::string::npos);
+  }
+  world.cluster.Make("t", 2);
+  CHECK(world.Run().code() == absl::StatusCode::kDataLoss);  // now it knows the topic
 }
 
 TEST_CASE("wrong configurations are refused by field") {
