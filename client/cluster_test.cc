@@ -216,6 +216,25 @@ TEST_CASE_METHOD(ClusterFixture, "Any broker of the list may be dead, silent or 
   }
 }
 
+TEST_CASE_METHOD(ClusterFixture,
+                 "A broker that knows of no leader, cut off from the others, keeps nobody from the leader") {
+  Lead(0, kB);
+  On([&] {
+    broker.told = [&](const std::string& node, const TopicPartition&) { return std::string(node == kA ? "" : kB); };
+  });
+  SECTION("for a producer") {
+    MakeProducer();
+    Send(0, "x");
+    CHECK(Acknowledged("x"));
+    CHECK(Values(0) == std::vector<std::string>{"x"});
+  }
+  SECTION("for a question") {
+    const Moment start;
+    CHECK(client->NewAdmin()->ListOffset({"t", PartitionId(0)}).ok());
+    CHECK(start.Within(2000));
+  }
+}
+
 TEST_CASE_METHOD(ClusterFixture, "A change that one broker may have made is asked of no other") {
   auto admin = client->NewAdmin();
   int made = 0;

@@ -231,6 +231,12 @@ void Core::CallAt(const std::string& address, std::string_view method, Bytes req
   ChannelTo(address).Call(method, std::move(request), timeout, std::move(done));
 }
 
+// Begins the next question with another broker than the one that answered last.
+void Core::PreferNext() {
+  const auto last = std::find(brokers_.begin(), brokers_.end(), preferred_);
+  if (last != brokers_.end()) preferred_ = std::next(last) == brokers_.end() ? brokers_.front() : *std::next(last);
+}
+
 // Later known brokers stand in for those configured when none of these lives any more.
 void Core::Hear(const std::string& address) {
   if (address.empty() || brokers_.size() >= options_.brokers.size() + kHeardMax) return;
@@ -268,6 +274,10 @@ void Core::DescribeTopic(const std::string& topic, absl::Duration timeout, Metad
               routes->partitions[at].leader = partition.leader();
               routes->partitions[at].epoch = LeaderEpoch(partition.leader_epoch());
               self->Hear(partition.leader());
+            }
+            // One that is cut off from the others knows of none for as long as it is; another may.
+            if (std::ranges::any_of(routes->partitions, [](const Route& route) { return route.leader.empty(); })) {
+              self->PreferNext();
             }
             self->LearnNodes();
             done(std::move(routes));
