@@ -14,7 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
 #include "replication/raft_node.h"
-#include "runtime/asio_executor.h"
+#include "runtime/thread_executor.h"
 #include "runtime/blocking_threads.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/system.h"
@@ -146,8 +146,8 @@ class Node {
   runtime::SystemClock clock_;
   runtime::SystemRandom random_;
   const Logger logger_ = Logger::Silent();
-  runtime::AsioExecutor shard_{"shard"};
-  runtime::AsioExecutor home_{"home"};
+  runtime::ThreadExecutor shard_{"shard"};
+  runtime::ThreadExecutor home_{"home"};
   runtime::BlockingThreads journal_io_{1, "journal"};
   runtime::BlockingThreads segment_io_{1, "segments"};
   runtime::BlockingThreads cold_reads_{1, "reads"};

@@ -88,7 +88,7 @@ NodeProcess::NodeProcess(NodeConfig config, const Logger& log)
       metadata_io_(1, "metadata"),
       http_(HttpOptions(config_)) {
   for (int i = 0; i < ShardCount(config_.shards); ++i) {
-    shards_.push_back(std::make_unique<runtime::AsioExecutor>(Cat("shard-", i)));
+    shards_.push_back(std::make_unique<runtime::ThreadExecutor>(Cat("shard-", i)));
   }
 }
 

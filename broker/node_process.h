@@ -22,11 +22,11 @@
 #include "broker/rpc/peer_transport.h"
 #include "broker/rpc/server.h"
 #include "common/log.h"
-#include "runtime/asio_executor.h"
 #include "runtime/blocking_threads.h"
 #include "runtime/http_listener.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/system.h"
+#include "runtime/thread_executor.h"
 #include "storage/log_store.h"
 #include "storage/meta/metadata_store.h"
 
@@ -69,7 +69,7 @@ class NodeProcess {
   DataFolder folder_;
 
   // Threads; stopped in Stop, before what their tasks use goes.
-  std::vector<std::unique_ptr<runtime::AsioExecutor>> shards_;
+  std::vector<std::unique_ptr<runtime::ThreadExecutor>> shards_;
   runtime::BlockingThreads journal_io_;
   runtime::BlockingThreads segment_io_;
   runtime::BlockingThreads cold_reads_;

@@ -10,7 +10,7 @@
 
 #include "common/check.h"
 #include "common/record/record.h"
-#include "runtime/asio_executor.h"
+#include "runtime/thread_executor.h"
 #include "runtime/blocking_threads.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/system.h"
@@ -66,8 +66,8 @@ struct RealNode {
   runtime::SystemClock clock;
   runtime::SystemRandom random;
   std::shared_ptr<LogStore> store;
-  runtime::AsioExecutor home{"home"};
-  runtime::AsioExecutor shard{"shard"};
+  runtime::ThreadExecutor home{"home"};
+  runtime::ThreadExecutor shard{"shard"};
   runtime::BlockingThreads journal_io{1, "journal"};
   runtime::BlockingThreads segment_io{1, "segments"};
   runtime::BlockingThreads cold_reads{2, "cold"};

@@ -23,7 +23,7 @@
 #include "broker/rpc/server.h"
 #include "common/log.h"
 #include "common/record/record.h"
-#include "runtime/asio_executor.h"
+#include "runtime/thread_executor.h"
 #include "runtime/blocking_threads.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/system.h"
@@ -170,7 +170,7 @@ class TestNode {
   runtime::SystemRandom random_;
   runtime::PosixFileSystem files_;
   Logger log_ = Logger::Silent();
-  runtime::AsioExecutor shard_{"shard"};
+  runtime::ThreadExecutor shard_{"shard"};
   runtime::BlockingThreads journal_io_{1}, segment_io_{1}, reads_{1};
   std::shared_ptr<storage::LogStore> store_;
   std::unique_ptr<storage::MetadataStore> metadata_;

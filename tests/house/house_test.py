@@ -25,19 +25,19 @@ class ForbiddenIncludes(unittest.TestCase):
         self.assert_caught("storage/segment.h", '#include "broker/api.h"')
         self.assert_caught("storage/segment.cc", '#include "sluice/v1/log.pb.h"')
         self.assert_caught("common/bytes.cc", '#include "storage/journal.h"')
-        self.assert_caught("common/bytes.cc", '#include "runtime/asio_executor.h"')
+        self.assert_caught("common/bytes.cc", '#include "runtime/thread_executor.h"')
         self.assert_caught("client/producer.cc", '#include "broker/api.h"')
         self.assert_caught("connector/pipeline.cc", '#include "storage/journal.h"')
         self.assert_caught("replication/core/raft.cc", '#include "storage/journal.h"')
         self.assert_caught("broker/partition.cc", '#include "sluice/v1/log.pb.h"')
-        self.assert_caught("broker/partition.cc", '#include "runtime/asio_executor.h"')
+        self.assert_caught("broker/partition.cc", '#include "runtime/thread_executor.h"')
 
     def test_a_folder_may_look_down(self):
         self.assert_allowed("storage/segment.cc", '#include "common/record/batch.h"')
         self.assert_allowed("broker/partition.cc", '#include "replication/replicated_log.h"')
         self.assert_allowed("broker/controller.cc", '#include "sluice/state/v1/controller.pb.h"')
         self.assert_allowed("broker/rpc/server.cc", '#include "sluice/v1/log.grpc.pb.h"')
-        self.assert_allowed("broker/main.cc", '#include "runtime/asio_executor.h"')
+        self.assert_allowed("broker/main.cc", '#include "runtime/thread_executor.h"')
         self.assert_allowed("tools/dump.cc", '#include "storage/journal.h"')
 
     def test_production_code_never_includes_tests_but_a_test_may(self):

@@ -1,8 +1,8 @@
-// AsioExecutor: the Executor of real processes. One thread and one Asio io_context; a shard is one of these.
+// ThreadExecutor: the Executor of real processes. One thread of its own; a shard is one of these.
 //
 // Always holds: tasks run one after the other, in the order posted, on the executor's own thread; a timer's task runs
 // no earlier than asked and never once Cancel (called here) returned. Posting takes one lock; only a post that finds
-// the queue empty wakes the thread, and a wake-up drains the whole queue.
+// the thread asleep wakes it, and a wake-up drains the whole queue.
 // Threads: as Executor; Stop from any thread but the executor's own.
 #pragma once
 
@@ -13,13 +13,13 @@
 
 namespace sluice::runtime {
 
-class AsioExecutor final : public Executor {
+class ThreadExecutor final : public Executor {
  public:
   /// Starts the thread; `name` is what debuggers and `top -H` show (at most 15 bytes are).
-  explicit AsioExecutor(const std::string& name);
-  ~AsioExecutor() override;
-  AsioExecutor(const AsioExecutor&) = delete;
-  AsioExecutor& operator=(const AsioExecutor&) = delete;
+  explicit ThreadExecutor(const std::string& name);
+  ~ThreadExecutor() override;
+  ThreadExecutor(const ThreadExecutor&) = delete;
+  ThreadExecutor& operator=(const ThreadExecutor&) = delete;
 
   void Post(Task task) override;
   TimerId PostAfter(absl::Duration delay, Task task) override;

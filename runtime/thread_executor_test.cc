@@ -1,4 +1,4 @@
-#include "runtime/asio_executor.h"
+#include "runtime/thread_executor.h"
 
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -18,7 +18,7 @@ void Flush(Executor& executor) {
 }
 
 TEST_CASE("Tasks run in the order posted, on the executor's thread, and never inside Post") {
-  AsioExecutor executor("test");
+  ThreadExecutor executor("test");
   std::vector<int> order;
   bool nested_ran_inside = false;
   bool posted = false;
@@ -42,7 +42,7 @@ TEST_CASE("Tasks run in the order posted, on the executor's thread, and never in
 }
 
 TEST_CASE("Posts from many threads all run, each thread's in its order") {
-  AsioExecutor executor("test");
+  ThreadExecutor executor("test");
   constexpr int kThreads = 4;
   constexpr int kPosts = 5000;
   std::vector<int> last(kThreads, -1);
@@ -65,7 +65,7 @@ TEST_CASE("Posts from many threads all run, each thread's in its order") {
 }
 
 TEST_CASE("Timers run in the order of their times, not before them") {
-  AsioExecutor executor("test");
+  ThreadExecutor executor("test");
   std::vector<int> order;
   std::promise<void> done;
   const auto start = std::chrono::steady_clock::now();
@@ -82,7 +82,7 @@ TEST_CASE("Timers run in the order of their times, not before them") {
 }
 
 TEST_CASE("A timer cancelled by another that is due at the same time does not run") {
-  AsioExecutor executor("test");
+  ThreadExecutor executor("test");
   std::atomic<bool> ran = false;
   std::promise<void> done;
   executor.Post([&] {
@@ -97,7 +97,7 @@ TEST_CASE("A timer cancelled by another that is due at the same time does not ru
 
 TEST_CASE("Stop runs what was posted before it and drops timers and what comes after") {
   int ran = 0;
-  AsioExecutor executor("test");
+  ThreadExecutor executor("test");
   executor.PostAfter(absl::Hours(1), [&] { ran += 1000; });
   for (int i = 0; i < 100; ++i) executor.Post([&] { ++ran; });
   executor.Stop();
