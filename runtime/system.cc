@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -39,11 +41,32 @@ uint64_t SystemRandom::Next() {
   return block_[next_++];
 }
 
+namespace {
+
+constexpr int kMiB = 1 << 20;
+
+// Room for the heap to grow, without memory behind it yet, and its further part marked. That cannot be done later: the
+// allocator does not tell when it grows, nor where it ends. Where the system refuses any of it, pages stay small.
+void AskForHugePages() {
+  constexpr intptr_t kRoom = intptr_t{256} * kMiB;
+  constexpr intptr_t kSmallPages = intptr_t{6} * kMiB;
+  constexpr intptr_t kHugePage = intptr_t{2} * kMiB;
+  const auto begin = reinterpret_cast<intptr_t>(sbrk(0));
+  mallopt(M_TOP_PAD, static_cast<int>(kRoom));
+  void* volatile block = std::malloc(kMiB);  // grows the heap; is not needed itself
+  std::free(block);
+  const auto end = reinterpret_cast<intptr_t>(sbrk(0));
+  const intptr_t from = (begin + kSmallPages + kHugePage - 1) / kHugePage * kHugePage;
+  if (end > from) (void)madvise(reinterpret_cast<void*>(from), static_cast<size_t>(end - from), MADV_HUGEPAGE);
+}
+
+}  // namespace
+
 void TuneMalloc() {
-  constexpr int kMiB = 1 << 20;
   mallopt(M_ARENA_MAX, 1);
   mallopt(M_TRIM_THRESHOLD, 1024 * kMiB);
   mallopt(M_MMAP_THRESHOLD, 32 * kMiB);
+  AskForHugePages();
   mallopt(M_TOP_PAD, 32 * kMiB);
 }
 

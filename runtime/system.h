@@ -29,7 +29,9 @@ class SystemRandom final : public Random {
 };
 
 /// Sets glibc's allocator for a server that moves large buffers: one arena, no trimming, large blocks kept. Halves the
-/// CPU of a produce stream (docs/performance.md). Call first in main, before any thread starts.
+/// CPU of a produce stream (docs/performance.md). What the heap grows to beyond its first megabytes is asked to
+/// lie in huge pages, which direct writes of large buffers are cheaper from; an idle process stays below, and small.
+/// Call first in main, before any thread starts.
 void TuneMalloc();
 
 /// Raises the process's limit of open files to what it may have, and answers it. Many systems begin at 1,024.
