@@ -82,6 +82,10 @@ class Transport final : public GrpcPeerTransport, public CallHost, public PeerHo
 
   std::shared_ptr<PeerLink> LinkTo(NodeId peer, PeerLane lane) const;
   bool SendPart(NodeId to, PeerLane lane, const ReplicaId& group, absl::FunctionRef<PeerPart()> encode);
+  /// Starts the queue's thread, unless it runs: once there is somebody to talk to. gRPC lets any thread that waits on a
+  /// queue read the sockets of all, and a thread that has nothing else to do is the one: each message of a client would
+  /// be read by this thread and handed to another.
+  void EnsureRuns();
   /// Under the lock. Listens from now on, if it does not yet.
   void Accept();
   void Take(int connection);
@@ -97,6 +101,7 @@ class Transport final : public GrpcPeerTransport, public CallHost, public PeerHo
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections_;
   std::unique_ptr<CallQueue> calls_;
   std::unique_ptr<grpc::Server> server_;
+  std::once_flag thread_begins_;
   std::thread thread_;
   std::thread stopper_;
   std::string address_;
@@ -148,9 +153,14 @@ absl::Status Transport::Listen() {
     return absl::UnavailableError("gRPC: the peers' server cannot be made; its own log on standard error says why");
   }
   for (int i = 0; i < kAccepts; ++i) std::make_shared<rpc::Call>(*calls_)->Accept();
-  thread_ = std::thread([this] { calls_->Run(); });
-  pthread_setname_np(thread_.native_handle(), "sluice-peers");
   return absl::OkStatus();
+}
+
+void Transport::EnsureRuns() {
+  std::call_once(thread_begins_, [this] {
+    thread_ = std::thread([this] { calls_->Run(); });
+    pthread_setname_np(thread_.native_handle(), "sluice-peers");
+  });
 }
 
 void Transport::SetIdentity(const PeerIdentity& identity) {
@@ -201,6 +211,7 @@ void Transport::Take(int connection) {
   setsockopt(connection, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
   parameters.fd = connection;
+  EnsureRuns();
   connections_->HandleNewConnection(&parameters);
 }
 
@@ -209,6 +220,7 @@ void Transport::SetPeer(NodeId node, std::string address) {
   {
     std::lock_guard lock(mutex_);
     if (stopping_ || node == Identity().node) return;
+    EnsureRuns();
     Peer& peer = peers_[node];
     peer.address = address;
     if (peer.groups == nullptr) {
@@ -249,6 +261,7 @@ void Transport::Call(PeerTarget to, uint32_t kind, std::string request, absl::Du
   if (address.empty()) {
     return call_client_.Fail(absl::NotFoundError(Cat("no address is known for node ", node)), std::move(done));
   }
+  EnsureRuns();
   call_client_.Call(address, node, kind, request, deadline, std::move(done));
 }
 
@@ -343,6 +356,7 @@ void Transport::Close() {
     peer.liveness->Stop();
   }
   call_client_.Stop();
+  EnsureRuns();     // for what ends now
   calls_->Drain();  // tells those who are connected why
   server_->Shutdown(std::chrono::system_clock::now() + kGoodbye);
   calls_->AwaitEnd();

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
 #include <random>
 
 #include "broker/rpc/call.h"
@@ -40,6 +42,28 @@ const raft::AppendRequest& AppendIn(const raft::Message& message) {
 // Sends, and waits where there is no room.
 void SendSurely(PeerTestNode& from, const ReplicaId& group, const raft::Message& message) {
   REQUIRE(PeerTestNode::AwaitTrue([&] { return from.net->Send(group, message); }));
+}
+
+// Threads of this process that wait for peers.
+int PeerThreads() {
+  int count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream comm(task.path() / "comm");
+    std::string name;
+    std::getline(comm, name);
+    count += name == "sluice-peers" ? 1 : 0;
+  }
+  return count;
+}
+
+TEST_CASE("A node without peers has no thread that waits for them, and stops; one that is spoken to has") {
+  PeerTestNode alone(PeerOptions(1));
+  PeerTestNode speaker(PeerOptions(2));
+  alone.net->SetPeer(NodeId(1), alone.address());  // itself
+  CHECK(PeerThreads() == 0);
+  speaker.net->SetPeer(NodeId(1), alone.address());
+  REQUIRE(PeerTestNode::AwaitTrue([] { return PeerThreads() == 2; }));
+  PeerTestNode(PeerOptions(3)).Stop();
 }
 
 TEST_CASE("What is sent arrives in both directions, in the order of its group, byte for byte") {
