@@ -255,8 +255,8 @@ void NodeBroker::HandOver(std::shared_ptr<Partition> partition, NodeId leader, N
   if (seams_.peers == nullptr) return done(MakeError(Reason::kNotAvailable, "this node has no peers"));
   seams_.peers->Call(leader, kElectLeaderCall, EncodeElectLeaderCall({partition->replica(), to}), kStatusDeadline,
                      [at_home, done = std::move(done)](absl::StatusOr<std::string> bytes) mutable {
-                       absl::StatusOr<Result<Done>> answer = bytes.status();
-                       if (bytes.ok()) answer = DecodeElectLeaderAnswer(*bytes);
+                       absl::StatusOr<Result<Done>> answer =
+                           bytes.ok() ? DecodeElectLeaderAnswer(*bytes) : absl::StatusOr<Result<Done>>(bytes.status());
                        if (answer.ok()) return at_home(std::move(done), *std::move(answer));
                        at_home(std::move(done), MakeError(Reason::kNotAvailable, answer.status().ToString()));
                      });

@@ -9,11 +9,14 @@ namespace sluice::simulation {
 
 bool SimCallNetwork::Passes(NodeId from, NodeId to) {
   if (network_.IsBlocked(from, to)) return false;
-  return loss_per_mille_ == 0 || scheduler_.random().Below(1000) >= loss_per_mille_;
+  if (loss_per_mille_ == 0 || scheduler_.random().Below(1000) >= loss_per_mille_) return true;
+  ++lost_;
+  return false;
 }
 
 absl::Duration SimCallNetwork::DrawDelay() {
-  return absl::Microseconds(100 + static_cast<int64_t>(scheduler_.random().Below(2000)));
+  const auto spread = static_cast<uint64_t>(absl::ToInt64Microseconds(delay_most_ - delay_least_));
+  return delay_least_ + absl::Microseconds(static_cast<int64_t>(scheduler_.random().Below(spread + 1)));
 }
 
 /// The server's end of one call. Its end without an answer is one.

@@ -27,6 +27,8 @@ class SimCallNetwork {
 
   /// In a thousand, of requests and of answers.
   void SetLoss(uint64_t per_mille) { loss_per_mille_ = per_mille; }
+  void SetDelay(absl::Duration least, absl::Duration most) { delay_least_ = least, delay_most_ = most; }
+  uint64_t lost() const { return lost_; }
 
  private:
   friend class SimPeerCalls;
@@ -37,6 +39,9 @@ class SimCallNetwork {
   const SimNetwork& network_;
   std::map<std::string, SimPeerCalls*> listening_;
   uint64_t loss_per_mille_ = 0;
+  absl::Duration delay_least_ = absl::Microseconds(100);
+  absl::Duration delay_most_ = absl::Microseconds(2100);
+  uint64_t lost_ = 0;
 };
 
 /// One node's end, of one life: destroying it is the node's death.

@@ -133,7 +133,7 @@ class Operator {
   explicit Operator(Site& site) : site_(site), beliefs_(site) {}
   void Begin();
   /// `done` with whether it is there now.
-  void Create(int32_t partitions, absl::AnyInvocable<void(bool)> done);
+  void Create(int32_t partitions, int32_t replicas, absl::AnyInvocable<void(bool)> done);
   void Delete(const std::string& name, absl::AnyInvocable<void(bool)> done);
 
  private:
@@ -141,11 +141,17 @@ class Operator {
   void AddPartition(const std::string& name);
   void Alter(const std::string& name);
   void DeleteRecords(const PartitionKey& key);
+  void ElectLeader(const PartitionKey& key);
+  void LookAtCluster();
   std::optional<std::string> AnyTopic() const;
+  int32_t AnyReplicas() const;
+  /// A change was made that was asked of that node.
+  void OnChanged(NodeId asked);
 
   Site& site_;
   Beliefs beliefs_;
   int topics_made_ = 0;
+  NodeId controller_;  ///< As last seen.
 };
 
 /// What a batch that was fetched must be; reports it.

@@ -42,6 +42,12 @@ std::string_view RuleName(Rule rule) {
       return "topics are as their changes were answered";
     case Rule::kReplicasEqual:
       return "replicas are equal";
+    case Rule::kReplicasAsPlaced:
+      return "replicas are where they were placed";
+    case Rule::kClusterAsItIs:
+      return "the cluster knows its nodes";
+    case Rule::kOnlyMembersJoin:
+      return "only members are let in";
     case Rule::kNodeStarts:
       return "a node starts";
     case Rule::kAnswersOnce:

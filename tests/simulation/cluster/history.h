@@ -33,6 +33,9 @@ enum class Rule : uint8_t {
   kLogStartOnlyAsAsked,  ///< Nothing is deleted that nobody asked to delete.
   kTopicsAsAnswered,     ///< Topics are there, or gone, as their changes were answered.
   kReplicasEqual,        ///< Replicas hold the same.
+  kReplicasAsPlaced,     ///< A node has the replicas that were placed on it, and in the end no others.
+  kClusterAsItIs,        ///< In quiet times nodes that run are counted on, others not; and as many vote as should.
+  kOnlyMembersJoin,      ///< Who comes with another disk than it is registered with is not let in.
   kNodeStarts,           ///< A node starts, unless its disk refuses to work.
   kAnswersOnce,          ///< Every call is answered, once.
   kLiveness,             ///< In quiet times everything works again, soon.

@@ -4,15 +4,16 @@
 #include <utility>
 
 #include "common/text.h"
-#include "tests/simulation/cluster/replicated_broker.h"
 #include "tests/simulation/cluster/world.h"
 
 namespace sluice::cluster_simulation {
 
+using broker::ClusterInfo;
 using broker::FetchOutcome;
 using broker::ListOffsetsItem;
 using broker::ListOffsetsOutcome;
-using broker::Result;
+using broker::NodeInfo;
+using broker::PartitionStatus;
 using broker::TopicInfo;
 
 namespace {
@@ -22,18 +23,35 @@ constexpr absl::Duration kSoon = absl::Seconds(100);
 
 }  // namespace
 
-bool World::AllServe() const {
-  return std::all_of(nodes_.begin(), nodes_.end(),
-                     [](const auto& node) { return node.second->serving() && !node.second->stopping(); });
+template <class Wrong>
+void World::MustBecome(Rule rule, const Wrong& wrong) {
+  const absl::Duration end = context_.scheduler.now() + kSoon;
+  while (!failed()) {
+    const std::string what = wrong();
+    if (what.empty() || failed()) return;
+    if (context_.scheduler.now() > end) return context_.history.Fail(rule, what);
+    RunFor(absl::Milliseconds(100));
+  }
+}
+
+bool World::AllReady() const {
+  const auto is_ready = [](const auto& each) {
+    const Node& node = *each.second;
+    return node.gone() || (node.ready() && !node.stopping() && !node.lost_disk());
+  };
+  const auto there = std::count_if(nodes_.begin(), nodes_.end(), [](const auto& each) { return !each.second->gone(); });
+  // For a node that is gone another one comes.
+  return std::all_of(nodes_.begin(), nodes_.end(), is_ready) && there + (disk_lost_ ? 1 : 0) == std::ssize(nodes_);
 }
 
 void World::MustWork() {
-  if (!RunUntil([&] { return AllServe(); }, kSoon) && !failed()) {
+  if (!RunUntil([&] { return AllReady(); }, kSoon) && !failed()) {
     std::string who;
     for (const auto& [id, node] : nodes_) who += Cat(" ", node->Describe(), ";");
-    return context_.history.Fail(Rule::kLiveness, Cat("not all nodes serve:", who));
+    return context_.history.Fail(Rule::kLiveness, Cat("not all nodes are ready:", who));
   }
-  if (nodes_.size() == 1) MustChangeTopics();
+  CheckCluster();
+  MustChangeTopics();
   for (const PartitionKey& key : site_.Partitions()) {
     if (failed()) return;
     MustTakeValue(key);
@@ -59,10 +77,10 @@ void World::MustChangeTopics() {
   const absl::Duration end = context_.scheduler.now() + kSoon;
   while (!failed() && context_.scheduler.now() < end) {
     const auto made = Await<bool>(
-        [&](auto done) { operator_.Create(1 + static_cast<int32_t>(context_.random().Below(3)), std::move(done)); });
+        [&](auto done) { operator_.Create(1 + static_cast<int32_t>(context_.random().Below(3)), 0, std::move(done)); });
     if (made.value_or(false)) {
       const std::vector<PartitionKey> all = site_.Partitions();
-      if (all.size() <= 6 || !AllServe()) return;
+      if (all.size() <= 6 || !AllReady()) return;
       const std::string name = all[context_.random().Below(all.size())].topic;
       Await<bool>([&](auto done) { operator_.Delete(name, std::move(done)); });
       return;
@@ -74,42 +92,103 @@ void World::MustChangeTopics() {
 
 // ---- Comparing
 
+std::string World::WrongInCluster(NodeId asked) {
+  const auto cluster =
+      AskNode<ClusterInfo>(asked, [](Node& at, auto reply) { at.broker().DescribeCluster(std::move(reply)); });
+  if (!cluster) return Cat("node ", asked, " does not describe the cluster");
+  size_t voters = 0;
+  size_t known = 0;
+  for (const NodeInfo& node : cluster->nodes) {
+    voters += node.controller_voter ? 1 : 0;
+    const auto at = nodes_.find(node.id);
+    if (at == nodes_.end()) return Cat("node ", asked, " knows a node ", node.id, ", and there is none");
+    ++known;
+    if (node.alive == at->second->gone() || node.fenced == node.alive) {
+      return Cat("node ", asked, " takes node ", node.id, node.alive ? " for alive" : " for dead");
+    }
+  }
+  if (known != nodes_.size()) return Cat("node ", asked, " knows ", known, " of ", nodes_.size(), " nodes");
+  const size_t most = std::min<size_t>(known, 5);
+  const size_t wanted = most - (most % 2 == 0 ? 1 : 0);
+  if (voters != wanted) return Cat("of ", known, " nodes ", voters, " vote in group 0, as node ", asked, " has it");
+  if (!nodes_.contains(cluster->controller_node)) return Cat("node ", asked, " knows no leader of the controller");
+  return {};
+}
+
+void World::CheckCluster() {
+  for (const auto& [id, node] : nodes_) {
+    if (failed()) return;
+    if (node->gone()) continue;
+    MustBecome(Rule::kClusterAsItIs, [this, asked = id] { return WrongInCluster(asked); });
+  }
+}
+
+std::string World::WrongInTopics(NodeId asked) {
+  const auto listed = AskNode<std::vector<TopicInfo>>(
+      asked, [](Node& at, auto reply) { at.broker().ListTopics(false, std::move(reply)); });
+  if (!listed) return Cat("node ", asked, " lists no topics");
+  std::map<std::string, int32_t> there;
+  for (const TopicInfo& topic : *listed) there[topic.name] = topic.partitions;
+  for (const auto& [name, topic] : site_.topics) {
+    const bool must = topic.usable();
+    const bool may = topic.state != Topic::State::kGone;
+    const auto at = there.find(name);
+    if (at == there.end() ? must : !may) {
+      return Cat("as node ", asked, " has it, ", name, at == there.end() ? " is missing" : " is there");
+    }
+    if (at == there.end()) continue;
+    if (at->second < topic.partitions || at->second > topic.partitions_max) {
+      return Cat("as node ", asked, " has it, ", name, " has ", at->second, " partitions instead of ",
+                 topic.partitions);
+    }
+    there.erase(at);
+  }
+  return there.empty() ? std::string() : Cat("node ", asked, " has ", there.begin()->first, ", which was never made");
+}
+
 void World::CheckTopics() {
   for (const auto& [id, node] : nodes_) {
-    std::string wrong = "no answer";
-    const auto agrees = [&] {
-      const auto listed = Await<Answer<Result<std::vector<TopicInfo>>>>([&, to = id](auto done) {
-        wire_.Call<Result<std::vector<TopicInfo>>>(
-            to, nullptr, std::nullopt, [](Node& at, auto reply) { at.broker().ListTopics(false, std::move(reply)); },
-            std::move(done));
-      });
-      if (!listed || listed->fate != Fate::kAnswered || !listed->value->ok()) return false;
-      std::map<std::string, int32_t> there;
-      for (const TopicInfo& topic : **listed->value) there[topic.name] = topic.partitions;
-      for (const auto& [name, topic] : site_.topics) {
-        const bool must = topic.usable();
-        const bool may = topic.state != Topic::State::kGone;
-        const auto at = there.find(name);
-        if (at == there.end() ? must : !may) {
-          wrong = Cat(name, at == there.end() ? " is missing" : " is there");
-          return false;
-        }
-        if (at != there.end() && (at->second < topic.partitions || at->second > topic.partitions_max)) {
-          wrong = Cat(name, " has ", at->second, " partitions instead of ", topic.partitions);
-          return false;
-        }
-        there.erase(name);
+    if (failed()) return;
+    if (node->gone()) continue;
+    MustBecome(Rule::kTopicsAsAnswered, [this, asked = id] { return WrongInTopics(asked); });
+  }
+}
+
+std::optional<std::map<ReplicaId, Placed>> World::Placement(NodeId asked) {
+  const auto topics = AskNode<std::vector<TopicInfo>>(
+      asked, [](Node& at, auto reply) { at.broker().ListTopics(true, std::move(reply)); });
+  const auto partitions = AskNode<std::vector<PartitionStatus>>(
+      asked, [](Node& at, auto reply) { at.broker().ListPartitions({}, std::move(reply)); });
+  if (!topics || !partitions) return std::nullopt;
+  std::map<std::string, TopicId> ids;
+  for (const TopicInfo& topic : *topics) ids[topic.name] = topic.id;
+  std::map<ReplicaId, Placed> placed;
+  for (const PartitionStatus& status : *partitions) {
+    Placed& one = placed[{ids[status.topic], status.partition}];
+    one.key = {status.topic, status.partition.value()};
+    for (const broker::ReplicaStatus& replica : status.replicas) one.nodes.push_back(replica.node);
+  }
+  return placed;
+}
+
+// What was deleted is gone from every disk, what was placed is there.
+void World::CheckPlacement() {
+  for (const auto& [id, node] : nodes_) {
+    if (failed()) return;
+    if (node->gone()) continue;
+    MustBecome(Rule::kReplicasAsPlaced, [this, asked = id, &there = *node]() -> std::string {
+      const auto all = Placement(asked);
+      if (!all || !there.serving()) return Cat("node ", asked, " does not say where replicas are");
+      std::set<ReplicaId> wanted = {broker::kControllerReplica};
+      for (const auto& [replica, placed] : *all) {
+        placed_[placed.key] = {replica, placed.nodes};
+        if (std::count(placed.nodes.begin(), placed.nodes.end(), asked) > 0) wanted.insert(replica);
       }
-      if (!there.empty()) wrong = Cat(there.begin()->first, " was never made");
-      return there.empty();
-    };
-    const absl::Duration end = context_.scheduler.now() + kSoon;
-    while (!failed() && !agrees()) {
-      if (context_.scheduler.now() > end) {
-        return context_.history.Fail(Rule::kTopicsAsAnswered, Cat("as node ", id, " has it, ", wrong));
+      for (const ReplicaId& replica : there.Replicas()) {
+        if (wanted.erase(replica) == 0) return Cat("node ", asked, " has a replica ", replica, " of no topic");
       }
-      RunFor(absl::Milliseconds(100));
-    }
+      return wanted.empty() ? std::string() : Cat("node ", asked, " has no replica ", *wanted.begin());
+    });
   }
 }
 
@@ -179,12 +258,16 @@ void World::CheckPartition(const PartitionKey& key) {
     }
   }
   if (!failed()) context_.history.CheckComplete(key, log_start, log_end);
-  if (!failed() && nodes_.size() > 1) CompareReplicas(key, log_start, log_end);
+  if (failed()) return;
+  const auto& [replica, nodes] = placed_[key];
+  if (nodes.size() > 1) CompareReplicas(key, replica, nodes, log_start, log_end);
 }
 
-void World::CompareReplicas(const PartitionKey& key, Offset log_start, Offset log_end) {
-  const ReplicaId replica = ReplicatedGroup(key.partition);
-  for (const auto& [id, node] : nodes_) {
+void World::CompareReplicas(const PartitionKey& key, const ReplicaId& replica, const std::vector<NodeId>& nodes,
+                            Offset log_start, Offset log_end) {
+  for (const NodeId id : nodes) {
+    Node* const node = nodes_.at(id).get();
+    if (node->gone()) continue;
     const absl::Duration end = context_.scheduler.now() + kSoon;
     Offset at = log_start;
     while (!failed() && at < log_end) {
@@ -208,7 +291,9 @@ void World::CompareReplicas(const PartitionKey& key, Offset log_start, Offset lo
 
 void World::CompareEverything() {
   if (failed()) return;
-  if (nodes_.size() == 1) CheckTopics();
+  CheckCluster();
+  CheckTopics();
+  CheckPlacement();
   for (const PartitionKey& key : site_.Partitions()) {
     if (failed()) return;
     CheckPartition(key);

@@ -20,10 +20,30 @@ void World::ScheduleBlow() {
   });
 }
 
+Blow World::Spared(Blow blow) const {
+  if (!disk_lost_) return blow;
+  switch (blow) {
+    case Blow::kCrash:
+    case Blow::kCrashMidWrite:
+    case Blow::kCrashAll:
+      return Blow::kKill;
+    case Blow::kReadFails:
+    case Blow::kWriteFails:
+    case Blow::kSyncFails:
+    case Blow::kSegmentSyncFails:
+      return Blow::kPause;
+    default:
+      return blow;
+  }
+}
+
 void World::Strike(Blow blow) {
   SimRandom& random = context_.random();
   Node& node = AnyNode();
-  switch (blow) {
+  if (node.gone()) return;
+  switch (Spared(blow)) {
+    case Blow::kKill:
+      return node.KillProcess();
     case Blow::kCrash:
       return node.PowerOff();
     case Blow::kCrashMidWrite:
@@ -32,6 +52,8 @@ void World::Strike(Blow blow) {
       context_.hits.Add(Hit::kCrashAll);
       for (const auto& [id, each] : nodes_) each->PowerOff();
       return;
+    case Blow::kLoseDisk:
+      return LoseDisk(node);
     case Blow::kPause:
       node.Pause();
       context_.scheduler.At(Between(random, absl::Milliseconds(5), absl::Seconds(random.OneIn(5) ? 9 : 2)),
@@ -57,31 +79,59 @@ void World::Strike(Blow blow) {
     case Blow::kClockJump:
       return node.JumpClock();
     case Blow::kCutPeers:
-      if (nodes_.size() == 1) return;
-      context_.hits.Add(Hit::kPeersCut);
-      context_.trace.Say([&] { return Cat("node ", node.id(), " is cut off from its peers"); });
-      return peers_.Isolate(node.id());
-    case Blow::kCutPeersOneWay: {
-      const NodeId other = site_.AnyNode();
-      if (other == node.id()) return;
-      context_.hits.Add(Hit::kPeersCutOneWay);
-      context_.trace.Say([&] { return Cat("nothing reaches node ", other, " from node ", node.id()); });
-      return peers_.Block(node.id(), other);
-    }
+      return CutPeers(node.id());
+    case Blow::kCutPeersOneWay:
+      return CutPeersOneWay(node.id(), site_.AnyNode());
     case Blow::kSwizzlePeers:
       return Swizzle();
     case Blow::kSlowPeers:
-      if (nodes_.size() == 1) return;
-      context_.hits.Add(Hit::kPeersSlow);
-      return peers_.SetDelay(absl::Milliseconds(1), Between(random, absl::Milliseconds(5), absl::Milliseconds(400)));
-    case Blow::kLossyPeers:
-      return peers_.SetLoss(1 + random.Below(300));
+      return SlowPeers();
+    case Blow::kLossyPeers: {
+      const uint64_t per_mille = 1 + random.Below(300);
+      peers_.messages.SetLoss(per_mille);
+      return peers_.calls.SetLoss(per_mille);
+    }
     case Blow::kMend:
       node.Mend();
       return MendNetwork();
     case Blow::kCount:
       return;
   }
+}
+
+void World::CutPeers(NodeId node) {
+  if (nodes_.size() == 1) return;
+  context_.hits.Add(Hit::kPeersCut);
+  context_.trace.Say([&] { return Cat("node ", node, " is cut off from its peers"); });
+  peers_.messages.Isolate(node);
+}
+
+void World::CutPeersOneWay(NodeId from, NodeId to) {
+  if (from == to) return;
+  context_.hits.Add(Hit::kPeersCutOneWay);
+  context_.trace.Say([&] { return Cat("nothing reaches node ", to, " from node ", from); });
+  peers_.messages.Block(from, to);
+}
+
+void World::SlowPeers() {
+  if (nodes_.size() == 1) return;
+  context_.hits.Add(Hit::kPeersSlow);
+  const absl::Duration most = Between(context_.random(), absl::Milliseconds(5), absl::Milliseconds(400));
+  peers_.messages.SetDelay(absl::Milliseconds(1), most);
+  peers_.calls.SetDelay(absl::Milliseconds(1), most);
+}
+
+// Whoever holds a copy of what the lost disk had must be there, whole: with one more away for good, or with a log that
+// may have lost its end, nobody could say any more what was acknowledged, and the groups would rightly wait for ever.
+void World::LoseDisk(Node& victim) {
+  if (disk_lost_ || !victim.ready() || victim.stopping()) return;
+  for (const auto& [id, node] : nodes_) {
+    if (node.get() == &victim) continue;
+    if (!node->ready() || node->stopping() || node->in_doubt() || node->excused()) return;
+  }
+  disk_lost_ = true;
+  for (const auto& [id, node] : nodes_) node->Mend();
+  victim.LoseDisk(PeerAddresses());
 }
 
 // Every node is cut off at a moment of its own, and let back at another: there is always somebody whom others miss.
@@ -93,21 +143,24 @@ void World::Swizzle() {
     const absl::Duration from = Between(context_.random(), absl::ZeroDuration(), absl::Seconds(3));
     const absl::Duration to = from + Between(context_.random(), absl::ZeroDuration(), absl::Seconds(3));
     context_.scheduler.At(from, [this, node_id = id] {
-      if (context_.storm) peers_.Isolate(node_id);
+      if (context_.storm) peers_.messages.Isolate(node_id);
     });
-    context_.scheduler.At(to, [this, node_id = id] { peers_.Rejoin(node_id); });
+    context_.scheduler.At(to, [this, node_id = id] { peers_.messages.Rejoin(node_id); });
   }
 }
 
 void World::MendNetwork() {
   wire_.Heal();
-  peers_.HealAll();
-  peers_.SetDelay(absl::Microseconds(50), absl::Milliseconds(1));
+  peers_.messages.HealAll();
+  peers_.messages.SetDelay(absl::Microseconds(50), absl::Milliseconds(1));
+  peers_.calls.SetLoss(0);
+  peers_.calls.SetDelay(absl::Microseconds(100), absl::Milliseconds(2));
 }
 
 void World::MendAll() {
   MendNetwork();
   for (const auto& [id, node] : nodes_) {
+    if (node->gone()) continue;
     // What a store makes of a call that failed may last until its process is started again (docs/reliability.md).
     if (node->calls_failed()) node->PowerOff();
     node->Mend();

@@ -3,21 +3,17 @@
 #include <charconv>
 #include <utility>
 
-#include "broker/data_folder.h"
 #include "common/text.h"
-#include "storage/meta/log_store.h"
-#include "tests/simulation/cluster/replicated_broker.h"
+#include "tests/simulation/cluster/node_executors.h"
 
 namespace sluice::cluster_simulation {
 
-using simulation::SimBlockingExecutor;
-using simulation::SimExecutor;
 using simulation::SimFileSystem;
 
 namespace {
 
-constexpr int64_t kDiskLow = 192 << 10;
-constexpr int64_t kDiskHigh = 384 << 10;
+/// A full disk has at most this much room.
+constexpr uint64_t kRoomMax = 768 << 10;
 
 Logger MakeLogger(Context& context, NodeId id) {
   if (!context.trace.read()) return Logger::Silent();
@@ -33,74 +29,27 @@ Logger MakeLogger(Context& context, NodeId id) {
 
 }  // namespace
 
-/// What arrives from peers waits like everything else while the process is paused.
-class Port final : public replication::PeerTransport, public replication::PeerReceiver {
- public:
-  Port(std::unique_ptr<simulation::SimTransport> inner, Executor& wire) : inner_(std::move(inner)), wire_(wire) {}
-
-  void Start(replication::PeerReceiver& receiver) override {
-    receiver_ = &receiver;
-    inner_->Start(*this);
-  }
-  void Stop(absl::AnyInvocable<void()> done) override { inner_->Stop(std::move(done)); }
-  bool Send(const ReplicaId& group, raft::Message message) override { return inner_->Send(group, std::move(message)); }
-  bool SendLiveness(NodeId to, replication::LivenessMessage message) override {
-    return inner_->SendLiveness(to, std::move(message));
-  }
-
-  void OnMessage(const ReplicaId& group, raft::Message message) override {
-    wire_.Post(
-        [this, group, message = std::move(message)]() mutable { receiver_->OnMessage(group, std::move(message)); });
-  }
-  void OnLiveness(NodeId from, replication::LivenessMessage message) override {
-    wire_.Post(
-        [this, from, message = std::move(message)]() mutable { receiver_->OnLiveness(from, std::move(message)); });
-  }
-  void OnPeerState(NodeId peer, replication::PeerState state) override {
-    wire_.Post([this, peer, state] { receiver_->OnPeerState(peer, state); });
-  }
-
- private:
-  const std::unique_ptr<simulation::SimTransport> inner_;
-  Executor& wire_;
-  replication::PeerReceiver* receiver_ = nullptr;
-};
-
-struct Node::Executors {
-  explicit Executors(simulation::SimProcess& process)
-      : shard0(process),
-        shard1(process),
-        wire(process),
-        journal_io(process),
-        segment_io(process),
-        cold_reads(process, SimBlockingExecutor::Order::kAny),
-        blocking(process) {}
-  std::vector<Executor*> shards() { return {&shard0, &shard1}; }
-
-  SimExecutor shard0;
-  SimExecutor shard1;
-  SimExecutor wire;
-  SimBlockingExecutor journal_io;
-  SimBlockingExecutor segment_io;
-  SimBlockingExecutor cold_reads;
-  SimBlockingExecutor blocking;
-};
-
-Node::Node(Context& context, NodeId id, simulation::SimNetwork& peers)
+Node::Node(Context& context, NodeSetup setup, Peers& peers)
     : context_(context),
-      id_(id),
+      id_(setup.id),
       peers_(peers),
-      fs_(context.random().Next()),
+      fs_(std::make_unique<SimFileSystem>(context.random().Next())),
       clock_(context.scheduler),
       random_(context.random().Next()),
-      log_(MakeLogger(context, id)) {}
+      log_(MakeLogger(context, setup.id)),
+      founds_(setup.founds),
+      seeds_(std::move(setup.seeds)) {}
 
 Node::~Node() {
   Kill();
 }
 
-std::string Node::address() const {
-  return Cat("node", id_, ":7400");
+std::string Node::ClientAddress(NodeId id) {
+  return Cat("node", id, ":7400");
+}
+
+std::string Node::PeerAddress(NodeId id) {
+  return Cat("node", id, ":7401");
 }
 
 NodeId Node::AtAddress(const std::string& address) {
@@ -111,148 +60,38 @@ NodeId Node::AtAddress(const std::string& address) {
 
 // ---- Its life
 
-void Node::Start() {
-  ++life_;
-  serving_ = stopping_ = stopped_ = false;
-  excused_ = calls_failed_ = armed_;
-  fatal_ = absl::OkStatus();
-  process_ = std::make_unique<simulation::SimProcess>(context_.scheduler);
-  context_.trace.Say([&] { return Cat("node ", id_, " starts"); });
-  if (const absl::Status opened = Open(); !opened.ok()) {
-    context_.trace.Say([&] { return Cat("node ", id_, " cannot open its folder: ", opened.ToString()); });
-    return OnStarted(opened);
-  }
-  broker_->Start([this](const absl::Status& status) { OnStarted(status); });
-}
-
-absl::Status Node::Open() {
-  auto folder = broker::OpenDataFolder(fs_, "data", id_, random_);
-  if (!folder.ok()) return folder.status();
-  auto meta = storage::OpenLogMetadataStore(fs_, "data/meta", {.log_bytes_max = 16 << 10});
-  if (!meta.ok()) return meta.status();
-  meta_ = *std::move(meta);
-  executors_ = std::make_unique<Executors>(*process_);
-  ApplyLatency();
-  if (absl::Status opened = OpenStore(folder->disk_id); !opened.ok()) return opened;
-  OpenRaft();
-  OpenBroker(folder->cluster_id);
-  return absl::OkStatus();
-}
-
-void Node::OpenBroker(Uuid cluster) {
-  if (context_.plan.nodes > 1) {
-    broker_ = MakeReplicated();
-    return;
-  }
-  broker::BrokerOptions options;
-  options.node = id_;
-  options.cluster_id = cluster;
-  options.address = address();
-  options.data_dir = "data";
-  options.topic_defaults.segment_bytes = context_.plan.segment_bytes;
-  options.topic_defaults.message_bytes_max = 8 << 10;
-  options.disk_free_low_bytes = kDiskLow;
-  options.disk_free_high_bytes = kDiskHigh;
-  options.disk_check_every = absl::Milliseconds(200);
-  broker_ = broker::MakeNodeBroker(std::move(options), {.shards = executors_->shards(),
-                                                        .blocking = executors_->blocking,
-                                                        .clock = clock_,
-                                                        .random = random_,
-                                                        .files = fs_,
-                                                        .metadata = *meta_,
-                                                        .logs = *factory_,
-                                                        .log = log_});
-}
-
-std::unique_ptr<broker::Broker> Node::MakeReplicated() {
-  ReplicatedBrokerOptions options;
-  options.node = id_;
-  for (int32_t i = 1; i <= context_.plan.nodes; ++i) options.nodes.push_back(NodeId(i));
-  options.partitions = context_.plan.partitions;
-  options.settings.segment_bytes = context_.plan.segment_bytes;
-  options.settings.message_bytes_max = 8 << 10;
-  options.shards = executors_->shards();
-  return MakeReplicatedBroker(std::move(options), clock_, *factory_);
-}
-
-absl::Status Node::OpenStore(Uuid disk) {
-  storage::LogStoreOptions options;
-  options.data_dir = "data";
-  options.journal.file_bytes = context_.plan.journal_file_bytes;
-  options.journal.total_bytes_max = 8 * context_.plan.journal_file_bytes;
-  options.journal.disk = disk;
-  options.journal.random = &random_;
-  options.journal.timers = &executors_->shard0;
-  options.journal.on_fatal = [this](absl::Status status) { Fatal(std::move(status)); };
-  options.cache_bytes = 1 << 20;
-  options.disk_low_watermark_bytes = kDiskLow / 2;
-  options.disk_high_watermark_bytes = kDiskHigh / 2;
-  options.reserve_bytes = 256 << 10;
-  options.checkpoint_interval = absl::Seconds(4);
-  auto store = storage::LogStore::Open(fs_, clock_,
-                                       {.home = &executors_->shard0,
-                                        .journal_io = &executors_->journal_io,
-                                        .segment_io = &executors_->segment_io,
-                                        .cold_reads = &executors_->cold_reads},
-                                       options);
-  if (!store.ok()) return store.status();
-  store_ = *std::move(store);
-  return absl::OkStatus();
-}
-
-void Node::OpenRaft() {
-  replication::RaftNodeOptions options;
-  options.node = id_;
-  transport_ = std::make_unique<Port>(peers_.Join(id_), executors_->wire);
-  raft_ = replication::RaftNode::Make(options, {.shards = executors_->shards(),
-                                                .transport = transport_.get(),
-                                                .clock = &clock_,
-                                                .random = &random_,
-                                                .store = store_,
-                                                .log = &log_});
-  raft_->Start();
-  factory_ = std::make_unique<broker::RaftLogFactory>(raft_, store_, executors_->shards(), random_);
-}
-
 void Node::Fatal(absl::Status why) {
   context_.hits.Add(Hit::kNodeStoppedItself);
   context_.trace.Say([&] { return Cat("node ", id_, " stops itself: ", why.ToString()); });
   fatal_ = std::move(why);
 }
 
-void Node::OnStarted(const absl::Status& status) {
-  if (status.ok()) {
-    serving_ = true;
-    context_.trace.Say([&] { return Cat("node ", id_, " serves"); });
-    return;
-  }
-  if (!excused_ && !fs_.crashed() && fatal_.ok()) {
-    context_.history.Fail(
-        Rule::kNodeStarts,
-        Cat("node ", id_, " does not start although nothing is wrong with its disk: ", status.ToString()));
-  }
-  fatal_ = status;
-}
-
 bool Node::Reap() {
   if (!up()) return false;
-  const bool crashed = fs_.crashed();
-  if (fatal_.ok() && !lose_power_ && !crashed && !stopped_) return false;
+  const bool crashed = fs_->crashed();
+  if (fatal_.ok() && !lose_power_ && !killed_ && !lose_disk_ && !crashed && !stopped_) return false;
   if (crashed) {
     context_.hits.Add(Hit::kCrashMidWrite);
     context_.trace.Say([&] { return Cat("node ", id_, " loses power in the middle of a file operation"); });
   }
-  if (!serving_ && (crashed || lose_power_)) context_.hits.Add(Hit::kCrashStarting);
+  if (!serving_ && (crashed || lose_power_ || killed_)) context_.hits.Add(Hit::kCrashStarting);
   Kill();
-  if (crashed || lose_power_) fs_.Crash();
-  lose_power_ = false;
+  if (crashed || lose_power_) fs_->Crash();
+  lose_power_ = killed_ = false;
   CountHits();
+  if (std::exchange(lose_disk_, false)) {
+    fs_ = std::make_unique<SimFileSystem>(context_.random().Next());
+    counted_ = {};
+    founds_ = false;
+    armed_ = false;
+    lost_disk_ = true;
+  }
   return true;
 }
 
 void Node::PowerOff() {
   if (!up()) {
-    fs_.Crash();  // what a dead process had written and not synced
+    fs_->Crash();  // what a dead process had written and not synced
     return;
   }
   context_.hits.Add(Hit::kCrash);
@@ -261,7 +100,21 @@ void Node::PowerOff() {
 }
 
 void Node::PowerOffAtOperation(uint64_t nth) {
-  fs_.CrashAt(fs_.operations() + nth);
+  fs_->CrashAt(fs_->operations() + nth);
+}
+
+void Node::KillProcess() {
+  if (!up()) return;
+  context_.hits.Add(Hit::kKilled);
+  context_.trace.Say([&] { return Cat("node ", id_, " is killed"); });
+  killed_ = true;
+}
+
+void Node::LoseDisk(std::vector<std::string> seeds) {
+  context_.hits.Add(Hit::kDiskLost);
+  context_.trace.Say([&] { return Cat("node ", id_, " loses its disk"); });
+  seeds_ = std::move(seeds);
+  lose_disk_ = true;
 }
 
 void Node::StopInOrder() {
@@ -269,12 +122,12 @@ void Node::StopInOrder() {
   stopping_ = true;
   context_.hits.Add(Hit::kControlledStop);
   context_.trace.Say([&] { return Cat("node ", id_, " is told to stop"); });
-  raft_->LeaveLeadership(absl::Seconds(3), [this](const absl::Status&) { StopParts(); });
+  broker_->PrepareStop([this](broker::Done) { StopParts(); });
 }
 
 void Node::StopParts() {
   broker_->Stop([this](broker::Done) {
-    transport_->Stop([this] {
+    port_->Stop([this] {
       raft_->Stop([this] {
         store_->Stop([this](const absl::Status&) {
           context_.trace.Say([&] { return Cat("node ", id_, " has stopped"); });
@@ -305,8 +158,9 @@ void Node::Kill() {
   if (raft_ != nullptr) CountHits();
   snapshots_counted_ = 0;
   sessions_.clear();
-  transport_.reset();
+  port_.reset();
   if (store_ != nullptr) store_->Abandon();
+  joiner_.reset();
   broker_.reset();
   factory_.reset();
   if (raft_ != nullptr) raft_->Abandon();
@@ -336,10 +190,10 @@ std::shared_ptr<broker::ProduceSession> Node::Session(uint64_t name) {
 
 void Node::ReadReplica(const ReplicaId& replica, Offset from,
                        absl::AnyInvocable<void(absl::StatusOr<replication::ReadResult>)> done) {
-  Executor* const shard = executors_->shards()[static_cast<size_t>(replica.partition.value()) % 2];
-  shard->Post([this, replica, from, done = std::move(done)]() mutable {
-    const auto log = raft_->Find(replica);
-    if (log == nullptr) return done(absl::UnavailableError("there is no such replica"));
+  auto log = up() && raft_ != nullptr ? raft_->Find(replica) : nullptr;
+  if (log == nullptr) return done(absl::UnavailableError("there is no such replica"));
+  Executor& shard = log->home();
+  shard.Post([log = std::move(log), from, done = std::move(done)]() mutable {
     log->ReadCommitted({.offset = from}, std::move(done));
   });
 }
@@ -348,20 +202,20 @@ void Node::ReadReplica(const ReplicaId& replica, Offset from,
 
 void Node::FailCall(SimFileSystem::Call call) {
   excused_ = armed_ = calls_failed_ = true;
-  fs_.FailCall(call, 1 + context_.random().Below(call == SimFileSystem::Call::kRead ? 8 : 30));
+  fs_->FailCall(call, 1 + context_.random().Below(call == SimFileSystem::Call::kRead ? 8 : 30));
 }
 
 void Node::FailSyncsOf(const std::string& ending) {
   excused_ = armed_ = true;
-  fs_.FailSyncsOf(ending, 1 + context_.random().Below(2), context_.random().OneIn(2));
+  fs_->FailSyncsOf(ending, 1 + context_.random().Below(2), context_.random().OneIn(2));
 }
 
 void Node::FillDisk() {
   excused_ = armed_ = true;
   context_.hits.Add(Hit::kDiskFull);
-  const auto room = static_cast<int64_t>(context_.random().Below(2 * kDiskHigh));
+  const auto room = static_cast<int64_t>(context_.random().Below(kRoomMax));
   context_.trace.Say([&] { return Cat("the disk of node ", id_, " has only ", room, " bytes more"); });
-  fs_.SetCapacity(fs_.UsedBytes() + room);
+  fs_->SetCapacity(fs_->UsedBytes() + room);
 }
 
 void Node::SlowDisk() {
@@ -387,14 +241,14 @@ void Node::JumpClock() {
 }
 
 void Node::Mend() {
-  fs_.ClearFailures();
-  if (!fs_.crashed()) fs_.CrashAt(0);
+  fs_->ClearFailures();
+  if (!fs_->crashed()) fs_->CrashAt(0);
   armed_ = slow_ = false;
   ApplyLatency();
 }
 
 void Node::CountHits() {
-  const simulation::SimFaultCounts now = fs_.counts();
+  const simulation::SimFaultCounts now = fs_->counts();
   context_.hits.Add(Hit::kWritesLost, now.writes_lost - counted_.writes_lost);
   context_.hits.Add(Hit::kWriteTorn, now.writes_torn - counted_.writes_torn);
   context_.hits.Add(Hit::kReadFailed, now.read_errors - counted_.read_errors);

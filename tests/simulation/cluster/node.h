@@ -1,5 +1,6 @@
 // One node of the world: a disk, a clock, and the processes that live on them one after the other. A process is
-// everything above the seams: log store, metadata store on simulated files, broker.
+// everything above the seams, put together as the program does it: data folder, log store, metadata store on simulated
+// files, joining by seeds, Raft groups, broker with its controller.
 //
 // A node dies only in Reap, between two events, never inside one of its own: what ends it (power loss in the middle of
 // a write, a fatal error, a start that failed) is noted first.
@@ -8,10 +9,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "broker/cluster_client.h"
+#include "broker/data_folder.h"
 #include "broker/node_broker.h"
 #include "broker/raft_log_factory.h"
 #include "common/executor.h"
@@ -20,21 +24,30 @@
 #include "storage/log_store.h"
 #include "storage/meta/metadata_store.h"
 #include "tests/simulation/cluster/context.h"
+#include "tests/simulation/cluster/peer_port.h"
 #include "tests/simulation/sim_executor.h"
 #include "tests/simulation/sim_file_system.h"
-#include "tests/simulation/sim_transport.h"
 
 namespace sluice::cluster_simulation {
 
+/// What an operator configures.
+struct NodeSetup {
+  NodeId id;
+  bool founds = false;             ///< `sluiced init` is run on its first disk: it forms the cluster.
+  std::vector<std::string> seeds;  ///< None: forms a cluster of its own, too.
+};
+
 class Node {
  public:
-  Node(Context& context, NodeId id, simulation::SimNetwork& peers);
+  Node(Context& context, NodeSetup setup, Peers& peers);
   ~Node();
 
   NodeId id() const { return id_; }
   /// Where clients find it.
-  std::string address() const;
+  static std::string ClientAddress(NodeId id);
   static NodeId AtAddress(const std::string& address);
+  /// Where nodes find it.
+  static std::string PeerAddress(NodeId id);
 
   // ---- Its life
   /// A new process; it serves a little later, or is noted as one that could not start.
@@ -45,6 +58,11 @@ class Node {
   void PowerOff();
   /// Power loss in the middle of the `nth` file operation from now on.
   void PowerOffAtOperation(uint64_t nth);
+  /// As kill -9: what it wrote to files is there, synced or not.
+  void KillProcess();
+  /// The process dies with its disk; the next one finds an empty one, and must be refused: from then on this node is
+  /// gone, and its number with it.
+  void LoseDisk(std::vector<std::string> seeds);
   /// As after SIGTERM; ends by itself.
   void StopInOrder();
   void Pause();
@@ -52,6 +70,12 @@ class Node {
 
   bool up() const { return process_ != nullptr; }
   bool serving() const { return up() && serving_; }
+  /// Serves, and the cluster counts on it.
+  bool ready() const { return serving() && broker_->IsReady(); }
+  bool gone() const { return gone_; }
+  bool lost_disk() const { return lost_disk_; }
+  /// Has a replica whose log may have lost its end, and that is not known to be whole again.
+  bool in_doubt() const { return up() && raft_ != nullptr && raft_->stats().in_doubt > 0; }
   bool paused() const { return up() && process_->paused(); }
   bool stopping() const { return stopping_; }
   /// Of the process; another one has another.
@@ -67,6 +91,8 @@ class Node {
   /// Committed batches that this node's replica holds, whoever leads; Unavailable where there is none.
   void ReadReplica(const ReplicaId& replica, Offset from,
                    absl::AnyInvocable<void(absl::StatusOr<replication::ReadResult>)> done);
+  /// On its disk.
+  std::vector<ReplicaId> Replicas() const { return store_->Replicas(); }
 
   // ---- Faults of its disk and clock; they last until Mend.
   void FailCall(simulation::SimFileSystem::Call call);
@@ -84,32 +110,41 @@ class Node {
  private:
   struct Executors;
 
-  absl::Status Open();
-  absl::Status OpenStore(Uuid disk);
+  // node_start.cc
+  absl::Status OpenStorage();
+  absl::Status OpenStore();
+  void OpenPeers();
+  void Join();
+  void OnJoined(const absl::StatusOr<broker::Joined>& joined);
+  void StartBroker(std::optional<broker::Registration> joined);
   void OpenRaft();
-  void OpenBroker(Uuid cluster);
-  std::unique_ptr<broker::Broker> MakeReplicated();
+  void OnStarted(const absl::Status& status);
+  void OnRefused(const absl::Status& why);
+
   void StopParts();
   void Fatal(absl::Status why);
-  void OnStarted(const absl::Status& status);
   void Kill();
   void ApplyLatency();
 
   Context& context_;
   const NodeId id_;
-  simulation::SimNetwork& peers_;
-  simulation::SimFileSystem fs_;
+  Peers& peers_;
+  std::unique_ptr<simulation::SimFileSystem> fs_;
   simulation::SimClock clock_;
   simulation::SimRandom random_;
   simulation::SimFaultCounts counted_;
   const Logger log_;
+  bool founds_;
+  std::vector<std::string> seeds_;
 
   // Of the process
   std::unique_ptr<simulation::SimProcess> process_;
   std::unique_ptr<Executors> executors_;
   std::unique_ptr<storage::MetadataStore> meta_;
   std::shared_ptr<storage::LogStore> store_;
-  std::unique_ptr<replication::PeerTransport> transport_;
+  broker::DataFolder folder_;
+  std::unique_ptr<PeerPort> port_;
+  std::unique_ptr<broker::ClusterJoiner> joiner_;
   std::shared_ptr<replication::RaftNode> raft_;
   std::unique_ptr<broker::LogFactory> factory_;
   std::unique_ptr<broker::Broker> broker_;
@@ -119,9 +154,13 @@ class Node {
   bool stopping_ = false;
   bool stopped_ = false;     ///< In good order; Reap ends it.
   bool lose_power_ = false;  ///< At the next Reap.
-  absl::Status fatal_;       ///< Why the process must end.
-  bool armed_ = false;       ///< Calls of its disk will fail.
-  bool excused_ = false;     ///< They may have failed in this life.
+  bool killed_ = false;
+  bool lose_disk_ = false;
+  bool lost_disk_ = false;
+  bool gone_ = false;
+  absl::Status fatal_;    ///< Why the process must end.
+  bool armed_ = false;    ///< Calls of its disk will fail.
+  bool excused_ = false;  ///< They may have failed in this life.
   bool calls_failed_ = false;
   uint64_t snapshots_counted_ = 0;
   bool slow_ = false;

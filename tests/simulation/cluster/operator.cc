@@ -33,12 +33,12 @@ std::optional<std::string> Operator::AnyTopic() const {
 
 void Operator::Act() {
   SimRandom& random = site_.context.random();
-  if (site_.context.plan.nodes > 1) return DeleteRecords(*site_.AnyPartition());
+  if (random.OneIn(8)) return LookAtCluster();
   const auto name = AnyTopic();
   size_t there = 0;
   for (const auto& [topic_name, topic] : site_.topics) there += topic.state != Topic::State::kGone ? 1 : 0;
   if (!name || (there < kTopicsMax && random.OneIn(4))) {
-    if (there < 2 * kTopicsMax) Create(1 + static_cast<int32_t>(random.Below(3)), [](bool) {});
+    if (there < 2 * kTopicsMax) Create(1 + static_cast<int32_t>(random.Below(3)), AnyReplicas(), [](bool) {});
     return;
   }
   switch (random.Below(8)) {
@@ -48,26 +48,76 @@ void Operator::Act() {
       return AddPartition(*name);
     case 2:
       return Alter(*name);
+    case 3:
+      return ElectLeader(*site_.AnyPartition());
     default:
       return DeleteRecords(*site_.AnyPartition());
   }
 }
 
-void Operator::Create(int32_t partitions, absl::AnyInvocable<void(bool)> done) {
+// Where a disk will be lost, nothing may have been on that disk alone, nor where a second one could be missed.
+int32_t Operator::AnyReplicas() const {
+  if (site_.context.plan.loses_disk) return 3;
+  return OneOf<int32_t>(site_.context.random(), {0, 0, 0, 1, 2, 3, 5});
+}
+
+void Operator::OnChanged(NodeId asked) {
+  if (controller_ != NodeId(0) && asked != controller_) site_.context.hits.Add(Hit::kTopicChangeElsewhere);
+}
+
+void Operator::LookAtCluster() {
+  ++site_.calls_under_way;
+  site_.wire.Call<Result<broker::ClusterInfo>>(
+      site_.AnyNode(), nullptr, std::nullopt,
+      [](Node& at, auto reply) { at.broker().DescribeCluster(std::move(reply)); },
+      [this](Answer<Result<broker::ClusterInfo>> answer) {
+        --site_.calls_under_way;
+        if (answer.fate != Fate::kAnswered || !answer.value->ok()) return;
+        const broker::ClusterInfo& cluster = **answer.value;
+        for (const broker::NodeInfo& node : cluster.nodes) {
+          if (node.fenced) site_.context.hits.Add(Hit::kNodeFenced);
+        }
+        if (cluster.controller_node == NodeId(0) || cluster.controller_node == controller_) return;
+        if (controller_ != NodeId(0)) site_.context.hits.Add(Hit::kControllerMoved);
+        controller_ = cluster.controller_node;
+      });
+}
+
+void Operator::ElectLeader(const PartitionKey& key) {
+  const NodeId to = site_.AnyNode();
+  ++site_.calls_under_way;
+  site_.wire.Call<Result<broker::ElectedLeader>>(
+      site_.AnyNode(), nullptr, std::nullopt,
+      [key, to](Node& at, auto reply) {
+        at.broker().ElectLeader({.topic = key.topic, .partition = PartitionId(key.partition), .node = to},
+                                std::move(reply));
+      },
+      [this](Answer<Result<broker::ElectedLeader>> answer) {
+        --site_.calls_under_way;
+        if (answer.fate == Fate::kAnswered && answer.value->ok()) site_.context.hits.Add(Hit::kLeaderElected);
+      });
+}
+
+void Operator::Create(int32_t partitions, int32_t replicas, absl::AnyInvocable<void(bool)> done) {
+  if (site_.context.plan.loses_disk) replicas = 3;
+  const NodeId asked = site_.AnyNode();
   const std::string name = Cat("topic-", ++topics_made_);
   Topic& topic = site_.topics[name];
   topic.partitions = topic.partitions_max = partitions;
-  site_.context.trace.Say([&] { return Cat("create ", name, " with ", partitions, " partitions"); });
+  site_.context.trace.Say([&] {
+    return Cat("create ", name, " with ", partitions, " partitions of ", replicas, " replicas at node ", asked);
+  });
   ++site_.calls_under_way;
   site_.wire.Call<Result<TopicInfo>>(
-      site_.AnyNode(), nullptr, std::nullopt,
-      [name, partitions](Node& at, auto reply) {
-        at.broker().CreateTopic({.name = name, .partitions = partitions}, std::move(reply));
+      asked, nullptr, std::nullopt,
+      [name, partitions, replicas](Node& at, auto reply) {
+        at.broker().CreateTopic({.name = name, .partitions = partitions, .replicas = replicas}, std::move(reply));
       },
-      [this, name, &topic, done = std::move(done)](Answer<Result<TopicInfo>> answer) mutable {
+      [this, name, asked, &topic, done = std::move(done)](Answer<Result<TopicInfo>> answer) mutable {
         --site_.calls_under_way;
         const bool answered = answer.fate == Fate::kAnswered;
         if (answered && answer.value->ok()) {
+          OnChanged(asked);
           topic.state = Topic::State::kThere;
         } else if (answer.fate == Fate::kUnknown ||
                    (answered && answer.value->error().reason == Reason::kOutcomeUnknown)) {

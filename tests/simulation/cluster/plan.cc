@@ -1,5 +1,7 @@
 #include "tests/simulation/cluster/plan.h"
 
+#include <algorithm>
+
 namespace sluice::cluster_simulation {
 
 namespace {
@@ -14,6 +16,8 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "peers swizzled",
     "peers slow",
     "peers' message lost",
+    "peers' call lost",
+    "process killed",
     "crash",
     "crash in the middle of a write",
     "crash of all nodes",
@@ -28,6 +32,8 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "node stopped itself",
     "disk full",
     "disk slow",
+    "disk lost",
+    "node with another disk refused",
     "wall clock jumped",
     "outcome unknown",
     "refused: disk full",
@@ -44,10 +50,35 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "partitions added",
     "topic altered",
     "records deleted",
+    "leader elected by an operator",
+    "topic changed at a node that does not decide",
+    "node joined",
+    "cluster grew in a storm",
+    "node fenced",
+    "controller moved",
 };
 
 absl::Duration Milliseconds(SimRandom& random, int64_t least, int64_t most) {
   return Between(random, absl::Milliseconds(least), absl::Milliseconds(most));
+}
+
+/// Most worlds stay as they are; some grow.
+std::vector<int> NodesOf(uint64_t seed) {
+  switch (seed % 10) {
+    case 0:
+    case 5:
+      return {1};
+    case 3:
+      return {1, 3};
+    case 7:
+      return {1, 3, 5};
+    case 8:
+      return {3, 5};
+    case 9:
+      return {5};
+    default:
+      return {3};
+  }
 }
 
 }  // namespace
@@ -57,11 +88,10 @@ std::string_view HitName(Hit hit) {
 }
 
 Plan DrawPlan(uint64_t seed, SimRandom& random) {
-  constexpr std::array<int, 5> kNodes = {1, 1, 3, 3, 5};
   Plan plan;
-  plan.nodes = kNodes[seed % kNodes.size()];
-  plan.partitions = 1 + static_cast<int>(random.Below(3));
-  plan.storms = 1 + static_cast<int>(random.Below(3));
+  plan.nodes = NodesOf(seed);
+  plan.loses_disk = plan.nodes.front() >= 3 && random.OneIn(2);
+  plan.storms = std::max(1 + static_cast<int>(random.Below(3)), static_cast<int>(plan.nodes.size()) - 1);
   plan.storm_max = Milliseconds(random, 1000, random.OneIn(6) ? 12000 : 5000);
   plan.blow_interval = Milliseconds(random, 60, 1200);
   for (int& weight : plan.weights) weight = random.OneIn(3) ? 0 : static_cast<int>(random.Below(8)) + 1;
@@ -69,6 +99,7 @@ Plan DrawPlan(uint64_t seed, SimRandom& random) {
   weight(Blow::kMend) += 3;
   weight(Blow::kCrash) += 1;
   weight(Blow::kCrashMidWrite) += 2;
+  weight(Blow::kLoseDisk) = plan.loses_disk ? 6 : 0;
 
   plan.producers = 1 + static_cast<int>(random.Below(4));
   plan.consumers = static_cast<int>(random.Below(4));

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "tests/simulation/draw.h"
@@ -32,7 +33,9 @@ enum class Hit : uint8_t {
   kPeersSwizzled,  ///< Cut off one after the other, and let back in another order.
   kPeersSlow,
   kPeerMessageLost,
+  kPeerCallLost,
   // processes
+  kKilled,
   kCrash,
   kCrashMidWrite,  ///< The power went in the middle of a file operation.
   kCrashAll,
@@ -48,6 +51,8 @@ enum class Hit : uint8_t {
   kNodeStoppedItself,  ///< After a failed sync or write of its journal.
   kDiskFull,
   kDiskSlow,
+  kDiskLost,
+  kOtherDiskRefused,  ///< Of a node that came with another disk than it is registered with.
   // clocks
   kClockJumped,
   // what clients were told
@@ -68,6 +73,13 @@ enum class Hit : uint8_t {
   kPartitionsAdded,
   kTopicAltered,
   kRecordsDeleted,
+  kLeaderElected,
+  kTopicChangeElsewhere,  ///< Asked of another node than the controller's leader.
+  // of the cluster
+  kNodeJoined,
+  kClusterGrew,  ///< By nodes that came in a storm.
+  kNodeFenced,
+  kControllerMoved,
   kCount,
 };
 inline constexpr size_t kHits = static_cast<size_t>(Hit::kCount);
@@ -87,6 +99,7 @@ class HitCounts {
 
 /// What the run does to its nodes, one at a time, at drawn moments.
 enum class Blow : uint8_t {
+  kKill,
   kCrash,
   kCrashMidWrite,
   kCrashAll,
@@ -98,6 +111,7 @@ enum class Blow : uint8_t {
   kSegmentSyncFails,
   kDiskFull,
   kDiskSlow,
+  kLoseDisk,
   kCutClients,  ///< All clients from one node.
   kClockJump,
   kCutPeers,        ///< One node from all others.
@@ -111,9 +125,9 @@ enum class Blow : uint8_t {
 inline constexpr size_t kBlows = static_cast<size_t>(Blow::kCount);
 
 struct Plan {
-  int nodes = 1;       ///< 1: with a controller. More: with replicated partitions that are given (replicated_broker.h).
-  int partitions = 1;  ///< Of the replicated topic.
-  int storms = 1;      ///< Times of faults, each followed by a quiet time in which everything must work again.
+  std::vector<int> nodes{1};  ///< How many there are at the beginning, and at the end of each of the first storms.
+  bool loses_disk = false;    ///< One node loses its disk for good, and another takes its place.
+  int storms = 1;             ///< Times of faults, each followed by a quiet time in which everything must work again.
   absl::Duration storm_max;
   absl::Duration blow_interval;
   std::array<int, kBlows> weights{};

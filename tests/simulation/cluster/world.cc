@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/text.h"
-#include "tests/simulation/cluster/replicated_broker.h"
 
 namespace sluice::cluster_simulation {
 
@@ -29,7 +28,12 @@ World::~World() {
 bool World::Step() {
   if (failed() || !context_.scheduler.Step()) return false;
   for (const auto& [id, node] : nodes_) {
-    if (node->Reap()) StartLater(*node);
+    if (!node->Reap()) continue;
+    if (node->gone()) {
+      context_.scheduler.At(Between(context_.random(), absl::Milliseconds(5), absl::Seconds(1)), [this] { AddNode(); });
+    } else {
+      StartLater(*node);
+    }
   }
   return true;
 }
@@ -48,21 +52,33 @@ void World::StartLater(Node& node) {
   });
 }
 
+std::vector<std::string> World::PeerAddresses() const {
+  std::vector<std::string> addresses;
+  for (const auto& [id, node] : nodes_) addresses.push_back(Node::PeerAddress(id));
+  return addresses;
+}
+
+void World::AddNode() {
+  const NodeId id(static_cast<int32_t>(nodes_.size()) + 1);
+  NodeSetup setup{.id = id, .seeds = PeerAddresses()};
+  nodes_[id] = std::make_unique<Node>(context_, std::move(setup), peers_);
+  nodes_[id]->Start();
+}
+
 void World::Begin() {
   const Plan& plan = context_.plan;
+  const int first = plan.nodes.front();
   context_.trace.Say([&] {
-    return Cat(plan.nodes, " nodes, ", plan.producers, " producers, ", plan.consumers, " consumers, ", plan.storms,
-               " storms");
+    return Cat(first, " nodes, in the end ", plan.nodes.back(), ", ", plan.producers, " producers, ", plan.consumers,
+               " consumers, ", plan.storms, " storms");
   });
-  for (int32_t i = 1; i <= plan.nodes; ++i) {
-    nodes_[NodeId(i)] = std::make_unique<Node>(context_, NodeId(i), peers_);
+  // Where more are to come from the beginning on, everybody is given the same seeds.
+  for (int32_t i = 1; i <= first; ++i) {
+    NodeSetup setup{.id = NodeId(i), .founds = i == 1, .seeds = {}};
+    for (int32_t seed = 1; first > 1 && seed <= first; ++seed) setup.seeds.push_back(Node::PeerAddress(NodeId(seed)));
+    nodes_[NodeId(i)] = std::make_unique<Node>(context_, std::move(setup), peers_);
   }
-  for (const auto& [id, node] : nodes_) node->Start();
-  if (plan.nodes > 1) {
-    Topic& topic = site_.topics[kReplicatedTopic];
-    topic.state = Topic::State::kThere;
-    topic.partitions = topic.partitions_max = plan.partitions;
-  }
+  for (const auto& [id, node] : nodes_) StartLater(*node);
   for (int i = 0; i < plan.producers; ++i) producers_.push_back(std::make_unique<Producer>(site_));
   for (int i = 0; i < plan.consumers; ++i) consumers_.push_back(std::make_unique<Consumer>(site_));
   for (const auto& producer : producers_) producer->Begin();
@@ -71,11 +87,17 @@ void World::Begin() {
   MustWork();
 }
 
-void World::Storm() {
+void World::Storm(size_t number) {
   context_.trace.Say([] { return std::string("a storm begins"); });
   context_.storm = site_.clients_act = true;
   ScheduleBlow();
-  RunFor(Between(context_.random(), 0.3 * context_.plan.storm_max, context_.plan.storm_max));
+  const absl::Duration span = Between(context_.random(), 0.3 * context_.plan.storm_max, context_.plan.storm_max);
+  const std::vector<int>& nodes = context_.plan.nodes;
+  for (int more = number + 1 < nodes.size() ? nodes[number + 1] - nodes[number] : 0; more > 0; --more) {
+    context_.hits.Add(Hit::kClusterGrew);
+    context_.scheduler.At(Between(context_.random(), absl::ZeroDuration(), 0.9 * span), [this] { AddNode(); });
+  }
+  RunFor(span);
 }
 
 void World::Quiet() {
@@ -95,9 +117,14 @@ void World::Finish() {
   MustWork();
   CompareEverything();
   if (failed()) return;
-  context_.trace.Say([] { return std::string("all nodes lose power"); });
+  context_.trace.Say([] { return std::string("all nodes die"); });
   for (const auto& [id, node] : nodes_) {
-    node->PowerOff();
+    if (node->gone()) continue;
+    if (disk_lost_) {
+      node->KillProcess();
+    } else {
+      node->PowerOff();
+    }
     if (node->Reap()) StartLater(*node);
   }
   MustWork();
@@ -107,13 +134,14 @@ void World::Finish() {
 Outcome World::Run() {
   Begin();
   for (int i = 0; i < context_.plan.storms && !failed(); ++i) {
-    Storm();
+    Storm(static_cast<size_t>(i));
     Quiet();
   }
   Finish();
   for (const auto& [id, node] : nodes_) node->CountHits();
   context_.hits.Add(Hit::kLeaderChanged, context_.history.leader_changes());
-  context_.hits.Add(Hit::kPeerMessageLost, peers_.counts().lost);
+  context_.hits.Add(Hit::kPeerMessageLost, peers_.messages.counts().lost);
+  context_.hits.Add(Hit::kPeerCallLost, peers_.calls.lost());
   Outcome outcome;
   outcome.violation = context_.history.violation();
   outcome.trace_hash = context_.trace.hash() ^ context_.scheduler.trace_hash() ^ context_.history.Hash();

@@ -37,6 +37,11 @@ Outcome RunSeed(uint64_t seed, std::ostream* trace = nullptr);
 /// "seed 17 breaks "replicas are equal": ...", and how to see it again.
 std::string Report(const Outcome& outcome);
 
+struct Placed {
+  PartitionKey key;
+  std::vector<NodeId> nodes;
+};
+
 class World {
  public:
   World(uint64_t seed, std::ostream* trace);
@@ -57,9 +62,13 @@ class World {
   template <class T, class Call>
   std::optional<T> Await(const Call& call);
   void StartLater(Node& node);
+  /// One more, with the next number; the cluster is there already.
+  void AddNode();
+  /// Where those are found that are in the cluster now.
+  std::vector<std::string> PeerAddresses() const;
 
   void Begin();
-  void Storm();
+  void Storm(size_t number);
   void Quiet();
   void Finish();
 
@@ -69,24 +78,44 @@ class World {
   void MendAll();
   void MendNetwork();
   void Swizzle();
+  void CutPeers(NodeId node);
+  void CutPeersOneWay(NodeId from, NodeId to);
+  void SlowPeers();
+  /// A disk is lost at a moment when all others are whole and up: a minority.
+  void LoseDisk(Node& victim);
+  /// Once a disk is lost, the others must not be damaged too: their nodes die, but without loss of power.
+  Blow Spared(Blow blow) const;
   Node& AnyNode() { return *nodes_.at(site_.AnyNode()); }
 
   // judgement.cc
-  bool AllServe() const;
+  bool AllReady() const;
+  /// Waits until `wrong` has nothing to say any more; what it says last breaks `rule`.
+  template <class Wrong>
+  void MustBecome(Rule rule, const Wrong& wrong);
+  /// The answer of a node's broker; nothing where it has none, or an error.
+  template <class T, class Ask>
+  std::optional<T> AskNode(NodeId node, Ask ask);
   /// Everything takes writes and changes again.
   void MustWork();
   void MustTakeValue(const PartitionKey& key);
   void MustChangeTopics();
+  void CheckCluster();
+  std::string WrongInCluster(NodeId asked);
   void CheckTopics();
+  std::string WrongInTopics(NodeId asked);
+  /// Where replicas are, by what `asked` says.
+  std::optional<std::map<ReplicaId, Placed>> Placement(NodeId asked);
+  void CheckPlacement();
   void CheckPartition(const PartitionKey& key);
   /// Nothing is under way: all that clients know is compared with all that there is.
   void CompareEverything();
   /// All replicas hold what the leader has.
-  void CompareReplicas(const PartitionKey& key, Offset log_start, Offset log_end);
+  void CompareReplicas(const PartitionKey& key, const ReplicaId& replica, const std::vector<NodeId>& nodes,
+                       Offset log_start, Offset log_end);
   Offset AskOffset(const PartitionKey& key, broker::ListOffsetsItem::Kind kind);
 
   Context context_;
-  simulation::SimNetwork peers_;
+  Peers peers_;
   std::map<NodeId, std::unique_ptr<Node>> nodes_;
   Wire wire_;
   Site site_;
@@ -95,6 +124,8 @@ class World {
   Operator operator_;
   std::vector<std::unique_ptr<Producer>> producers_;
   std::vector<std::unique_ptr<Consumer>> consumers_;
+  std::map<PartitionKey, std::pair<ReplicaId, std::vector<NodeId>>> placed_;  ///< As last looked at.
+  bool disk_lost_ = false;
 };
 
 template <class Condition>
@@ -112,6 +143,14 @@ std::optional<T> World::Await(const Call& call) {
   call([answer](T value) { answer->emplace(std::move(value)); });
   RunUntil([&] { return answer->has_value(); }, absl::Minutes(1));
   return std::move(*answer);
+}
+
+template <class T, class Ask>
+std::optional<T> World::AskNode(NodeId node, Ask ask) {
+  const auto answer = Await<Answer<broker::Result<T>>>(
+      [&](auto done) { wire_.Call<broker::Result<T>>(node, nullptr, std::nullopt, std::move(ask), std::move(done)); });
+  if (!answer || answer->fate != Fate::kAnswered || !answer->value->ok()) return std::nullopt;
+  return **answer->value;
 }
 
 }  // namespace sluice::cluster_simulation
