@@ -1,6 +1,7 @@
 #include "broker/controller.h"
 
 #include "common/check.h"
+#include "common/planted_bug.h"
 #include "common/record/record.h"
 #include "common/status_macros.h"
 #include "common/text.h"
@@ -86,7 +87,9 @@ void Controller::Pump() {
     forgets_.erase(forgets_.begin());
   }
   if (unsaved_ != nullptr) return Save();
-  if (applied_ < log_->log().bounds().high_watermark) return ReadSome();
+  const replication::LogBounds bounds = log_->log().bounds();
+  const bool uncommitted = Planted(PlantedBug::kControllerAppliesUncommitted);
+  if (applied_ < (uncommitted ? bounds.log_end : bounds.high_watermark)) return ReadSome();
   PumpDone(absl::OkStatus());
 }
 
@@ -335,6 +338,7 @@ void Controller::Propose(const ControllerChange& change, Callback<absl::Status> 
   if (!appended.ok()) return done(appended);
   auto batch = builder.Build();
   if (!batch.ok()) return done(batch.status());
+  if (Planted(PlantedBug::kAnswerChangeBeforeCommit)) std::exchange(done, [](absl::Status) {})(absl::OkStatus());
   log_->log().Propose(
       *std::move(batch), std::nullopt,
       [this, alive = alive_, done = std::move(done)](absl::StatusOr<replication::Committed> committed) mutable {

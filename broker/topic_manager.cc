@@ -5,6 +5,7 @@
 
 #include "broker/error.h"
 #include "broker/placement.h"
+#include "common/planted_bug.h"
 #include "common/status_macros.h"
 #include "common/text.h"
 
@@ -85,8 +86,11 @@ void TopicManager::Route(TopicChange change, absl::Duration until, Callback<Resu
   if (leader.has_value() && *leader != options_.node && seams_.forward != nullptr) {
     // It may have lost its place since: then nothing was changed there, and the next one is asked.
     auto retry = [this, change, until, done = std::move(done)](Result<TopicChanged> changed) mutable {
-      const bool moved = !changed.ok() && changed.error().reason == Reason::kNotLeader;
-      if (!moved || seams_.clock.Monotonic() >= until) return done(std::move(changed));
+      const bool again =
+          !changed.ok() &&
+          (changed.error().reason == Reason::kNotLeader ||
+           (changed.error().reason == Reason::kOutcomeUnknown && Planted(PlantedBug::kRepeatUnknownChange)));
+      if (!again || seams_.clock.Monotonic() >= until) return done(std::move(changed));
       RouteLater(std::move(change), until, std::move(done));
     };
     return (*seams_.forward)(*leader, change, std::move(retry));

@@ -37,6 +37,14 @@ enum class PlantedBug {
   kDeleteToEnd,              ///< Records are deleted up to the high watermark, whatever was asked.
   kSkipABatch,               ///< A fetch leaves out its first batch and goes on behind it.
   kForgetDeletedTopic,       ///< The controller does not take a deleted topic out of its state.
+  kStaleLeaderAnswers,       ///< A leader says where its log ends without asking whether it still leads.
+  // of the cluster
+  kControllerAppliesUncommitted,  ///< The controller takes what is in group 0's log, committed or not.
+  kAnswerChangeBeforeCommit,      ///< A change of the cluster's state is answered once it is proposed.
+  kJoinWithAnyDisk,               ///< A node that comes with another disk gets the replica of the one it had.
+  kRepeatUnknownChange,           ///< A change that may have been made is passed on once more.
+  kForgetToUnfence,               ///< A node that was silent once is never counted on again.
+  kForgetToDropReplicas,          ///< A deleted topic's replicas are forgotten before they are dropped.
 };
 
 #ifdef SLUICE_PLANTED_BUGS

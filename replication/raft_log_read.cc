@@ -24,7 +24,9 @@ void RaftLog::Read(ReadRequest request, Callback<absl::StatusOr<ReadResult>> don
 void RaftLog::ReadCommitted(ReadRequest request, Callback<absl::StatusOr<ReadResult>> done) {
   using Result = absl::StatusOr<ReadResult>;
   if (ended()) return AnswerLater<Result>(std::move(done), NotServed());
-  const Offset readable = Planted(PlantedBug::kServeAboveCommit) ? log_->log_end() : high_watermark_;
+  const bool above = Planted(PlantedBug::kServeAboveCommit) ||
+                     (Planted(PlantedBug::kControllerAppliesUncommitted) && group_.topic.IsNil());
+  const Offset readable = above ? log_->log_end() : high_watermark_;
   if (request.offset < log_start_ || request.offset > readable) {
     return AnswerLater<Result>(
         std::move(done),
@@ -64,6 +66,7 @@ void RaftLog::FindTimestamp(int64_t timestamp_ms, Callback<absl::StatusOr<std::o
 
 void RaftLog::ReadBarrier(Callback<absl::Status> done) {
   if (ended()) return AnswerLater<absl::Status>(std::move(done), NotServed());
+  if (Planted(PlantedBug::kStaleLeaderAnswers)) return AnswerLater<absl::Status>(std::move(done), absl::OkStatus());
   const uint64_t context = next_barrier_++;
   if (absl::Status asked = raft_->ReadIndex(context); !asked.ok()) {
     return AnswerLater<absl::Status>(std::move(done), absl::UnavailableError(asked.message()));

@@ -1,6 +1,8 @@
 // How tests check their checkers: a planted bug must be caught within a bounded number of seeds.
 #pragma once
 
+#include <catch2/catch.hpp>
+
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +17,11 @@
 #include "common/text.h"
 
 namespace sluice::simulation {
+
+struct Planting {
+  PlantedBug bug;
+  std::string_view name;
+};
 
 struct Caught {
   uint64_t seed = 0;
@@ -66,6 +73,24 @@ std::optional<Caught> Hunt(PlantedBug bug, uint64_t seeds_max, Run run) {
     at = end == std::string::npos ? said.size() : end + 1;
   }
   return caught;
+}
+
+/// Each of `plantings` must be caught.
+template <class Plantings, class Run>
+void HuntAll(const Plantings& plantings, uint64_t seeds_max, Run run) {
+  for (const Planting& planting : plantings) {
+    const std::optional<Caught> caught = Hunt(planting.bug, seeds_max, run);
+    INFO("not caught: " << planting.name);
+    CHECK(caught);
+    if (caught) WARN(planting.name << ": seed " << caught->seed << ", by \"" << caught->by << "\"");
+  }
+}
+
+/// With no bug planted the same seeds must hold.
+template <class Run>
+void HuntNothing(uint64_t seeds_max, Run run) {
+  const std::optional<Caught> caught = Hunt(PlantedBug::kNone, seeds_max, run);
+  if (caught) FAIL("seed " << caught->seed << " is broken by \"" << caught->by << "\" without a planted bug");
 }
 
 }  // namespace sluice::simulation

@@ -3,13 +3,9 @@
 #include <catch2/catch.hpp>
 
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <memory>
-#include <string>
 
-#include "common/text.h"
 #include "tests/simulation/cluster/world.h"
+#include "tests/simulation/same_elsewhere.h"
 #include "tests/simulation/seed_report.h"
 #include "tests/simulation/seeds.h"
 
@@ -37,16 +33,7 @@ TEST_CASE("whole nodes keep every promise to their clients through storms, and w
 }
 
 TEST_CASE("another process sees the same happen to whole nodes in the same seeds") {
-  constexpr uint64_t kFrom = 1, kCount = 6;
-  const std::string command = Cat(SLUICE_CLUSTER_SIM, " --hash ", kFrom, " ", kCount);
-  const std::unique_ptr<FILE, int (*)(FILE*)> other(popen(command.c_str(), "r"), pclose);
-  REQUIRE(other != nullptr);
-  for (uint64_t seed = kFrom; seed < kFrom + kCount; ++seed) {
-    char line[64] = {};
-    REQUIRE(fgets(line, sizeof(line), other.get()) != nullptr);
-    INFO("seed " << seed);
-    REQUIRE(std::strtoull(line, nullptr, 10) == RunSeed(seed).trace_hash);
-  }
+  simulation::RequireSameElsewhere(SLUICE_CLUSTER_SIM, 1, 8, [](uint64_t seed) { return RunSeed(seed).trace_hash; });
 }
 
 }  // namespace

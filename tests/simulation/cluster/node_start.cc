@@ -59,7 +59,7 @@ absl::Status Node::OpenStore() {
   options.journal.random = &random_;
   options.journal.timers = &executors_->shard0;
   options.journal.on_fatal = [this](absl::Status status) { Fatal(std::move(status)); };
-  options.cache_bytes = 1 << 20;
+  options.cache_bytes = 4 << 20;
   options.disk_low_watermark_bytes = kDiskLow / 2;
   options.disk_high_watermark_bytes = kDiskHigh / 2;
   options.reserve_bytes = 256 << 10;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "tests/simulation/counts.h"
 #include "tests/simulation/draw.h"
 #include "tests/simulation/sim_executor.h"
 
@@ -20,7 +21,7 @@ using simulation::Percent;
 using simulation::SimRandom;
 using simulation::Skewed;
 
-/// Everything that goes wrong or is out of the ordinary. Over many seeds none may stay at 0.
+/// Everything that goes wrong or is out of the ordinary.
 enum class Hit : uint8_t {
   // clients' connections
   kConnectionRefused,
@@ -85,17 +86,7 @@ enum class Hit : uint8_t {
 inline constexpr size_t kHits = static_cast<size_t>(Hit::kCount);
 std::string_view HitName(Hit hit);
 
-class HitCounts {
- public:
-  void Add(Hit hit, uint64_t times = 1) { counts_[static_cast<size_t>(hit)] += times; }
-  uint64_t of(Hit hit) const { return counts_[static_cast<size_t>(hit)]; }
-  void Add(const HitCounts& other) {
-    for (size_t i = 0; i < kHits; ++i) counts_[i] += other.counts_[i];
-  }
-
- private:
-  std::array<uint64_t, kHits> counts_{};
-};
+using HitCounts = simulation::Counts<Hit>;
 
 /// What the run does to its nodes, one at a time, at drawn moments.
 enum class Blow : uint8_t {

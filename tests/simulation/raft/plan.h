@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "replication/core/raft.h"
+#include "tests/simulation/counts.h"
 #include "tests/simulation/draw.h"
 #include "tests/simulation/sim_executor.h"
 
@@ -19,8 +20,7 @@ using simulation::Between;
 using simulation::Percent;
 using simulation::SimRandom;
 
-/// Everything that goes wrong, or that is out of the ordinary. Each counts its hits; over many seeds none may stay at
-/// 0.
+/// Everything that goes wrong, or that is out of the ordinary.
 enum class Fault : uint8_t {
   // network
   kMessageLost,
@@ -71,17 +71,7 @@ enum class Fault : uint8_t {
 inline constexpr size_t kFaultKinds = static_cast<size_t>(Fault::kCount);
 std::string_view FaultName(Fault fault);
 
-class FaultCounts {
- public:
-  void Hit(Fault fault) { ++counts_[static_cast<size_t>(fault)]; }
-  uint64_t of(Fault fault) const { return counts_[static_cast<size_t>(fault)]; }
-  void Add(const FaultCounts& other) {
-    for (size_t i = 0; i < kFaultKinds; ++i) counts_[i] += other.counts_[i];
-  }
-
- private:
-  std::array<uint64_t, kFaultKinds> counts_{};
-};
+using FaultCounts = simulation::Counts<Fault>;
 
 /// What the run does to the group, one at a time, at drawn moments.
 enum class Action : uint8_t {

@@ -3,12 +3,9 @@
 #include <catch2/catch.hpp>
 
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <memory>
-#include <string>
 
 #include "tests/simulation/raft/group.h"
+#include "tests/simulation/same_elsewhere.h"
 #include "tests/simulation/seeds.h"
 
 namespace sluice::raft_simulation {
@@ -37,16 +34,7 @@ TEST_CASE("a raft group keeps every promise through faults, and recovers once th
 }
 
 TEST_CASE("another process sees the same happen in the same seeds") {
-  constexpr uint64_t kFrom = 1, kCount = 10;
-  const std::string command = Cat(SLUICE_RAFT_SIM, " --hash ", kFrom, " ", kCount);
-  const std::unique_ptr<FILE, int (*)(FILE*)> other(popen(command.c_str(), "r"), pclose);
-  REQUIRE(other != nullptr);
-  for (uint64_t seed = kFrom; seed < kFrom + kCount; ++seed) {
-    char line[64] = {};
-    REQUIRE(fgets(line, sizeof(line), other.get()) != nullptr);
-    INFO("seed " << seed);
-    REQUIRE(std::strtoull(line, nullptr, 10) == RunSeed(seed).trace_hash);
-  }
+  simulation::RequireSameElsewhere(SLUICE_RAFT_SIM, 1, 10, [](uint64_t seed) { return RunSeed(seed).trace_hash; });
 }
 
 }  // namespace
