@@ -83,6 +83,28 @@ TEST_CASE("a small tail that memory has no longer is checkpointed where it canno
   others.RequireEach(2);
 }
 
+TEST_CASE("a journal that is over its bound when it is opened is freed, although nothing may be written before") {
+  Writer w;
+  w.node.options.journal.file_bytes = 64 << 10;
+  w.node.options.journal.total_bytes_max = 8 << 20;
+  w.Start();
+  Others others(w, 60);
+  for (size_t i = 0; i < others.logs.size(); ++i) others.Append(i, 8'000);
+  others.logs.clear();
+  w.node.options.journal.total_bytes_max = 256 << 10;
+  w.Restart();
+  for (int32_t i = 1; i <= 60; ++i) others.logs.push_back(w.node.Attach(StorageNode::Replica(i)));
+  w.node.scheduler.RunFor(absl::Seconds(10));
+  CHECK(w.node.store->journal().stats().used_bytes <= w.node.options.journal.total_bytes_max);
+  const absl::Status taken = w.Append();
+  INFO(taken);
+  REQUIRE(taken.ok());
+  others.logs.clear();
+  w.Restart();
+  others.logs.resize(60);
+  others.RequireEach(1);
+}
+
 TEST_CASE("many logs with too little for a write each do not make the journal wait for them") {
   Writer w;
   w.node.options.journal.file_bytes = 256 << 10;
