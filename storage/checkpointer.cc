@@ -12,6 +12,9 @@ Checkpointer::Checkpointer(LogStore& store) : store_(store), home_(*store.execut
 }
 
 void Checkpointer::Start() {
+  // The journal presses when it begins a file. What it was opened with may be over its bound already: then nothing is
+  // written, no file is begun, and it would never say so.
+  pressed_ = JournalPresses();
   home_.Post([self = shared_from_this()] { self->Arm(); });
 }
 
@@ -86,9 +89,13 @@ void Checkpointer::Press() {
   });
 }
 
+bool Checkpointer::JournalPresses() const {
+  return store_.journal_->stats().used_bytes > store_.options_.journal.total_bytes_max / 2;
+}
+
 void Checkpointer::FreeOldestFile() {
   if (stopped_) return;
-  pressed_ = store_.journal_->stats().used_bytes > store_.options_.journal.total_bytes_max / 2;
+  pressed_ = JournalPresses();
   std::vector<ReplicaId> pins = store_.journal_->OldestFilePins();
   if (pins == pins_tried_) return pins_tried_.clear();  // the next tick tries again
   pins_tried_ = pins;

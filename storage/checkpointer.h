@@ -56,6 +56,7 @@ class Checkpointer : public std::enable_shared_from_this<Checkpointer> {
   void WatchSpace();
   void WatchMemory();
   void RunNext();
+  bool JournalPresses() const;
   void FreeOldestFile();
 
   LogStore& store_;
