@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -29,7 +30,8 @@ struct Caught {
 };
 
 /// Runs seeds from 1 on with the bug planted until one is broken. `run(seed)` names the rule that it broke, if any.
-// In a process of its own: a planted bug may also run into one of the code's own checks, which ends it.
+// In a process of its own: a planted bug may also run into one of the code's own checks, which ends it; an exception of
+// the standard library counts as one.
 template <class Run>
 std::optional<Caught> Hunt(PlantedBug bug, uint64_t seeds_max, Run run) {
   int channel[2];
@@ -42,7 +44,12 @@ std::optional<Caught> Hunt(PlantedBug bug, uint64_t seeds_max, Run run) {
     for (uint64_t seed = 1; seed <= seeds_max; ++seed) {
       std::string line = Cat(seed, "\n");
       if (write(channel[1], line.data(), line.size()) < 0) _exit(2);
-      const std::optional<std::string_view> broken = run(seed);
+      std::optional<std::string_view> broken;
+      try {
+        broken = run(seed);
+      } catch (const std::exception&) {
+        _exit(1);
+      }
       if (!broken) continue;
       line = Cat("caught by: ", *broken, "\n");
       if (write(channel[1], line.data(), line.size()) < 0) _exit(2);
