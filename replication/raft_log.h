@@ -128,9 +128,6 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   /// simulators.
   void Abandon();
 
-  /// The group's shard. From any thread.
-  Executor& home() const { return home_; }
-
   // ---- ReplicatedLog
 
   void Propose(record::PendingBatch batch, std::optional<Offset> expected_base_offset,

@@ -192,7 +192,7 @@ void Node::ReadReplica(const ReplicaId& replica, Offset from,
                        absl::AnyInvocable<void(absl::StatusOr<replication::ReadResult>)> done) {
   auto log = up() && raft_ != nullptr ? raft_->Find(replica) : nullptr;
   if (log == nullptr) return done(absl::UnavailableError("there is no such replica"));
-  Executor& shard = log->home();
+  Executor& shard = log->storage_log().home();
   shard.Post([log = std::move(log), from, done = std::move(done)]() mutable {
     log->ReadCommitted({.offset = from}, std::move(done));
   });
