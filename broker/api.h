@@ -383,14 +383,16 @@ class Broker {
   /// files are damaged: they answer everything with kCorruptLog. Call once.
   virtual void Start(Callback<absl::Status> done) = 0;
   /// Before Stop, so that no call fails by it: hands what this node leads over to other nodes, and still serves; what
-  /// has moved is refused with who leads it now. Answers when that is done, or has taken too long.
+  /// has moved is refused with who leads it now. Answers when that is done, or has taken too long. While Start has not
+  /// answered yet: that waits for the cluster no more.
   virtual void PrepareStop(Callback<Done> done) { done(Done{}); }
   /// Refuses new calls, wakes waiting fetches, answers what is in flight, then answers here. Call once, after Start
   /// has answered. The broker must live until then.
   virtual void Stop(Callback<Done> done) = 0;
   /// Between Start's success and Stop.
   virtual bool IsServing() const = 0;
-  /// Serves, and its cluster knows it: since this start it was registered once.
+  /// Serves, and its cluster counts on it now: it is registered and not fenced, and the controller has a leader that
+  /// hears it, or had one a few seconds ago.
   virtual bool IsReady() const { return IsServing(); }
 
   virtual std::shared_ptr<ProduceSession> NewSession() = 0;

@@ -74,14 +74,14 @@ absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes) {
   node.version = from.version();
   node.feature_min = from.feature_min();
   node.feature_max = from.feature_max();
+  for (const std::string* text :
+       {&request.cluster_name, &node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
+    if (text->size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
+  }
   if (request.ask_only) return request;
   if (node.id < NodeId(1) || node.disk.IsNil()) return absl::InvalidArgumentError("a node without number or disk");
   if (node.feature_min < 0 || node.feature_max < node.feature_min) {
     return absl::InvalidArgumentError(Cat("feature levels ", node.feature_min, " to ", node.feature_max));
-  }
-  for (const std::string* text :
-       {&request.cluster_name, &node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
-    if (text->size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
   }
   return request;
 }
@@ -93,6 +93,11 @@ std::string EncodeRegisterAnswer(const RegisterAnswer& answer) {
   out.set_leader(answer.leader.value());
   out.set_leader_address(answer.leader_address);
   out.set_refused(answer.refused);
+  for (const auto& [id, address] : answer.moved) {
+    wire::RegisterAnswer::Node* node = out.add_moved();
+    node->set_id(id.value());
+    node->set_peer_address(address);
+  }
   if (answer.registered.has_value()) {
     wire::RegisterAnswer::Registered* registered = out.mutable_registered();
     registered->set_incarnation(BytesOf(answer.registered->incarnation));
@@ -115,6 +120,10 @@ absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes) {
   answer.leader = NodeId(from.leader());
   answer.leader_address = from.leader_address();
   answer.refused = from.refused();
+  for (const auto& node : from.moved()) {
+    if (node.peer_address().size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
+    answer.moved[NodeId(node.id())] = node.peer_address();
+  }
   if (!from.has_registered()) return answer;
   Registration& registered = answer.registered.emplace();
   SLUICE_ASSIGN_OR_RETURN(registered.incarnation, IdFrom(from.registered().incarnation()));
@@ -133,6 +142,7 @@ std::string EncodeHeartbeat(const Heartbeat& heartbeat) {
   out.set_applied(heartbeat.applied.value());
   out.set_disk_free_bytes(heartbeat.disk_free_bytes);
   out.set_draining(heartbeat.draining);
+  out.set_cannot_write(heartbeat.cannot_write);
   return Serialize(out);
 }
 
@@ -143,7 +153,8 @@ absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes) {
                    .epoch = Offset(from.epoch()),
                    .applied = Offset(from.applied()),
                    .disk_free_bytes = from.disk_free_bytes(),
-                   .draining = from.draining()};
+                   .draining = from.draining(),
+                   .cannot_write = from.cannot_write()};
 }
 
 std::string EncodeHeartbeatAnswer(Offset applied) {

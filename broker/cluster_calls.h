@@ -22,7 +22,9 @@ inline constexpr uint32_t kHeartbeatCall = 2;
 
 /// "I join", "I am back", or just "who are you".
 struct RegisterRequest {
-  bool ask_only = false;     ///< Changes nothing; `node` is not looked at.
+  /// Changes nothing in group 0. Of `node` only its number, disk and peer address are looked at, if there are any: it
+  /// is there by now.
+  bool ask_only = false;
   Uuid cluster_id;           ///< Nil: it belongs to none yet.
   std::string cluster_name;  ///< As configured; empty: any.
   /// Its incarnation: only of the node that forms the cluster; otherwise nil, and the leader draws it.
@@ -43,6 +45,8 @@ struct RegisterAnswer {
   std::string leader_address;  ///< For nodes; empty: not known.
   std::optional<Registration> registered;
   std::string refused;  ///< Why; empty: it was not.
+  /// Where the answerer is, and nodes that are not where they registered.
+  std::map<NodeId, std::string> moved;
 };
 
 struct Heartbeat {
@@ -51,6 +55,7 @@ struct Heartbeat {
   Offset applied;  ///< One past the last offset of group 0 that the node has applied and saved.
   int64_t disk_free_bytes = 0;
   bool draining = false;
+  bool cannot_write = false;  ///< Its disk is full: it is not to lead group 0.
   bool operator==(const Heartbeat&) const = default;
 };
 

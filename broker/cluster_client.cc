@@ -14,6 +14,8 @@ namespace {
 constexpr absl::Duration kSeedsGrace = absl::Milliseconds(250);
 /// Members that name each other as leaders, at most, before it begins anew.
 constexpr int kHopsMax = 4;
+/// Addresses that a lost node asks at a time; it comes to all of them.
+constexpr size_t kAskedAtOnce = 16;
 /// Of a cluster that was formed without one.
 constexpr const char* kClusterNameUnset = "sluice";
 
@@ -174,23 +176,25 @@ void ClusterJoiner::TryLater(std::string_view why) {
 // ---- Belonging -----------------------------------------------------------------------------------------------------
 
 ClusterClient::ClusterClient(ClusterClientOptions options, Seams seams)
-    : options_(std::move(options)), seams_(std::move(seams)) {
+    : options_(std::move(options)),
+      seams_(std::move(seams)),
+      book_(options_.node.id, options_.node.peer_address, seams_.addresses) {
   seams_.controller.AddObserver(this);
+  seams_.service.SetPeerBook(&book_);
 }
 
 ClusterClient::~ClusterClient() {
   *alive_ = false;
+  seams_.service.SetPeerBook(nullptr);
 }
 
 void ClusterClient::Start(std::optional<Registration> joined) {
   running_ = true;
-  std::map<NodeId, std::string> nodes;
-  for (const auto& [id, node] : seams_.controller.state().nodes) nodes[id] = node.node.peer_address;
+  for (const auto& [id, node] : seams_.controller.state().nodes) book_.Registered(id, node.node.peer_address);
   if (joined.has_value()) {
     epoch_ = joined->epoch;
-    nodes.insert(joined->nodes.begin(), joined->nodes.end());
+    for (const auto& [id, address] : joined->nodes) book_.Registered(id, address);
   }
-  SetPeers(nodes);
   RunLater(absl::ZeroDuration());
 }
 
@@ -216,6 +220,7 @@ void ClusterClient::RunLater(absl::Duration after) {
 void ClusterClient::Run() {
   if (!running_) return;
   RunLater(epoch_.has_value() ? options_.heartbeat_every : options_.retry_every);
+  AskWhereIfLost();
   if (busy_) return;
   if (seams_.controller.IsLeader() && seams_.controller.state().cluster_id.IsNil()) return Form();
   if (!epoch_.has_value()) return Register();
@@ -247,22 +252,61 @@ void ClusterClient::Form() {
 // The leader as this node knows it, or one that somebody named; else everybody in turn.
 std::string ClusterClient::NextAddress() {
   if (!leader_hint_.empty()) return std::exchange(leader_hint_, {});
-  const ControllerState& state = seams_.controller.state();
   if (const auto leader = seams_.controller.leader(); leader.has_value() && *leader != options_.node.id) {
-    if (const RegisteredNode* node = state.FindNode(*leader); node != nullptr && next_address_ % 2 == 0) {
+    if (std::string address = book_.AddressOf(*leader); !address.empty() && next_address_ % 2 == 0) {
       ++next_address_;
-      return node->node.peer_address;
+      return address;
     }
   }
-  std::vector<std::string> all;
-  for (const auto& [id, node] : state.nodes) {
-    if (id != options_.node.id) all.push_back(node.node.peer_address);
-  }
-  for (const std::string& seed : options_.seeds) {
-    if (seed != options_.node.peer_address && std::find(all.begin(), all.end(), seed) == all.end()) all.push_back(seed);
-  }
+  const std::vector<std::string> all = Everybody();
   if (all.empty()) return {};
   return all[(next_address_++ / 2) % all.size()];
+}
+
+std::vector<std::string> ClusterClient::Everybody() const {
+  std::vector<std::string> all;
+  const auto add = [&](const std::string& address) {
+    if (address != options_.node.peer_address && std::find(all.begin(), all.end(), address) == all.end()) {
+      all.push_back(address);
+    }
+  };
+  for (const auto& [id, address] : book_.All()) add(address);
+  for (const std::string& seed : options_.seeds) add(seed);
+  return all;
+}
+
+void ClusterClient::AskWhereIfLost() {
+  if (seams_.calls == nullptr) return;
+  const absl::Duration now = seams_.controller.clock().Monotonic();
+  if (seams_.controller.leader().has_value()) {
+    lost_since_.reset();
+    return;
+  }
+  if (!lost_since_.has_value()) lost_since_ = now;
+  if (now - *lost_since_ < options_.ask_where_after) return;
+  lost_since_ = now;
+  AskWhere();
+}
+
+// Whoever leads can be found only by those who are found themselves.
+void ClusterClient::AskWhere() {
+  RegisterRequest here = RequestOf(options_);
+  here.ask_only = true;
+  const std::vector<std::string> all = Everybody();
+  const size_t count = std::min(all.size(), kAskedAtOnce);
+  for (size_t i = 0; i < count; ++i) {
+    seams_.calls->Call(
+        all[next_asked_++ % all.size()], kRegisterCall, EncodeRegisterRequest(here), options_.call_deadline,
+        DecodeOn(seams_.executor, alive_, [this](const absl::StatusOr<RegisterAnswer>& answer) { OnTold(answer); }));
+  }
+}
+
+void ClusterClient::OnTold(const absl::StatusOr<RegisterAnswer>& answer) {
+  const ControllerState& state = seams_.controller.state();
+  if (!running_ || !answer.ok() || answer->cluster_id != state.cluster_id) return;
+  for (const auto& [id, address] : answer->moved) {
+    if (state.FindNode(id) != nullptr) book_.Said(id, address, false);
+  }
 }
 
 void ClusterClient::Register() {
@@ -308,7 +352,7 @@ void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool loc
     return;
   }
   epoch_ = answer->registered->epoch;
-  SetPeers(answer->registered->nodes);
+  for (const auto& [id, address] : answer->registered->nodes) book_.Registered(id, address);
   AnswerRegistered();
   RunLater(absl::ZeroDuration());
 }
@@ -318,7 +362,8 @@ void ClusterClient::SendHeartbeat() {
                             .epoch = *epoch_,
                             .applied = seams_.controller.applied(),
                             .disk_free_bytes = seams_.disk_free_bytes ? seams_.disk_free_bytes() : 0,
-                            .draining = draining_};
+                            .draining = draining_,
+                            .cannot_write = CannotWrite()};
   if (seams_.controller.IsLeader()) {
     return OnHeartbeatAnswered(*epoch_, seams_.service.OnHeartbeat(heartbeat).status());
   }
@@ -333,7 +378,12 @@ void ClusterClient::SendHeartbeat() {
       });
 }
 
+bool ClusterClient::CannotWrite() const {
+  return seams_.controller.WritesRefused() || (seams_.disk_full != nullptr && seams_.disk_full());
+}
+
 void ClusterClient::OnHeartbeatAnswered(Offset epoch, const absl::Status& status) {
+  if (status.ok()) ++heartbeats_taken_;
   if (!absl::IsFailedPrecondition(status) || epoch_ != epoch) return;
   seams_.log.Info("registers again", {{"why", status}});
   epoch_.reset();
@@ -355,11 +405,11 @@ void ClusterClient::AnswerRegistered() {
 }
 
 void ClusterClient::OnApplied(const ClusterDelta& delta) {
-  std::map<NodeId, std::string> nodes;
   for (const NodeId id : delta.nodes) {
-    if (const RegisteredNode* node = seams_.controller.state().FindNode(id)) nodes[id] = node->node.peer_address;
+    if (const RegisteredNode* node = seams_.controller.state().FindNode(id)) {
+      book_.Registered(id, node->node.peer_address);
+    }
   }
-  SetPeers(nodes);
   // Registered, and this node has applied that: to say so ends its being fenced.
   const RegisteredNode* self =
       delta.nodes.contains(options_.node.id) ? seams_.controller.state().FindNode(options_.node.id) : nullptr;
@@ -369,13 +419,6 @@ void ClusterClient::OnApplied(const ClusterDelta& delta) {
 
 void ClusterClient::OnLeadership(bool leads) {
   if (leads && running_) RunLater(absl::ZeroDuration());
-}
-
-void ClusterClient::SetPeers(const std::map<NodeId, std::string>& nodes) {
-  if (seams_.addresses == nullptr) return;
-  for (const auto& [id, address] : nodes) {
-    if (id != options_.node.id && !address.empty()) seams_.addresses->SetPeer(id, address);
-  }
 }
 
 }  // namespace sluice::broker

@@ -17,6 +17,7 @@
 #include "broker/cluster_calls.h"
 #include "broker/cluster_service.h"
 #include "broker/controller.h"
+#include "broker/peer_book.h"
 #include "broker/peer_calls.h"
 #include "common/executor.h"
 #include "common/log.h"
@@ -31,6 +32,7 @@ struct ClusterClientOptions {
   absl::Duration heartbeat_every = absl::Milliseconds(500);
   absl::Duration retry_every = absl::Milliseconds(500);
   absl::Duration call_deadline = absl::Seconds(2);
+  absl::Duration ask_where_after = absl::Seconds(1);  ///< Without a leader; and from then on as often.
 };
 
 /// What a node knows once it has joined: to be written down before it opens its replica of group 0 with
@@ -91,6 +93,8 @@ class ClusterClient final : public ControllerObserver {
     std::function<int64_t()> disk_free_bytes;
     /// The cluster does not let this node in any more: it must stop. Once.
     std::function<void(const absl::Status& why)> on_refused;
+    /// Whether the disk is full; for heartbeats, beside what the controller knows. May be empty.
+    std::function<bool()> disk_full = nullptr;
   };
 
   ClusterClient(ClusterClientOptions options, Seams seams);
@@ -105,6 +109,8 @@ class ClusterClient final : public ControllerObserver {
 
   /// Of this start; nullopt before it is registered.
   std::optional<Offset> epoch() const { return epoch_; }
+  /// How many heartbeats of this node a leader has taken.
+  uint64_t heartbeats_taken() const { return heartbeats_taken_; }
   /// Answers once this node is registered and its own state has that; with the reason when it is refused before.
   void WhenRegistered(Callback<absl::Status> done);
 
@@ -121,7 +127,11 @@ class ClusterClient final : public ControllerObserver {
   void SendHeartbeat();
   void OnHeartbeatAnswered(Offset epoch, const absl::Status& status);
   std::string NextAddress();
-  void SetPeers(const std::map<NodeId, std::string>& nodes);
+  std::vector<std::string> Everybody() const;
+  bool CannotWrite() const;
+  void AskWhereIfLost();
+  void AskWhere();
+  void OnTold(const absl::StatusOr<RegisterAnswer>& answer);
   void AnswerRegistered();
 
   const ClusterClientOptions options_;
@@ -133,6 +143,10 @@ class ClusterClient final : public ControllerObserver {
   std::optional<Offset> epoch_;
   std::string leader_hint_;  ///< An address that a member named.
   size_t next_address_ = 0;
+  PeerBook book_;
+  std::optional<absl::Duration> lost_since_;  ///< Without a leader; or since it last asked where the others are.
+  size_t next_asked_ = 0;
+  uint64_t heartbeats_taken_ = 0;
   Executor::TimerId timer_ = 0;
   std::vector<Callback<absl::Status>> when_registered_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

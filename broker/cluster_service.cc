@@ -50,7 +50,8 @@ void ClusterService::Answer(PeerCall call, PeerReply reply) {
   if (call.kind != kRegisterCall) return reply(absl::UnimplementedError(Cat("a call of kind ", call.kind)));
   auto request = DecodeRegisterRequest(call.request);
   if (!request.ok()) return reply(request.status());
-  if (!request->ask_only && (call.from.node != request->node.id || call.from.disk != request->node.disk)) {
+  const bool names_itself = !request->ask_only || request->node.id != NodeId(0);
+  if (names_itself && (call.from.node != request->node.id || call.from.disk != request->node.disk)) {
     return reply(absl::InvalidArgumentError("a registration of another node, or of another disk, than the caller's"));
   }
   Register(*std::move(request), [reply = std::move(reply)](absl::StatusOr<RegisterAnswer> answer) mutable {
@@ -71,18 +72,30 @@ RegisterAnswer ClusterService::WhoWeAre() const {
                         .leader = {},
                         .leader_address = {},
                         .registered = std::nullopt,
-                        .refused = {}};
+                        .refused = {},
+                        .moved = {}};
+  if (book_ != nullptr) answer.moved = book_->News();
   if (const auto leader = seams_.controller.leader(); leader.has_value()) {
     answer.leader = *leader;
     if (const RegisteredNode* node = state.FindNode(*leader)) answer.leader_address = node->node.peer_address;
+    if (answer.moved.contains(*leader)) answer.leader_address = answer.moved.at(*leader);
   }
   return answer;
+}
+
+// The transport has seen to it that it is that node, as far as nodes have certificates; the disk that it is.
+void ClusterService::NoteWhere(const RegisterRequest& request) {
+  const ControllerState& state = seams_.controller.state();
+  const RegisteredNode* known = state.FindNode(request.node.id);
+  if (book_ == nullptr || known == nullptr || request.cluster_id != state.cluster_id) return;
+  if (known->node.disk == request.node.disk) book_->Said(request.node.id, request.node.peer_address, true);
 }
 
 void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<RegisterAnswer>> done) {
   if (seams_.controller.state().cluster_id.IsNil()) {
     return done(absl::UnavailableError("this node belongs to no cluster yet"));
   }
+  NoteWhere(request);
   if (request.ask_only || !seams_.controller.IsLeader()) return done(WhoWeAre());
   const uint64_t high = seams_.random.Next();
   const Uuid drawn = Uuid::FromRandom(high, seams_.random.Next());

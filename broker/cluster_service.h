@@ -13,6 +13,7 @@
 #include "broker/cluster_calls.h"
 #include "broker/controller.h"
 #include "broker/node_registry.h"
+#include "broker/peer_book.h"
 #include "broker/peer_calls.h"
 #include "common/executor.h"
 #include "common/log.h"
@@ -35,6 +36,8 @@ class ClusterService {
   /// Whether calls of this kind are for Answer.
   static bool Serves(uint32_t kind) { return kind == kRegisterCall || kind == kHeartbeatCall; }
   void Answer(PeerCall call, PeerReply reply);
+  /// What nodes say of where they are goes into it, and what it has is told. Borrowed; null ends that.
+  void SetPeerBook(PeerBook* book) { book_ = book; }
 
   /// Without a registration and without a refusal in it: ask `leader_address`, or somebody else, again later.
   /// Unavailable: this node belongs to no cluster yet. Otherwise as Controller::Decide.
@@ -44,8 +47,10 @@ class ClusterService {
 
  private:
   RegisterAnswer WhoWeAre() const;
+  void NoteWhere(const RegisterRequest& request);
 
   const Seams seams_;
+  PeerBook* book_ = nullptr;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

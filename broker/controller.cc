@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kReplayBytes = int64_t{1} << 20;
 /// After which what could not be saved is tried again.
 constexpr absl::Duration kRetryEvery = absl::Seconds(1);
+constexpr absl::Duration kRefusalForgottenAfter = absl::Minutes(1);
 
 }  // namespace
 
@@ -175,6 +176,7 @@ void Controller::Save() {
 
 void Controller::OnSaved(absl::Status saved) {
   auto forgotten = std::exchange(forgetting_, nullptr);
+  NoteWrite(saved);
   if (!saved.ok()) {
     if (forgotten != nullptr) forgotten(saved);
     // Room may come; a store that failed takes nothing more in this process. To go on trying would keep group 0's
@@ -247,6 +249,15 @@ bool Controller::IsLeader() const {
 std::optional<NodeId> Controller::leader() const {
   if (log_ == nullptr) return std::nullopt;
   return log_->log().leader();
+}
+
+bool Controller::WritesRefused() const {
+  return refused_at_.has_value() && seams_.clock.Monotonic() - *refused_at_ < kRefusalForgottenAfter;
+}
+
+void Controller::NoteWrite(const absl::Status& written) {
+  if (written.ok()) refused_at_.reset();
+  if (absl::IsResourceExhausted(written)) refused_at_ = seams_.clock.Monotonic();
 }
 
 // All that is committed is applied and saved.
@@ -342,6 +353,7 @@ void Controller::Propose(const ControllerChange& change, Callback<absl::Status> 
   log_->log().Propose(
       *std::move(batch), std::nullopt,
       [this, alive = alive_, done = std::move(done)](absl::StatusOr<replication::Committed> committed) mutable {
+        if (*alive) NoteWrite(committed.status());
         if (!*alive || !committed.ok()) return done(committed.status());
         CatchUp([done = std::move(done)](absl::Status applied) mutable {
           if (applied.ok()) return done(absl::OkStatus());

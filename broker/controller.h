@@ -101,6 +101,10 @@ class Controller {
   bool IsLeader() const;
   /// Who takes changes, as far as this node knows.
   std::optional<NodeId> leader() const;
+  /// Whether this node's disk had no room for the last thing that it had to write here: a change, or what was
+  /// committed. Where nothing has been tried for a minute since, that is forgotten.
+  bool WritesRefused() const;
+  const Clock& clock() const { return seams_.clock; }
   /// Null before Start has answered, and after Stop has.
   replication::RaftLog* log() const { return log_ == nullptr ? nullptr : &log_->log(); }
 
@@ -136,6 +140,7 @@ class Controller {
   void DecideNow(Pending pending);
   void Propose(const ControllerChange& change, Callback<absl::Status> done);
   absl::Status NotLeading() const;
+  void NoteWrite(const absl::Status& written);
 
   const Seams seams_;
   std::vector<ControllerObserver*> observers_;
@@ -159,6 +164,7 @@ class Controller {
 
   std::optional<LeaderEpoch> leading_epoch_;  ///< In which this replica leads and has applied all that was there.
   bool awaiting_leadership_ = false;
+  std::optional<absl::Duration> refused_at_;  ///< As the last write was, for want of room.
   std::deque<Pending> decisions_;
   bool deciding_ = false;
   /// Ends with the controller: what a log or an executor calls late finds nobody.

@@ -40,6 +40,7 @@ absl::StatusOr<DataFolder> ReadIdentity(FileSystem& fs, const std::string& path,
   DataFolder folder;
   folder.node_id = NodeId(static_cast<int32_t>(root.Int("node_id", 0, {1, std::numeric_limits<int32_t>::max()})));
   folder.joins = root.Bool("joins", false);
+  folder.had_group0 = root.Bool("group0", false);
   for (const auto& [key, id] : {std::pair{"cluster_id", &folder.cluster_id}, std::pair{"disk_id", &folder.disk_id}}) {
     const auto parsed = Uuid::Parse(root.String(key, ""));
     if (parsed.has_value() && (!parsed->IsNil() || (folder.joins && id == &folder.cluster_id))) {
@@ -60,6 +61,7 @@ absl::Status WriteIdentity(FileSystem& fs, const std::string& path, const DataFo
   std::string text = Cat("# Written by sluiced; never edited.\n", "cluster_id: ", folder.cluster_id,
                          "\nnode_id: ", folder.node_id, "\ndisk_id: ", folder.disk_id, "\n");
   if (folder.joins) text += "joins: true\n";
+  if (folder.had_group0) text += "group0: true\n";
   return WriteWholeFile(fs, path, Cat(text, "format_version: ", kDataFormatVersion, "\n"));
 }
 
@@ -119,6 +121,24 @@ absl::Status WriteCluster(FileSystem& fs, const std::string& data_dir, DataFolde
   SLUICE_RETURN_IF_ERROR(WriteIdentity(fs, data_dir + "/node.yaml", joined));
   folder->cluster_id = cluster_id;
   return absl::OkStatus();
+}
+
+absl::Status NoteGroup0(FileSystem& fs, const std::string& data_dir, DataFolder* folder) {
+  DataFolder noted = *folder;
+  noted.had_group0 = true;
+  SLUICE_RETURN_IF_ERROR(WriteIdentity(fs, data_dir + "/node.yaml", noted));
+  folder->had_group0 = true;
+  return absl::OkStatus();
+}
+
+absl::Status CheckGroup0(const std::string& data_dir, const DataFolder& folder, bool has_group0) {
+  if (has_group0 || !folder.had_group0) return absl::OkStatus();
+  return absl::FailedPreconditionError(Cat(
+      "the data folder ", data_dir, " of node ", folder.node_id, " had a replica of the log of cluster ",
+      folder.cluster_id, ", and it is not there any more: journal/ and meta/ were deleted, or are those of another ",
+      "folder. Bring them back from a copy of the folder. If they are gone for good, and other nodes of the cluster ",
+      "live, start a node with an empty node.data_dir, a new node.id and cluster.seeds; if there are no others, the ",
+      "data is lost, and an empty node.data_dir begins a new cluster"));
 }
 
 }  // namespace sluice::broker

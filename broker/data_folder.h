@@ -20,6 +20,9 @@ struct DataFolder {
   Uuid disk_id;
   /// Its cluster was there before it: without the others its replicas are nothing. Otherwise this folder began one.
   bool joins = false;
+  /// There was a replica of group 0 in it: where there is none, the folder has lost it. Of older folders that is not
+  /// known before they are noted.
+  bool had_group0 = false;
   bool created = false;  ///< By this call.
 };
 
@@ -38,5 +41,12 @@ absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& dat
 
 /// Writes down which cluster a folder that joins has joined, durably. Blocks.
 absl::Status WriteCluster(FileSystem& fs, const std::string& data_dir, DataFolder* folder, const Uuid& cluster_id);
+
+/// Writes down that the folder has a replica of group 0, durably. Blocks.
+absl::Status NoteGroup0(FileSystem& fs, const std::string& data_dir, DataFolder* folder);
+
+/// FailedPrecondition, saying what to do, for a folder that had a replica of group 0 and has none: it would form a
+/// second group of the same cluster, or vote again where it has voted.
+absl::Status CheckGroup0(const std::string& data_dir, const DataFolder& folder, bool has_group0);
 
 }  // namespace sluice::broker

@@ -126,5 +126,41 @@ TEST_CASE("only a folder that joins may be without a cluster") {
   CHECK(absl::IsDataLoss(disk.Open().status()));
 }
 
+TEST_CASE("a folder that had a replica of group 0 and has lost it is refused, saying what to do") {
+  Disk disk;
+  DataFolder folder = *disk.Open();
+  CHECK_FALSE(folder.had_group0);
+  CHECK(CheckGroup0("data", folder, false).ok());  // made, and not begun
+  CHECK(CheckGroup0("data", folder, true).ok());
+  REQUIRE(NoteGroup0(disk.fs, "data", &folder).ok());
+  disk.fs.Crash();
+  folder = *disk.Open();
+  CHECK(folder.had_group0);
+  CHECK(CheckGroup0("data", folder, true).ok());
+  const absl::Status lost = CheckGroup0("data", folder, false);
+  REQUIRE(absl::IsFailedPrecondition(lost));
+  for (const std::string& word :
+       {std::string("journal/ and meta/"), std::string("node.id"), folder.cluster_id.ToString()}) {
+    CHECK(Message(lost).find(word) != std::string_view::npos);
+  }
+}
+
+TEST_CASE("a crash at any step of noting group 0 leaves a folder that opens, with the same identity") {
+  for (uint64_t at = 1;; ++at) {
+    Disk disk;
+    DataFolder folder = *disk.Open();
+    disk.fs.CrashAt(disk.fs.operations() + at);
+    const bool noted = NoteGroup0(disk.fs, "data", &folder).ok();
+    const bool crashed = disk.fs.crashed();
+    disk.fs.Crash();
+    const auto again = disk.Open();
+    INFO(at << ": " << again.status());
+    REQUIRE(again.ok());
+    CHECK(again->disk_id == folder.disk_id);
+    if (noted) CHECK(again->had_group0);
+    if (!crashed) break;
+  }
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -13,6 +13,8 @@ namespace {
 
 /// Behind the end of the log by no more than heartbeats and registrations may have added since.
 constexpr int64_t kCaughtUpWithin = 16;
+/// Between attempts to hand leadership over: longer than one takes.
+constexpr absl::Duration kHandOverEvery = absl::Seconds(5);
 
 size_t VotersWanted(size_t nodes) {
   const size_t most = std::min(nodes, kGroup0VotersMax);
@@ -77,7 +79,18 @@ std::optional<raft::Configuration> NextMembershipStep(const Group0View& view) {
   return std::nullopt;
 }
 
-Group0Membership::Group0Membership(Seams seams, absl::Duration check_every) : seams_(seams), check_every_(check_every) {
+std::optional<VoterId> Successor(const Group0View& view) {
+  const Group0View::Node* best = nullptr;
+  for (const auto& node : view.nodes) {
+    if (node.id == view.leader || !view.members.IsVoter(node.id)) continue;
+    if (node.fenced || !node.caught_up || !node.can_lead) continue;
+    if (best == nullptr || node.disk_free_bytes > best->disk_free_bytes) best = &node;
+  }
+  return best == nullptr ? std::nullopt : std::optional(best->id);
+}
+
+Group0Membership::Group0Membership(Seams seams, absl::Duration check_every)
+    : seams_(std::move(seams)), check_every_(check_every) {
   seams_.controller.AddObserver(this);
 }
 
@@ -124,6 +137,10 @@ Group0View Group0Membership::View() {
     node.rack = registered.node.rack;
     node.fenced = registered.fenced;
     node.caught_up = caught_up.contains(node.id);
+    if (const auto last = seams_.registry == nullptr ? std::nullopt : seams_.registry->LastHeartbeat(id)) {
+      node.can_lead = !last->cannot_write && !last->draining;
+      node.disk_free_bytes = last->disk_free_bytes;
+    }
     if (registered.fenced) {
       node.fenced_for = now - fenced_since_.emplace(id, now).first->second;
     } else {
@@ -133,7 +150,23 @@ Group0View Group0Membership::View() {
   return view;
 }
 
+// A leader without room refuses every change, and goes on leading: heartbeats need no disk.
+void Group0Membership::HandOverIfFull() {
+  const bool full = seams_.controller.WritesRefused() || (seams_.disk_full != nullptr && seams_.disk_full());
+  if (!full) return;
+  const absl::Duration now = seams_.clock.Monotonic();
+  if (handed_over_at_.has_value() && now - *handed_over_at_ < kHandOverEvery) return;
+  const auto to = Successor(View());
+  if (!to.has_value()) return;
+  handed_over_at_ = now;
+  const absl::Status begun = seams_.controller.log()->TransferLeadership(*to);
+  seams_.log.Warn("the disk is full: another node is to lead the controller", {{"node", to->node}, {"begun", begun}});
+}
+
 void Group0Membership::Check() {
+  // Also one that leads the group and cannot become the controller for it.
+  const replication::RaftLog* log = seams_.controller.log();
+  if (!stopped_ && log != nullptr && log->IsLeader()) HandOverIfFull();
   if (changing_ || stopped_ || !seams_.controller.IsLeader()) return;
   const auto next = NextMembershipStep(View());
   if (!next.has_value()) return;

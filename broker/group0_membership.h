@@ -1,13 +1,16 @@
 // Who takes part in group 0, and as what: every registered node has a replica; 1, 3 or 5 of them vote (the largest odd
 // number that there are nodes for), the rest learn. A voter whose node has been fenced for an hour gives its vote to
-// one that lives.
+// one that lives. And where the leader cannot write, for its disk is full, one that can is to lead.
 //
 // Always holds: one member's part changes at a time, and the next step waits for the last one's commit; a learner gets
 // a vote only once it has caught up, and not as a second or fourth voter unless another one could follow at once (an
-// even number survives no more losses than the odd number below it); whoever leads keeps its vote. Threads:
-// NextMembershipStep is pure; Group0Membership on the controller's executor.
+// even number survives no more losses than the odd number below it); whoever leads keeps its vote. Leadership goes
+// only to a voter that says that it can write, so where all disks are full it stays where it is.
+// Threads: NextMembershipStep and Successor are pure; Group0Membership on the controller's executor.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +19,7 @@
 
 #include "absl/time/time.h"
 #include "broker/controller.h"
+#include "broker/node_registry.h"
 #include "common/executor.h"
 #include "common/log.h"
 #include "replication/core/configuration.h"
@@ -32,6 +36,8 @@ struct Group0View {
     bool fenced = false;
     absl::Duration fenced_for = absl::ZeroDuration();  ///< As far as the leader knows.
     bool caught_up = false;                            ///< Has the log, and was heard of lately; of members.
+    bool can_lead = false;        ///< As its last heartbeat says: it can write, and is not about to stop.
+    int64_t disk_free_bytes = 0;  ///< The same.
   };
   VoterId leader;
   raft::Configuration members;
@@ -40,6 +46,9 @@ struct Group0View {
 
 /// The members after the next step; nullopt where there is none to be made now.
 std::optional<raft::Configuration> NextMembershipStep(const Group0View& view);
+
+/// Who is to lead instead of a leader that cannot write: of the voters that can lead the one with the most room.
+std::optional<VoterId> Successor(const Group0View& view);
 
 /// Carries the steps out while the controller leads here.
 class Group0Membership final : public ControllerObserver {
@@ -50,6 +59,8 @@ class Group0Membership final : public ControllerObserver {
     Clock& clock;
     Controller& controller;
     const Logger& log;
+    const NodeRegistry* registry = nullptr;     ///< What heartbeats say; null: leadership stays where it is.
+    std::function<bool()> disk_full = nullptr;  ///< Of this node, beside what the controller knows. May be empty.
   };
 
   /// Observes the controller, which it outlives.
@@ -64,12 +75,14 @@ class Group0Membership final : public ControllerObserver {
   void CheckLater();
   void Check();
   Group0View View();
+  void HandOverIfFull();
 
   const Seams seams_;
   const absl::Duration check_every_;
   Executor::TimerId timer_ = 0;
   bool stopped_ = true;
   bool changing_ = false;
+  std::optional<absl::Duration> handed_over_at_;
   std::map<NodeId, absl::Duration> fenced_since_;  ///< Of the clock, as this leader saw it.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -96,5 +96,18 @@ TEST_CASE("a vote is not taken where nobody could have it, or where too few woul
   CHECK(Next(self) == "none");
 }
 
+TEST_CASE("a leader that cannot write is followed by the voter that can and has the most room") {
+  Group0View view = View(5, {1, 2, 3}, {4, 5});
+  CHECK(Successor(view) == std::nullopt);  // nobody has said that it can
+  for (auto& node : view.nodes) node.can_lead = true;
+  view.nodes[2].disk_free_bytes = 10;
+  view.nodes[4].disk_free_bytes = 100;  // no voter
+  CHECK(Successor(view) == Member(3));
+  view.nodes[2].caught_up = false;
+  CHECK(Successor(view) == Member(2));
+  view.nodes[1].fenced = true;
+  CHECK(Successor(view) == std::nullopt);
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -7,6 +7,11 @@ namespace sluice::broker {
 namespace {
 
 constexpr absl::Duration kLeaveLeadershipMax = absl::Seconds(10);
+constexpr absl::Duration kReadyCheckEvery = absl::Milliseconds(500);
+/// A leader that takes no heartbeat for so long, the session time-out, does not count on this node any more.
+constexpr absl::Duration kHeardFor = absl::Seconds(3);
+/// An election is no reason to send clients away: beyond it there is none.
+constexpr absl::Duration kUnreadyAfter = absl::Seconds(5);
 
 }  // namespace
 
@@ -43,44 +48,69 @@ ClusterClientOptions NodeBroker::ClientOptions(const BrokerOptions& options) {
 }
 
 void NodeBroker::Belong(Callback<absl::Status> done) {
+  if (stop_asked_) return done(absl::UnavailableError("the node is stopping"));
   if (options_.membership.disk.IsNil()) {
-    registered_.store(true, std::memory_order_relaxed);
+    ready_.store(true, std::memory_order_relaxed);
     return Serve(std::move(done));
   }
   registry_.Start();
   group0_.Start();
   client_.Start(options_.membership.joined);
   const raft::Raft& group0 = controller_.log()->raft();
-  const bool alone = group0.configuration().voters.size() == 1 && group0.configuration().IsVoter(group0.self());
-  const RegisteredNode* self = controller_.state().FindNode(options_.node);
-  if (alone && self != nullptr && self->node.disk == options_.membership.disk && !self->fenced) {
-    // Its cluster has counted on it before and is itself: on a full disk it could not say so again, and serves readers.
-    registered_.store(true, std::memory_order_relaxed);
-    return Serve(std::move(done));
-  }
-  if (!alone) {
-    client_.WhenRegistered([this](const absl::Status&) { CheckRegistered(); });
+  alone_ = group0.configuration().voters.size() == 1 && group0.configuration().IsVoter(group0.self());
+  UpdateReady();
+  ArmReadyTimer();
+  // One that the cluster has counted on before, and that is its own cluster, cannot say so again on a full disk; it
+  // serves readers.
+  if (!alone_ || ready_) {
+    client_.WhenRegistered([this](const absl::Status&) { UpdateReady(); });
     return Serve(std::move(done));
   }
   client_.WhenRegistered([this, done = std::move(done)](absl::Status status) mutable {
     if (!status.ok()) return done(status);
-    CheckRegistered();
+    UpdateReady();
     Serve(std::move(done));
   });
 }
 
-// A node that is fenced is not ready: nobody places anything on it.
-void NodeBroker::CheckRegistered() {
+bool NodeBroker::IsCountedOn() const {
   const RegisteredNode* self = controller_.state().FindNode(options_.node);
-  if (self == nullptr || self->fenced || client_.epoch() != self->epoch) return;
-  registered_.store(true, std::memory_order_relaxed);
+  if (self == nullptr || self->fenced || self->node.disk != options_.membership.disk) return false;
+  return client_.epoch() == self->epoch || (alone_ && controller_.IsLeader());
+}
+
+bool NodeBroker::IsHeard() {
+  const absl::Duration now = seams_.clock.Monotonic();
+  if (std::exchange(heartbeats_seen_, client_.heartbeats_taken()) != client_.heartbeats_taken()) heard_at_ = now;
+  if (controller_.IsLeader()) return true;
+  return controller_.leader().has_value() && heartbeats_seen_ > 0 && now - heard_at_ < kHeardFor;
+}
+
+// That it is fenced is true at once; that nobody leads may be over in a second.
+void NodeBroker::UpdateReady() {
+  if (options_.membership.disk.IsNil()) return;
+  const bool counted_on = IsCountedOn();
+  const absl::Duration now = seams_.clock.Monotonic();
+  if (IsHeard() && counted_on) good_at_ = now;
+  const bool ready = counted_on && good_at_.has_value() && now - *good_at_ < kUnreadyAfter;
+  if (ready_.exchange(ready, std::memory_order_relaxed) == ready) return;
+  seams_.log.Info(ready ? "ready" : "not ready any more: the cluster does not count on this node, or has no leader");
+}
+
+void NodeBroker::ArmReadyTimer() {
+  ready_timer_ = home().PostAfter(kReadyCheckEvery, [this] {
+    UpdateReady();
+    ArmReadyTimer();
+  });
 }
 
 void NodeBroker::OnApplied(const ClusterDelta& delta) {
-  if (delta.nodes.contains(options_.node)) CheckRegistered();
+  if (serves_ && delta.nodes.contains(options_.node)) UpdateReady();
 }
 
 void NodeBroker::Serve(Callback<absl::Status> done) {
+  if (stop_asked_) return done(absl::UnavailableError("the node is stopping"));
+  serves_ = true;
   ArmDiskTimer();
   ArmRetentionTimer();
   gate_->Open();
@@ -164,6 +194,12 @@ void NodeBroker::ArmRetentionTimer() {
 
 void NodeBroker::PrepareStop(Callback<Done> done) {
   home().Post([this, done = std::move(done)]() mutable {
+    stop_asked_ = true;
+    if (!serves_) {
+      // A start that waits for its registration waits no more.
+      client_.Stop();
+      return done(Done{});
+    }
     if (controller_.state().nodes.size() < 2) return done(Done{});
     client_.SetDraining();
     seams_.logs.LeaveLeadership(kLeaveLeadershipMax, home(), [this, done = std::move(done)](absl::Status left) mutable {
@@ -193,6 +229,7 @@ void NodeBroker::CloseEverything(Callback<Done> done) {
   closing_ = true;
   home().Cancel(disk_timer_);
   home().Cancel(retention_timer_);
+  home().Cancel(ready_timer_);
   catalog_.Publish(std::make_shared<const Catalog>());
   client_.Stop();
   group0_.Stop();

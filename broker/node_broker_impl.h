@@ -69,7 +69,12 @@ class NodeBroker final : public Broker, private ControllerObserver {
                  .forward = seams_.peers == nullptr ? nullptr : &forward_}),
         registry_({}, {.executor = home(), .clock = seams_.clock, .controller = controller_, .log = seams_.log}),
         service_({.controller = controller_, .registry = registry_, .random = seams_.random, .log = seams_.log}),
-        group0_({.executor = home(), .clock = seams_.clock, .controller = controller_, .log = seams_.log}),
+        group0_({.executor = home(),
+                 .clock = seams_.clock,
+                 .controller = controller_,
+                 .log = seams_.log,
+                 .registry = &registry_,
+                 .disk_full = [this] { return disk_.refusing(); }}),
         client_(ClientOptions(options_), {.executor = home(),
                                           .controller = controller_,
                                           .service = service_,
@@ -80,7 +85,8 @@ class NodeBroker final : public Broker, private ControllerObserver {
                                           .on_refused =
                                               [this](const absl::Status& why) {
                                                 if (seams_.on_refused) seams_.on_refused(why);
-                                              }}) {
+                                              },
+                                          .disk_full = [this] { return disk_.refusing(); }}) {
     controller_.AddObserver(&reconciler_);
     controller_.AddObserver(this);
   }
@@ -89,7 +95,7 @@ class NodeBroker final : public Broker, private ControllerObserver {
   void PrepareStop(Callback<Done> done) override;
   void Stop(Callback<Done> done) override;
   bool IsServing() const override { return gate_->is_open(); }
-  bool IsReady() const override { return IsServing() && registered_.load(std::memory_order_relaxed); }
+  bool IsReady() const override { return IsServing() && ready_.load(std::memory_order_relaxed); }
 
   std::shared_ptr<ProduceSession> NewSession() override { return std::make_shared<NodeSession>(); }
   void Produce(ProduceItem item, const std::shared_ptr<ProduceSession>& session,
@@ -119,7 +125,12 @@ class NodeBroker final : public Broker, private ControllerObserver {
   // ControllerObserver
   void OnApplied(const ClusterDelta& delta) override;
   void OnFailure(const absl::Status& why) override;
-  void CheckRegistered();
+  /// Whether the cluster counts on this node, as this node knows.
+  bool IsCountedOn() const;
+  /// Whether somebody leads the controller, and hears this node.
+  bool IsHeard();
+  void UpdateReady();
+  void ArmReadyTimer();
 
   /// How the partitions stand that `spec` asks for, by what their leaders say, wherever they are: none that cannot be
   /// asked in time. Call, and it answers, on the first shard.
@@ -206,7 +217,11 @@ class NodeBroker final : public Broker, private ControllerObserver {
   ClusterService service_;
   Group0Membership group0_;
   ClusterClient client_;
-  std::atomic<bool> registered_ = false;
+  std::atomic<bool> ready_ = false;
+  absl::Duration heard_at_;  ///< When a leader last took a heartbeat; checked now and then.
+  uint64_t heartbeats_seen_ = 0;
+  std::optional<absl::Duration> good_at_;  ///< When all was last as it is to be.
+  bool alone_ = false;                     ///< At the start: this node is all of its cluster.
   int64_t started_ms_ = 0;
   std::shared_ptr<std::atomic<int64_t>> waiting_fetches_ = std::make_shared<std::atomic<int64_t>>(0);
   std::array<std::atomic<int64_t>, 16> errors_{};
@@ -214,6 +229,9 @@ class NodeBroker final : public Broker, private ControllerObserver {
   // The first shard's.
   Executor::TimerId disk_timer_ = 0;
   Executor::TimerId retention_timer_ = 0;
+  Executor::TimerId ready_timer_ = 0;
+  bool serves_ = false;
+  bool stop_asked_ = false;
   bool closing_ = false;
 
   std::mutex fetches_mutex_;

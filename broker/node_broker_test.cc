@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 
+#include "broker/controller.h"
 #include "tests/broker/sim_node.h"
 
 namespace sluice::broker {
@@ -328,6 +329,80 @@ TEST_CASE("Stop answers what is in flight and refuses what is new") {
   node.Kill();
   node.Start();
   CHECK(node.Values("t").size() == 21);
+}
+
+BrokerOptions OfACluster() {
+  BrokerOptions options;
+  options.membership.disk = Uuid::FromRandom(4, 4);
+  return options;
+}
+
+TEST_CASE("a node that is its own cluster starts once it is registered, and is ready") {
+  SimNode node(1, OfACluster());
+  node.Start();
+  CHECK(node.broker->IsReady());
+  node.Stop();
+}
+
+TEST_CASE("a start that waits for a registration which the full disk does not take ends when it is to stop") {
+  SimNode node;
+  node.Start();
+  REQUIRE(node.Create("t").ok());
+  node.Stop();
+  node.Reconfigure(OfACluster());
+  // From when the controller has started: nothing more of it can be saved.
+  node.cannot_open = [&](const ReplicaId& replica) {
+    if (replica != kControllerReplica) node.fs.SetCapacity(node.fs.UsedBytes());
+    return absl::OkStatus();
+  };
+  bool prepared = false;
+  node.scheduler.At(absl::Seconds(10), [&] {
+    CHECK_FALSE(node.broker->IsReady());
+    node.broker->PrepareStop([&](Done) { prepared = true; });
+  });
+  const absl::Status started = node.TryStart();
+  INFO(started);
+  REQUIRE(absl::IsUnavailable(started));
+  CHECK(prepared);
+  CHECK_FALSE(node.broker->IsServing());
+  node.Stop();
+  node.cannot_open = nullptr;
+  node.fs.SetCapacity(-1);
+  node.Start();
+  CHECK(node.broker->IsReady());
+}
+
+TEST_CASE("a node starts without a partition that cannot be opened now, says so, and opens it later") {
+  for (const auto& [fault, reason] : {std::pair{absl::ResourceExhaustedError("no space"), Reason::kDiskFull},
+                                      std::pair{absl::InternalError("an I/O error"), Reason::kNotAvailable}}) {
+    SimNode node;
+    node.Start();
+    const TopicId id = node.Create("t", 2)->id;
+    REQUIRE(node.Create("other").ok());
+    REQUIRE(node.Produce("t", "a", 1).ok());
+    node.Crash();
+    node.cannot_open = [&, fault = fault](const ReplicaId& replica) {
+      return replica == ReplicaId{id, PartitionId(1)} ? fault : absl::OkStatus();
+    };
+    node.Start();
+    CHECK(node.Produce("other", "a").ok());
+    CHECK(node.Produce("t", "a", 0).ok());
+    const auto failed = node.Produce("t", "b", 1);
+    REQUIRE_FALSE(failed.ok());
+    CHECK(failed.error().reason == reason);
+    CHECK(failed.error().retriable);
+    CHECK(failed.error().message.find(std::string(Message(fault))) != std::string::npos);
+    const auto stats = node.Wait<BrokerStats>([&](auto done) { node.broker->Stats(std::move(done)); });
+    CHECK(std::count_if(stats.partitions.begin(), stats.partitions.end(), [](const auto& one) { return one.failed; }) ==
+          1);
+    node.cannot_open = nullptr;
+    bool served = false;
+    node.scheduler.At(absl::Seconds(20), [&] { served = true; });
+    node.RunUntil([&] { return served; });
+    CHECK(node.Produce("t", "b", 1).ok());
+    CHECK(node.Values("t", 1) == Strings{"a", "b"});
+    node.Stop();
+  }
 }
 
 }  // namespace

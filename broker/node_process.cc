@@ -130,10 +130,22 @@ absl::Status NodeProcess::OpenStorage() {
                                                      {"bytes_cut", recovery.journal.bytes_cut},
                                                      {"surely_unacknowledged", recovery.journal.vouched}});
   }
+  SLUICE_RETURN_IF_ERROR(CheckGroup0(config_.data_dir, folder_, HasGroup0()));
   const std::string meta = config_.data_dir + "/meta";
-  if (store_->Has(kControllerReplica)) SLUICE_RETURN_IF_ERROR(CheckMetadataIsThere(files_, meta));
+  if (HasGroup0()) SLUICE_RETURN_IF_ERROR(CheckMetadataIsThere(files_, meta));
   SLUICE_ASSIGN_OR_RETURN(metadata_, storage::OpenRocksMetadataStore(meta));
   return absl::OkStatus();
+}
+
+bool NodeProcess::HasGroup0() const {
+  return store_->Has(kControllerReplica);
+}
+
+void NodeProcess::NoteOwnGroup0() {
+  if (folder_.had_group0) return;
+  const absl::Status noted = NoteGroup0(files_, config_.data_dir, &folder_);
+  // A full disk, say: the next start does it.
+  if (!noted.ok()) log_.Warn("could not note in node.yaml that group 0 is here", {{"error", noted}});
 }
 
 absl::Status NodeProcess::OpenPeers() {
@@ -167,10 +179,7 @@ std::string NodeProcess::PeerAddress() const {
 }
 
 absl::Status NodeProcess::Join(runtime::TerminationSignals& signals) {
-  const std::vector<ReplicaId> replicas = store_->Replicas();
-  if (!folder_.joins || std::binary_search(replicas.begin(), replicas.end(), kControllerReplica)) {
-    return absl::OkStatus();
-  }
+  if (!folder_.joins || HasGroup0()) return absl::OkStatus();
   if (config_.seeds.empty()) {
     return absl::FailedPreconditionError(
         Cat("the data folder ", config_.data_dir, " was made to join a cluster: name nodes of it in cluster.seeds"));
@@ -219,7 +228,7 @@ void NodeProcess::StartRaft() {
   logs_ = std::make_unique<RaftLogFactory>(raft_, store_, std::move(shards), random_);
 }
 
-absl::Status NodeProcess::StartBroker() {
+absl::Status NodeProcess::StartBroker(runtime::TerminationSignals& signals) {
   StartRaft();
   BrokerOptions options;
   options.node = folder_.node_id;
@@ -261,9 +270,19 @@ absl::Status NodeProcess::StartBroker() {
                     }};
   for (const auto& shard : shards_) seams.shards.push_back(shard.get());
   broker_ = MakeNodeBroker(std::move(options), std::move(seams));
-  SLUICE_RETURN_IF_ERROR(Await<absl::Status>([&](auto done) { broker_->Start(std::move(done)); }));
-  broker_started_ = true;
-  return absl::OkStatus();
+  std::promise<absl::Status> answered;
+  auto answer = answered.get_future();
+  broker_->Start([&answered](absl::Status status) { answered.set_value(std::move(status)); });
+  std::optional<int> signal_number;
+  while (!signal_number.has_value() && answer.wait_for(std::chrono::seconds(0)) != std::future_status::ready) {
+    signal_number = signals.WaitFor(kSignalCheck);
+  }
+  if (signal_number.has_value()) Await<Done>([&](auto done) { broker_->PrepareStop(std::move(done)); });
+  const absl::Status started = answer.get();
+  // The reason why it stops by itself, where it does.
+  SLUICE_RETURN_IF_ERROR(Refused());
+  if (signal_number.has_value()) return absl::CancelledError("asked to stop before it had started");
+  return started;
 }
 
 absl::Status NodeProcess::StartHttp() {
@@ -307,7 +326,9 @@ absl::Status NodeProcess::Start(runtime::TerminationSignals& signals) {
   SLUICE_RETURN_IF_ERROR(OpenStorage());
   SLUICE_RETURN_IF_ERROR(OpenPeers());
   SLUICE_RETURN_IF_ERROR(Join(signals));
-  SLUICE_RETURN_IF_ERROR(StartBroker());
+  if (HasGroup0()) NoteOwnGroup0();
+  SLUICE_RETURN_IF_ERROR(StartBroker(signals));
+  NoteOwnGroup0();
   rpc::ServerOptions options;
   options.address = config_.listen_grpc;
   options.tls = config_.listen_tls;
@@ -330,9 +351,9 @@ absl::Status NodeProcess::Start(runtime::TerminationSignals& signals) {
 
 void NodeProcess::Stop() {
   ready_ = false;
-  if (broker_started_) Await<Done>([&](auto done) { broker_->PrepareStop(std::move(done)); });
+  if (broker_ != nullptr) Await<Done>([&](auto done) { broker_->PrepareStop(std::move(done)); });
   if (server_ != nullptr) server_->Shutdown(kDrainMax);
-  if (broker_started_) Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
+  if (broker_ != nullptr) Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
   if (peers_ != nullptr) {
     Await<Done>([&](auto done) { peers_->Stop([done = std::move(done)]() mutable { done(Done{}); }); });
   }

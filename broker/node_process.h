@@ -36,8 +36,8 @@ class NodeProcess {
  public:
   NodeProcess(NodeConfig config, const Logger& log);
 
-  /// Opens and serves. After a failure only Stop is left to call. Cancelled when a signal came while it waited to be
-  /// let into its cluster.
+  /// Opens and serves. After a failure only Stop is left to call. Cancelled when a signal came while it waited for its
+  /// cluster.
   absl::Status Start(runtime::TerminationSignals& signals);
   /// Why the node stopped by itself; OK when it did not.
   absl::Status Refused();
@@ -52,10 +52,13 @@ class NodeProcess {
   }
   /// Asks the seeds until the cluster lets this node in, where it has no replica of group 0 yet.
   absl::Status Join(runtime::TerminationSignals& signals);
+  bool HasGroup0() const;
+  /// So that a later start without it is refused.
+  void NoteOwnGroup0();
   NodeRecord Record() const;
   std::string PeerAddress() const;
   void StartRaft();
-  absl::Status StartBroker();
+  absl::Status StartBroker(runtime::TerminationSignals& signals);
   absl::Status StartHttp();
   void AnswerMetrics(runtime::HttpRespond respond);
 
@@ -82,7 +85,6 @@ class NodeProcess {
   std::shared_ptr<replication::RaftNode> raft_;
   std::unique_ptr<RaftLogFactory> logs_;
   std::unique_ptr<Broker> broker_;
-  bool broker_started_ = false;
   std::unique_ptr<rpc::Server> server_;
   std::atomic<bool> ready_ = false;  // `server_` and all below it may be used by the HTTP listener
   runtime::HttpListener http_;

@@ -51,6 +51,9 @@ void NodeRegistry::OnApplied(const ClusterDelta& delta) {
 }
 
 absl::Status NodeRegistry::OnHeartbeat(const Heartbeat& heartbeat) {
+  if (seams_.controller.state().FindNode(heartbeat.node) != nullptr) {
+    said_[heartbeat.node] = {.at = seams_.clock.Monotonic(), .heartbeat = heartbeat};
+  }
   if (!seams_.controller.IsLeader()) return absl::UnavailableError("this node does not lead the controller");
   const RegisteredNode* node = seams_.controller.state().FindNode(heartbeat.node);
   if (node == nullptr || node->epoch != heartbeat.epoch) {
@@ -63,8 +66,9 @@ absl::Status NodeRegistry::OnHeartbeat(const Heartbeat& heartbeat) {
 }
 
 std::optional<Heartbeat> NodeRegistry::LastHeartbeat(NodeId node) const {
-  const auto it = sessions_.find(node);
-  return it == sessions_.end() ? std::nullopt : it->second.last;
+  const auto it = said_.find(node);
+  if (it == said_.end() || seams_.clock.Monotonic() - it->second.at > options_.session_timeout) return std::nullopt;
+  return it->second.heartbeat;
 }
 
 void NodeRegistry::CheckLater() {

@@ -46,7 +46,7 @@ class NodeRegistry final : public ControllerObserver {
   /// FailedPrecondition when the epoch is not the node's: it must register again. Unavailable where the controller does
   /// not lead.
   absl::Status OnHeartbeat(const Heartbeat& heartbeat);
-  /// Its node's last heartbeat to this leader; nullopt: none.
+  /// What the node last said to this one, if that is less than a session time-out ago; whether it was taken or not.
   std::optional<Heartbeat> LastHeartbeat(NodeId node) const;
 
   void OnLeadership(bool leads) override;
@@ -69,7 +69,12 @@ class NodeRegistry final : public ControllerObserver {
   const Seams seams_;
   Executor::TimerId timer_ = 0;
   bool stopped_ = true;
+  struct Said {
+    absl::Duration at;
+    Heartbeat heartbeat;
+  };
   std::map<NodeId, Session> sessions_;
+  std::map<NodeId, Said> said_;
   std::set<NodeId> deciding_;
   bool raising_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -11,6 +11,12 @@
 namespace sluice::broker {
 namespace {
 
+/// Of a log that could not be opened: damage lasts, a full disk and the rest may pass.
+Reason ReasonOfFailure(const absl::Status& why) {
+  if (absl::IsDataLoss(why)) return Reason::kCorruptLog;
+  return absl::IsResourceExhausted(why) ? ExhaustedReason(why) : Reason::kNotAvailable;
+}
+
 LogSettings LogSettingsOf(const TopicSettings& settings) {
   return {.segment_bytes = settings.segment_bytes, .segment_age = settings.segment_age};
 }
@@ -37,7 +43,7 @@ Partition::Partition(const Node& node, Identity identity, Executor& shard, const
       settings_(identity.settings),
       batch_bytes_max_(settings_.message_bytes_max),
       failed_(true),
-      stop_reason_(Reason::kCorruptLog),
+      stop_reason_(ReasonOfFailure(why)),
       stop_why_(Cat("the partition cannot be opened: ", Message(why))) {}
 
 Partition::Partition(const Node& node, Identity identity, Executor& shard)

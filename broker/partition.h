@@ -81,7 +81,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   Partition(const Node& node, Identity identity, Executor& shard, std::unique_ptr<PartitionLog> log);
 
-  /// One whose log cannot be opened: everything asked of it has `why` for its answer, which is DATA_LOSS.
+  /// One whose log cannot be opened: everything asked of it has `why` for its answer. DATA_LOSS lasts; of anything else
+  /// the answer is retriable, as it is tried again.
   Partition(const Node& node, Identity identity, Executor& shard, const absl::Status& why);
 
   /// One without a replica on this node: everything asked of it is answered with where to ask.

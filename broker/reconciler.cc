@@ -175,8 +175,8 @@ void Reconciler::Finish(const TopicId& id, const absl::Status& status) {
   failed_.erase(id);
   if (!status.ok()) {
     failed_[id] = status;
-    // What cannot be dropped costs room; what cannot be opened is missing.
-    if (starting_ && !dropping) start_status_.Update(status);
+    // What cannot be dropped costs room, what cannot be opened now is reported. What the state says must make sense.
+    if (starting_ && !dropping && absl::IsDataLoss(status)) start_status_.Update(status);
     RetryLater();
   }
   auto answered = std::exchange(work.waiting, {});
@@ -206,11 +206,11 @@ void Reconciler::Reconcile(const TopicId& id, Callback<absl::Status> done) {
   const ControllerState& state = seams_.controller.state();
   if (const auto topic = state.topics.find(id); topic != state.topics.end()) {
     return OpenMissing(topic->second, [this, id, done = std::move(done)](absl::Status opened) mutable {
-      if (!opened.ok()) return done(opened);
       const auto now = seams_.controller.state().topics.find(id);
       // Deleted meanwhile: then it was touched, and the next run drops it. Widened: the next run opens the rest.
       if (now == seams_.controller.state().topics.end()) return done(absl::OkStatus());
-      done(PublishTopic(now->second));
+      opened.Update(PublishTopic(now->second));
+      done(std::move(opened));
     });
   }
   if (const auto dropping = state.dropping.find(id); dropping != state.dropping.end()) {
@@ -228,7 +228,7 @@ void Reconciler::OpenMissing(const TopicRecord& topic, Callback<absl::Status> do
   std::vector<Partition::Identity> missing;
   for (int32_t p = 0; p < topic.partitions; ++p) {
     const ReplicaId replica{topic.id, PartitionId(p)};
-    if (open_.contains(replica)) continue;
+    if (open_.contains(replica) && !unmade_.contains(replica)) continue;
     Partition::Identity identity{.replica = replica, .topic = topic.name, .settings = *settings, .replicas = {}};
     bool here = false;
     for (const ReplicaAssignment& one : AssignmentOf(topic, replica.partition)) {
@@ -243,23 +243,35 @@ void Reconciler::OpenMissing(const TopicRecord& topic, Callback<absl::Status> do
   }
   if (missing.empty()) return done(absl::OkStatus());
   auto all = std::make_shared<Gather<Opened>>(
-      missing.size(), [this, done = std::move(done)](std::vector<Opened> opened) mutable {
-        home().Post([this, opened = std::move(opened), done = std::move(done)]() mutable {
-          absl::Status status;
-          for (auto& one : opened) {
-            if (one.ok()) {
-              const ReplicaId replica = (*one)->replica();
-              open_[replica] = *std::move(one);
-            } else {
-              status.Update(one.status());
-            }
-          }
-          done(status);
+      missing.size(), [this, name = topic.name, done = std::move(done)](std::vector<Opened> opened) mutable {
+        home().Post([this, name = std::move(name), opened = std::move(opened), done = std::move(done)]() mutable {
+          OnOpened(name, std::move(opened), std::move(done));
         });
       });
   for (size_t i = 0; i < missing.size(); ++i) {
     OpenReplica(topic, std::move(missing[i]), [all, i](Opened opened) { all->Set(i, std::move(opened)); });
   }
+}
+
+void Reconciler::OnOpened(const std::string& topic, std::vector<Opened> opened, Callback<absl::Status> done) {
+  // Where there is nobody else to make them, whoever creates the topic is told, and takes it back.
+  const bool shown = starting_ || seams_.controller.state().nodes.size() > 1;
+  absl::Status status;
+  for (Opened& one : opened) {
+    const ReplicaId replica = one.partition->replica();
+    if (one.failed.ok()) {
+      unmade_.erase(replica);
+    } else {
+      status.Update(one.failed);
+      if (!shown) continue;
+      if (unmade_.insert(replica).second) {
+        seams_.log.Error("a partition cannot be opened now; it is tried again, and the others are served",
+                         {{"topic", topic}, {"partition", replica.partition}, {"error", one.failed}});
+      }
+    }
+    open_[replica] = std::move(one.partition);
+  }
+  done(std::move(status));
 }
 
 void Reconciler::OpenReplica(const TopicRecord& topic, Partition::Identity identity, Callback<Opened> done) {
@@ -275,7 +287,10 @@ void Reconciler::OpenReplica(const TopicRecord& topic, Partition::Identity ident
   }
   if (!spec.incarnation.IsNil()) {
     auto members = raft::Configuration::Make(std::move(voters), {});
-    if (!members.ok()) return done(absl::DataLossError(Cat(spec.replica, ": ", Message(members.status()))));
+    if (!members.ok()) {
+      const absl::Status bad = absl::DataLossError(Cat(spec.replica, ": ", Message(members.status())));
+      return done({std::make_shared<Partition>(seams_.node, std::move(identity), ShardOf(spec.replica), bad), bad});
+    }
     spec.members = *std::move(members);
   }
   Executor& shard = ShardOf(identity.replica);
@@ -289,19 +304,23 @@ void Reconciler::OpenReplica(const TopicRecord& topic, Partition::Identity ident
           seams_.log.Error(
               "a partition cannot be opened and is not served; the others are",
               {{"topic", identity.topic}, {"partition", identity.replica.partition}, {"error", log.status()}});
-          return done(std::make_shared<Partition>(seams_.node, std::move(identity), shard, log.status()));
+          return done({std::make_shared<Partition>(seams_.node, std::move(identity), shard, log.status()), {}});
         }
-        if (!log.ok()) return done(log.status());
+        if (!log.ok()) {
+          return done(
+              {std::make_shared<Partition>(seams_.node, std::move(identity), shard, log.status()), log.status()});
+        }
         const bool is_new = (*log)->log().raft().term() == LeaderEpoch(0);
         auto partition = std::make_shared<Partition>(seams_.node, std::move(identity), shard, *std::move(log));
         if (preferred && is_new) partition->CampaignUntilLed();
-        done(std::move(partition));
+        done({std::move(partition), {}});
       });
 }
 
 void Reconciler::StopAndDrop(TopicId id, int32_t partitions, Callback<absl::Status> done) {
   std::vector<std::shared_ptr<Partition>> running;
   for (int32_t p = 0; p < partitions; ++p) {
+    unmade_.erase({id, PartitionId(p)});
     if (const auto it = open_.find({id, PartitionId(p)}); it != open_.end()) {
       running.push_back(std::move(it->second));
       open_.erase(it);

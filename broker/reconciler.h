@@ -4,7 +4,8 @@
 // leaves nothing half done.
 //
 // Always holds: one topic is worked on by one task at a time, after whatever touched it last; several topics at once.
-// What fails is tried again, later; what was dropped is forgotten only once its files are gone.
+// What fails is tried again, later, and the rest goes on without it: a partition whose log cannot be opened is in the
+// catalog as one that failed; what was dropped is forgotten only once its files are gone.
 // Threads: everything is called on, and every callback runs on, the controller's executor (the first shard).
 #pragma once
 
@@ -12,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -57,7 +59,10 @@ class Reconciler final : public ControllerObserver {
   void OnApplied(const ClusterDelta& delta) override;
 
  private:
-  using Opened = absl::StatusOr<std::shared_ptr<Partition>>;
+  struct Opened {
+    std::shared_ptr<Partition> partition;  ///< One that failed, where it could not be opened.
+    absl::Status failed;                   ///< Why it is to be tried again.
+  };
   struct Work {
     bool running = false;
     bool again = false;  ///< Touched since it began.
@@ -77,6 +82,7 @@ class Reconciler final : public ControllerObserver {
 
   void Reconcile(const TopicId& id, Callback<absl::Status> done);
   void OpenMissing(const TopicRecord& topic, Callback<absl::Status> done);
+  void OnOpened(const std::string& topic, std::vector<Opened> opened, Callback<absl::Status> done);
   void OpenReplica(const TopicRecord& topic, Partition::Identity identity, Callback<Opened> done);
   void StopAndDrop(TopicId id, int32_t partitions, Callback<absl::Status> done);
   void DropReplicas(TopicId id, int32_t partitions, Callback<absl::Status> done);
@@ -101,6 +107,7 @@ class Reconciler final : public ControllerObserver {
   Executor::TimerId retry_timer_ = 0;
 
   std::map<ReplicaId, std::shared_ptr<Partition>> open_;  // without a replica here, too
+  std::set<ReplicaId> unmade_;                            // of those, the ones that failed and are tried again
   std::shared_ptr<Catalog> next_catalog_ = std::make_shared<Catalog>();
 };
 

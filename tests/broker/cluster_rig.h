@@ -47,7 +47,7 @@ class ClusterNode {
 
  public:
   const NodeId id;
-  const std::string address;
+  std::string address;
   std::string rack;
   std::string cluster_name;
   std::vector<std::string> seeds;  ///< None: forms a cluster of its own.
@@ -204,8 +204,11 @@ inline absl::Status ClusterNode::TryStart(absl::Duration most) {
           .executor = node.executor(), .clock = rig_.base.clock, .controller = controller, .log = rig_.base.logger});
   service = std::make_unique<ClusterService>(ClusterService::Seams{
       .controller = controller, .registry = *registry, .random = node.random, .log = rig_.base.logger});
-  membership = std::make_unique<Group0Membership>(Group0Membership::Seams{
-      .executor = node.executor(), .clock = rig_.base.clock, .controller = controller, .log = rig_.base.logger});
+  membership = std::make_unique<Group0Membership>(Group0Membership::Seams{.executor = node.executor(),
+                                                                          .clock = rig_.base.clock,
+                                                                          .controller = controller,
+                                                                          .log = rig_.base.logger,
+                                                                          .registry = registry.get()});
   client = std::make_unique<ClusterClient>(
       options, ClusterClient::Seams{.executor = node.executor(),
                                     .controller = controller,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,6 +33,29 @@ inline record::PendingBatch MakeBatch(const std::vector<std::string>& values) {
   REQUIRE(batch.ok());
   return *std::move(batch);
 }
+
+/// Logs that cannot be opened as long as a test says so.
+class FaultyLogs final : public LogFactory {
+ public:
+  using Fault = std::function<absl::Status(const ReplicaId& replica)>;
+  FaultyLogs(LogFactory& logs, const Fault& fault) : logs_(logs), fault_(fault) {}
+  std::vector<ReplicaId> Replicas() const override { return logs_.Replicas(); }
+  void Open(ReplicaSpec spec, Executor& shard, Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) override {
+    const absl::Status fault = fault_ ? fault_(spec.replica) : absl::OkStatus();
+    if (fault.ok()) return logs_.Open(std::move(spec), shard, std::move(done));
+    shard.Post([fault, done = std::move(done)]() mutable { done(fault); });
+  }
+  void LeaveLeadership(absl::Duration within, Executor& executor, Callback<absl::Status> done) override {
+    logs_.LeaveLeadership(within, executor, std::move(done));
+  }
+  void Drop(const ReplicaId& replica, Executor& executor, Callback<absl::Status> done) override {
+    logs_.Drop(replica, executor, std::move(done));
+  }
+
+ private:
+  LogFactory& logs_;
+  const Fault& fault_;
+};
 
 class SimNode {
  public:
@@ -72,6 +96,7 @@ class SimNode {
         {.shards = shards, .transport = &no_peers_, .clock = &clock, .random = &random, .store = logs_, .log = &log_});
     raft_->Start();
     factory_ = std::make_unique<RaftLogFactory>(raft_, logs_, shards, random);
+    faulty_ = std::make_unique<FaultyLogs>(*factory_, cannot_open);
     options_.cluster_id = folder->cluster_id;
     options_.data_dir = "data";
     options_.address = "127.0.0.1:7400";
@@ -81,7 +106,7 @@ class SimNode {
                                        .random = random,
                                        .files = fs,
                                        .metadata = *meta_,
-                                       .logs = *factory_,
+                                       .logs = *faulty_,
                                        .log = log_});
     std::optional<absl::Status> started;
     broker->Start([&started](absl::Status status) { started = std::move(status); });
@@ -93,6 +118,8 @@ class SimNode {
     INFO(started);
     REQUIRE(started.ok());
   }
+  /// For the next start.
+  void Reconfigure(BrokerOptions options) { options_ = std::move(options); }
   /// Stops in good order.
   void Stop() {
     bool stopped = false;
@@ -111,6 +138,7 @@ class SimNode {
     scheduler.Clear();
     if (logs_ != nullptr) logs_->Abandon();
     broker.reset();
+    faulty_.reset();
     factory_.reset();
     if (raft_ != nullptr) raft_->Abandon();
     raft_.reset();
@@ -212,6 +240,7 @@ class SimNode {
   simulation::SimRandom random{7};
   std::unique_ptr<Broker> broker;
   absl::Status fatal;
+  FaultyLogs::Fault cannot_open;  ///< Which logs cannot be opened, and why.
 
  private:
   struct Executors {
@@ -233,6 +262,7 @@ class SimNode {
   NoPeers no_peers_;
   std::shared_ptr<replication::RaftNode> raft_;
   std::unique_ptr<RaftLogFactory> factory_;
+  std::unique_ptr<FaultyLogs> faulty_;
 };
 
 /// Sends without waiting; the outcomes come in `out`.

@@ -1,0 +1,193 @@
+// Clusters that something has happened to: nodes that have moved, full disks, a founder that was wiped.
+#include <catch2/catch.hpp>
+
+#include "tests/broker/cluster_rig.h"
+
+namespace sluice::broker {
+namespace {
+
+TopicCreated Topic(uint64_t n) {
+  TopicRecord topic{.id = Uuid::FromRandom(n, n), .name = "t" + std::to_string(n), .partitions = 1, .replicas = 1};
+  topic.assignments = {{{.node = NodeId(1), .incarnation = Uuid{}}}};
+  return {topic};
+}
+
+TEST_CASE("nodes that have all moved, and have no leader, find each other by a seed") {
+  ClusterRig rig(5);
+  rig.StartAll();
+  rig.Settle(5);
+  for (auto& node : rig.nodes) node->Kill();
+  // A minority of them, so that nobody leads and nobody can register; only one is where the seeds say.
+  rig.node(1).address = "n1-moved:7401";
+  rig.node(2).address = "n2-moved:7401";
+  rig.node(1).seeds = {rig.node(3).address, "n1-moved:7401"};
+  rig.node(2).seeds = {"n1-moved:7401"};
+  rig.Start(1);
+  rig.Start(2);
+  rig.Until([&] {
+    return rig.node(1).calls->AddressOf(NodeId(2)) == "n2-moved:7401" &&
+           rig.node(2).calls->AddressOf(NodeId(1)) == "n1-moved:7401";
+  });
+  // A third has moved as well: it hears of both from the one that it can ask.
+  rig.node(3).address = "n3-moved:7401";
+  rig.node(3).seeds = {"n1-moved:7401"};
+  rig.base.network.Isolate(NodeId(3));
+  rig.Start(3);
+  rig.base.network.HealAll();
+  rig.Until([&] {
+    return rig.node(3).calls->AddressOf(NodeId(2)) == "n2-moved:7401" &&
+           rig.node(2).calls->AddressOf(NodeId(3)) == "n3-moved:7401";
+  });
+  rig.Settle(5);
+  CHECK(rig.State().FindNode(NodeId(2))->node.peer_address == "n2-moved:7401");
+}
+
+TEST_CASE("what group 0 says of a node for other reasons does not undo where it says that it is") {
+  PeerBook book(NodeId(1), "n1:1", nullptr);
+  book.Registered(NodeId(2), "n2:1");
+  book.Said(NodeId(2), "n2:2", true);
+  book.Registered(NodeId(2), "n2:1");  // fenced, say
+  CHECK(book.AddressOf(NodeId(2)) == "n2:2");
+  book.Said(NodeId(2), "n2:3", false);  // by somebody who has not heard yet
+  CHECK(book.AddressOf(NodeId(2)) == "n2:2");
+  CHECK(book.News() == std::map<NodeId, std::string>{{NodeId(1), "n1:1"}, {NodeId(2), "n2:2"}});
+  book.Registered(NodeId(2), "n2:4");
+  CHECK(book.AddressOf(NodeId(2)) == "n2:4");
+  book.Said(NodeId(2), "n2:5", false);
+  CHECK(book.AddressOf(NodeId(2)) == "n2:5");
+  CHECK(book.AddressOf(NodeId(3)).empty());
+}
+
+TEST_CASE("who says where a node is must be that node, with its disk") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  RegisterRequest request;
+  request.ask_only = true;
+  request.cluster_id = rig.node(1).folder.cluster;
+  request.node = rig.State().FindNode(NodeId(2))->node;
+  request.node.peer_address = "n2-moved:7401";
+  const auto ask = [&](const Uuid& disk, NodeId caller) {
+    std::optional<absl::StatusOr<std::string>> answer;
+    RegisterRequest said = request;
+    said.node.disk = disk;
+    PeerCall call{.from = {.node = caller, .cluster = request.cluster_id, .disk = disk, .session = {}, .address = {}},
+                  .kind = kRegisterCall,
+                  .request = EncodeRegisterRequest(said),
+                  .time_left = absl::Seconds(1)};
+    rig.base.node(NodeId(1)).executor().Post([&, call = std::move(call)]() mutable {
+      rig.node(1).service->Answer(std::move(call),
+                                  [&](absl::StatusOr<std::string> bytes) { answer = std::move(bytes); });
+    });
+    rig.Until([&] { return answer.has_value(); });
+    return answer->status();
+  };
+  CHECK(absl::IsInvalidArgument(ask(request.node.disk, NodeId(3))));
+  CHECK(ask(Uuid::FromRandom(9, 9), NodeId(2)).ok());
+  CHECK(rig.node(1).calls->AddressOf(NodeId(2)) == rig.node(2).address);
+  CHECK(ask(request.node.disk, NodeId(2)).ok());
+  CHECK(rig.node(1).calls->AddressOf(NodeId(2)) == "n2-moved:7401");
+}
+
+TEST_CASE("a leader whose disk is full hands over to a voter that can write, and changes go on") {
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    ClusterRig rig(3, seed);
+    rig.StartAll();
+    rig.Settle(3);
+    const NodeId full(rig.Leader());
+    simulation::SimFileSystem& fs = rig.base.node(full).fs;
+    fs.SetCapacity(fs.UsedBytes());
+    uint64_t made = 0;
+    rig.Until([&] {
+      const auto leader = rig.base.LeaderNow();
+      return leader.has_value() && rig.base.Change(*leader, Topic(++made)).ok() && rig.base.LeaderNow() != full;
+    });
+    // It stays away, also when it could be elected.
+    rig.base.scheduler.RunFor(absl::Seconds(30));
+    CHECK(rig.base.LeaderNow() != full);
+    rig.base.Change(Topic(++made));
+    fs.SetCapacity(-1);
+    rig.Settle(3);
+  }
+}
+
+TEST_CASE("a new leader whose disk turns out to be full hands over, too") {
+  ClusterRig rig(5);
+  rig.StartAll();
+  rig.Settle(5);
+  const NodeId first(rig.Leader());
+  const NodeId second(first == NodeId(1) ? 2 : 1);  // who is asked first
+  for (const NodeId full : {first, second}) {
+    rig.base.node(full).fs.SetCapacity(rig.base.node(full).fs.UsedBytes());
+  }
+  const auto led_by_others = [&] {
+    const auto leader = rig.base.LeaderNow();
+    return leader.has_value() && *leader != first && *leader != second;
+  };
+  for (uint64_t made = 1; made <= 20 && !led_by_others(); ++made) {
+    rig.base.node(first).executor().Post(
+        [&rig, first, made] { rig.base.controller(first).Change(Topic(made), [](const absl::Status&) {}); });
+    rig.base.scheduler.RunFor(absl::Seconds(1));
+  }
+  rig.Until(led_by_others);
+  rig.base.Change(Topic(1000));
+  CHECK(led_by_others());
+}
+
+TEST_CASE("where all disks are full the leader stays") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  for (auto& node : rig.base.nodes) node->fs.SetCapacity(node->fs.UsedBytes());
+  const NodeId leader(rig.Leader());
+  // Until every one has met it.
+  for (uint64_t made = 1; made <= 20; ++made) {
+    (void)rig.base.Change(leader, Topic(made));
+    rig.base.scheduler.RunFor(absl::Milliseconds(500));
+  }
+  const auto term = [&] {
+    LeaderEpoch most;
+    for (auto& node : rig.nodes) most = std::max(most, node->controller().log()->leader_epoch());
+    return most;
+  };
+  rig.base.scheduler.RunFor(absl::Seconds(20));
+  const LeaderEpoch settled = term();
+  rig.base.scheduler.RunFor(absl::Seconds(50));
+  CHECK(term() == settled);
+  // And it leads again once there is room.
+  for (auto& node : rig.base.nodes) node->fs.SetCapacity(-1);
+  rig.Settle(3);
+}
+
+TEST_CASE("a founder that was wiped and has no seeds forms a cluster of its own, which touches nobody else") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  rig.base.Change(Topic(1));
+  const Uuid cluster = rig.node(1).folder.cluster;
+  const Uuid disk = rig.node(1).folder.disk;
+  rig.node(1).Wipe();
+  rig.Start(1);
+  rig.base.scheduler.RunFor(absl::Seconds(20));
+  CHECK_FALSE(rig.node(1).folder.cluster == cluster);
+  CHECK(rig.node(1).controller().state().nodes.size() == 1);
+  CHECK(rig.node(1).controller().state().topics.empty());
+  for (const int id : {2, 3}) {
+    const ControllerState& state = rig.node(id).controller().state();
+    CHECK(state.cluster_id == cluster);
+    CHECK(state.topics.size() == 1);
+    CHECK(state.nodes.size() == 3);
+    CHECK(state.FindNode(NodeId(1))->node.disk == disk);
+    CHECK(state.FindNode(NodeId(1))->fenced);
+    CHECK(rig.node(id).controller().leader() != NodeId(1));
+  }
+  // With seeds it is told what to do instead.
+  rig.node(1).Wipe();
+  rig.node(1).seeds = {rig.node(2).address};
+  const absl::Status refused = rig.node(1).TryStart();
+  CHECK(absl::IsFailedPrecondition(refused));
+  CHECK(refused.ToString().find("give it a new node.id") != std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::broker
