@@ -26,6 +26,8 @@ constexpr absl::Duration kSignalCheck = absl::Milliseconds(50);
 constexpr absl::Duration kDrainMax = absl::Seconds(10);
 // Journal files: enough of them that recycling goes on, large enough that a rotation is rare.
 constexpr int64_t kJournalFileBytesMax = int64_t{32} << 20;
+// Half of what a client at full speed has in flight: while one half is written the other arrives.
+constexpr int64_t kJournalGroupBytesMax = int64_t{2} << 20;
 // Room kept aside so that a node starts on a full disk: twice a journal file.
 constexpr int64_t kReserveBytes = int64_t{64} << 20;
 
@@ -103,6 +105,7 @@ absl::Status NodeProcess::OpenStorage() {
   options.reserve_bytes = kReserveBytes;
   options.journal.total_bytes_max = config_.journal_bytes;
   options.journal.file_bytes = std::min(kJournalFileBytesMax, (config_.journal_bytes / 8) & ~(kBlockBytes - 1));
+  options.journal.group_bytes_max = kJournalGroupBytesMax;
   options.journal.disk = folder_.disk_id;
   options.journal.random = &journal_random_;
   options.journal.timers = shards_[0].get();
