@@ -140,6 +140,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   void Connect(Broker& broker);
   void OpenStream(Broker& broker);
   void OnAnswer(Broker& broker, const Bytes& message);
+  static bool WasAnsweredInFull(const absl::Status& status);
   void OnClose(Broker& broker, const absl::Status& status, size_t unsent);
   void Settle(Partition& partition, Results& results);
   void Fail(Partition& partition, BatchPtr batch, const absl::Status& error, Results& results);

@@ -281,6 +281,13 @@ void ProducerCore::Fail(Partition& partition, BatchPtr batch, const absl::Status
   partition.retry.push_back(std::move(batch));
 }
 
+// A broker that ends a stream by itself, because it stops or cannot serve, answers first what it took, and takes no
+// more: what has no answer then was not written.
+bool ProducerCore::WasAnsweredInFull(const absl::Status& status) {
+  const std::optional<ErrorDetail> detail = GetErrorDetail(status);
+  return detail.has_value() && detail->reason == Reason::kNotAvailable && detail->retriable;
+}
+
 void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t unsent) {
   Results results;
   {
@@ -292,7 +299,7 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
     const absl::Duration now = core_->clock().Monotonic();
     broker.not_before = now + Backoff(1);
     std::deque<Request> requests = std::exchange(broker.requests, {});
-    const size_t sent = requests.size() - std::min(unsent, requests.size());
+    const size_t sent = WasAnsweredInFull(status) ? 0 : requests.size() - std::min(unsent, requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
       for (auto& [partition, raw] : requests[i].items) {
         // What was answered out of turn stands between those that were not.

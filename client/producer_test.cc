@@ -205,6 +205,30 @@ TEST_CASE_METHOD(ProducerFixture,
 }
 
 TEST_CASE_METHOD(ProducerFixture,
+                 "A broker that ends a stream as it stops has not written what it did not answer: it is sent again") {
+  Make();
+  REQUIRE(Send("answered").ok());
+  Flush();
+  On([&] { broker.node(FakeBroker::kAddress).silent = true; });
+  REQUIRE(Send("a").ok());
+  REQUIRE(Send("b").ok());
+  producer->Flush(absl::ZeroDuration()).IgnoreError();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(absl::IsNotFound(ResultOf("a").status()));
+  ErrorDetail detail;
+  detail.reason = Reason::kNotAvailable;
+  detail.message = "the node is shutting down";
+  detail.retriable = true;
+  On([&] {
+    broker.node(FakeBroker::kAddress).silent = false;
+    broker.BreakStreams(MakeError(detail));
+  });
+  Flush();
+  for (const char* value : {"answered", "a", "b"}) CHECK(ResultOf(value).ok());
+  CHECK(Values("t") == std::vector<std::string>{"answered", "a", "b"});
+}
+
+TEST_CASE_METHOD(ProducerFixture,
                  "An answer that overtakes an earlier request's waits for it: results keep their order") {
   Make();
   On([&] { broker.hold_answers = true; });
