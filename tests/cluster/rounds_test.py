@@ -25,7 +25,7 @@ import troubles
 
 PHASES = [(3, 7), (5, 3)]  # nodes, rounds
 STEP = sum(rounds for _, rounds in PHASES)
-ROUND_SECONDS = 30
+WHOLE_AGAIN_SECONDS = 30
 ALL_KINDS_STRIKE_FROM = 100
 PARTITIONS = 2
 PRODUCERS = 2  # of each partition
@@ -111,7 +111,7 @@ class Phase(unittest.TestCase):
                 started = time.monotonic()
                 time.sleep(self.choose.uniform(0.1, 0.5))
                 trouble.happen(self.deck.round(self.count), self.choose.uniform(0.2, 4))
-                nodes.wait_healthy(started + ROUND_SECONDS - time.monotonic())
+                nodes.wait_healthy(WHOLE_AGAIN_SECONDS)
                 for writer in writers:
                     writer.renew_if_ended()
                 took = time.monotonic() - started
