@@ -35,7 +35,11 @@ struct SimPeerCalls::Reply {
 
   void Send(absl::StatusOr<std::string> answer) {
     if (std::exchange(answered, true) || pending.expired()) return;
-    if (!network->Passes(server, caller)) return;  // the deadline will tell
+    if (!network->Passes(server, caller)) {
+      // The deadline will tell; or the connection broke, and it is known at once that nobody knows.
+      if (network->network_.IsBlocked(server, caller) || network->scheduler_.random().OneIn(2)) return;
+      answer = absl::UnavailableError("the connection broke before the answer");
+    }
     network->scheduler_.At(network->DrawDelay(), [pending = pending, id = id, answer = std::move(answer)]() mutable {
       SimPeerCalls::Answer(pending, id, std::move(answer));
     });
