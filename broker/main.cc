@@ -8,6 +8,7 @@
 #include "broker/data_folder.h"
 #include "broker/node_config.h"
 #include "broker/node_process.h"
+#include "broker/rpc/grpc_log.h"
 #include "common/log.h"
 #include "common/text.h"
 #include "runtime/posix_file_system.h"
@@ -61,6 +62,7 @@ int Run(const NodeConfig& config, runtime::TerminationSignals& signals) {
     return kExitWrong;
   }
   const Logger log({.level = *level, .format = config.log_format, .write = {}, .now = {}});
+  rpc::RouteGrpcLog(log);
   if (const int64_t files = runtime::RaiseFileLimit();
       files < kFilesPerConnection * config.connections_max + kFilesOther) {
     log.Warn("the limit of open files is low for limits.connections; beyond it, connections are refused",
