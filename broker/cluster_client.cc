@@ -16,6 +16,8 @@ constexpr absl::Duration kSeedsGrace = absl::Milliseconds(250);
 constexpr int kHopsMax = 4;
 /// Addresses that a lost node asks at a time; it comes to all of them.
 constexpr size_t kAskedAtOnce = 16;
+/// A leader that misses nodes asks less often: they may be gone for good.
+constexpr int kLeaderAsksEvery = 3;
 /// Of a cluster that was formed without one.
 constexpr const char* kClusterNameUnset = "sluice";
 
@@ -278,12 +280,17 @@ std::vector<std::string> ClusterClient::Everybody() const {
 void ClusterClient::AskWhereIfLost() {
   if (seams_.calls == nullptr) return;
   const absl::Duration now = seams_.controller.clock().Monotonic();
-  if (seams_.controller.leader().has_value()) {
+  const bool leads = seams_.controller.IsLeader();
+  // A leader whose followers have moved is looked for by them, and may have moved itself.
+  const auto& nodes = seams_.controller.state().nodes;
+  const bool misses =
+      leads && std::any_of(nodes.begin(), nodes.end(), [](const auto& node) { return node.second.fenced; });
+  if (seams_.controller.leader().has_value() && !misses) {
     lost_since_.reset();
     return;
   }
   if (!lost_since_.has_value()) lost_since_ = now;
-  if (now - *lost_since_ < options_.ask_where_after) return;
+  if (now - *lost_since_ < (leads ? kLeaderAsksEvery : 1) * options_.ask_where_after) return;
   lost_since_ = now;
   AskWhere();
 }

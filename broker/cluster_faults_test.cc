@@ -42,6 +42,21 @@ TEST_CASE("nodes that have all moved, and have no leader, find each other by a s
   CHECK(rig.State().FindNode(NodeId(2))->node.peer_address == "n2-moved:7401");
 }
 
+TEST_CASE("a leader that has moved finds those that look for it where it was") {
+  ClusterRig rig(2);
+  rig.StartAll();
+  rig.Settle(1);  // the first alone votes, so it leads at once
+  for (auto& node : rig.nodes) node->Kill();
+  rig.node(1).address = "n1-moved:7401";
+  rig.node(2).address = "n2-moved:7401";
+  for (const int id : {1, 2}) rig.node(id).seeds = {"n2-moved:7401"};
+  rig.Start(1);
+  rig.Start(2);
+  rig.Settle(1);
+  CHECK(rig.State().FindNode(NodeId(2))->node.peer_address == "n2-moved:7401");
+  CHECK(rig.node(2).calls->AddressOf(NodeId(1)) == "n1-moved:7401");
+}
+
 TEST_CASE("what group 0 says of a node for other reasons does not undo where it says that it is") {
   PeerBook book(NodeId(1), "n1:1", nullptr);
   book.Registered(NodeId(2), "n2:1");

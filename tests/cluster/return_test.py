@@ -94,6 +94,8 @@ class Return(unittest.TestCase):
 
     def test_a_wiped_founder_without_seeds_is_another_cluster_and_harms_nobody(self):
         self.all_ready()
+        harness.wait_until("three vote", lambda: sum(node["controller_voter"] for node in self.nodes.json(
+            "cluster", "status")["nodes"]) == 3, 60)
         founder, cluster_id = self.nodes.node(1), self.nodes.json("cluster", "status")["cluster_id"]
         founder.stop()
         kept = founder.data_dir + ".kept-whole"
