@@ -57,7 +57,10 @@ void RaftLog::Propose(record::PendingBatch batch, std::optional<Offset> expected
 }
 
 void RaftLog::ResolveProposals() {
-  while (!proposals_.empty() && proposals_.begin()->first < high_watermark_) {
+  // While a snapshot is being installed, high_watermark_ is the new log's already, and the core still has the old one,
+  // in which what was proposed stands as if it were committed.
+  const Offset settled = std::min(high_watermark_, raft_->committed());
+  while (!proposals_.empty() && proposals_.begin()->first < settled) {
     auto node = proposals_.extract(proposals_.begin());
     Proposal& proposal = node.mapped();
     const Offset last = node.key();
@@ -85,7 +88,8 @@ void RaftLog::ResolveProposals() {
 // be in no leader's log any more.
 void RaftLog::FailOvertaken() {
   if (!proposals_orphaned_) return;
-  const LeaderEpoch committed = raft_->history().EpochBefore(high_watermark_).value_or(LeaderEpoch(0));
+  const LeaderEpoch committed =
+      raft_->history().EpochBefore(std::min(high_watermark_, raft_->committed())).value_or(LeaderEpoch(0));
   for (auto at = proposals_.begin(); at != proposals_.end();) {
     if (at->second.epoch >= committed) {
       ++at;

@@ -127,6 +127,32 @@ TEST_CASE("a follower that is behind the log start begins anew there, and holds 
   }
 }
 
+TEST_CASE("what a deposed leader proposed and a snapshot replaced is not told as committed") {
+  int unknown = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    RaftCluster cluster(seed);
+    cluster.StartAll();
+    cluster.Write("early");
+    cluster.Converge();
+    const NodeId old = cluster.Leader();
+    cluster.network.Isolate(old);
+    std::optional<absl::StatusOr<Committed>> lost;
+    cluster.log(old).Propose(simulation::MakeBatch("lost"), std::nullopt,
+                             [&](auto result) { lost = std::move(result); });
+    const NodeId next = cluster.Leader(0, old);
+    for (int i = 0; i < 5; ++i) REQUIRE(cluster.Propose(next, "v" + std::to_string(i)).ok());
+    REQUIRE(cluster.Advance(next, cluster.log(next).bounds().high_watermark - 1).ok());
+    cluster.network.HealAll();
+    cluster.Converge();
+    REQUIRE(cluster.RunUntil([&] { return lost.has_value(); }));
+    CAPTURE(seed, lost->status().ToString());
+    CHECK_FALSE(lost->ok());
+    if (absl::IsUnknown(lost->status())) ++unknown;
+    CHECK(cluster.node(old).log()->stats().snapshots_installed == 1);
+  }
+  CHECK(unknown > 0);
+}
+
 TEST_CASE("a snapshot install survives a power loss at any write") {
   int installed = 0;
   for (uint64_t cut = 0; cut < 40; ++cut) {
