@@ -111,6 +111,11 @@ class SimExecutor final : public Executor {
   TimerId PostAfter(absl::Duration delay, Task task) override;
   void Cancel(TimerId timer) override;
   bool IsCurrent() const override { return queue_->running; }
+  /// Drops its tasks and timers now, while what they hold on to still lives. Nothing is to run here any more.
+  void Drop() {
+    const auto tasks = std::exchange(queue_->tasks, {});
+    const auto timers = std::exchange(queue_->timers, {});
+  }
 
  private:
   struct Queue {
@@ -137,6 +142,8 @@ class SimBlockingExecutor final : public BlockingExecutor {
   void Post(Task task) override;
   /// Bounds of the time drawn for each task.
   void SetLatency(absl::Duration least, absl::Duration most) { least_ = least, most_ = most; }
+  /// As SimExecutor::Drop.
+  void Drop() { const auto tasks = std::exchange(queue_->tasks, {}); }
 
  private:
   struct Queue {

@@ -160,6 +160,7 @@ void Node::Kill() {
   sessions_.clear();
   port_.reset();
   if (store_ != nullptr) store_->Abandon();
+  if (executors_ != nullptr) executors_->Drop();
   joiner_.reset();
   broker_.reset();
   factory_.reset();

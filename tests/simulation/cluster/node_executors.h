@@ -18,6 +18,13 @@ struct Node::Executors {
         cold_reads(process, simulation::SimBlockingExecutor::Order::kAny),
         blocking(process) {}
   std::vector<Executor*> shards() { return {&shard0, &shard1}; }
+  /// All that is queued: what waits there may hold on to the node's parts, and let go of them with a last word.
+  void Drop() {
+    for (simulation::SimExecutor* executor : {&shard0, &shard1, &wire}) executor->Drop();
+    for (simulation::SimBlockingExecutor* executor : {&journal_io, &segment_io, &cold_reads, &blocking}) {
+      executor->Drop();
+    }
+  }
 
   simulation::SimExecutor shard0;
   simulation::SimExecutor shard1;
