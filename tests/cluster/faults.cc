@@ -55,9 +55,14 @@ __attribute__((constructor)) void MapControl() {
   control = static_cast<Control*>(mapped);
 }
 
+/// The function that this library stands before. Not a static variable with an initial value: where two threads came to
+/// that at once, one would wait for the other in syscall(), which is one of these functions.
 template <typename Function>
-Function* Next(const char* name) {
-  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+Function* Next(std::atomic<Function*>& found, const char* name) {
+  if (found.load(std::memory_order_acquire) == nullptr) {
+    found.store(reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name)), std::memory_order_release);
+  }
+  return found.load(std::memory_order_acquire);
 }
 
 bool IsData(int fd) {
@@ -127,37 +132,44 @@ const timespec* Unshifted(const timespec* time, timespec& moved) {
 extern "C" {
 
 int fdatasync(int fd) {
-  static auto* const next = Next<int(int)>("fdatasync");
+  static std::atomic<int (*)(int)> found{nullptr};
+  auto* const next = Next(found, "fdatasync");
   return SyncFails(fd) ? -1 : Written(next(fd));
 }
 
 int fsync(int fd) {
-  static auto* const next = Next<int(int)>("fsync");
+  static std::atomic<int (*)(int)> found{nullptr};
+  auto* const next = Next(found, "fsync");
   return SyncFails(fd) ? -1 : Written(next(fd));
 }
 
 ssize_t pwrite(int fd, const void* data, size_t size, off_t offset) {
-  static auto* const next = Next<ssize_t(int, const void*, size_t, off_t)>("pwrite");
+  static std::atomic<ssize_t (*)(int, const void*, size_t, off_t)> found{nullptr};
+  auto* const next = Next(found, "pwrite");
   return WriteFails(fd) ? -1 : Written(next(fd, data, size, offset));
 }
 
 ssize_t pwritev(int fd, const iovec* vector, int count, off_t offset) {
-  static auto* const next = Next<ssize_t(int, const iovec*, int, off_t)>("pwritev");
+  static std::atomic<ssize_t (*)(int, const iovec*, int, off_t)> found{nullptr};
+  auto* const next = Next(found, "pwritev");
   return WriteFails(fd) ? -1 : Written(next(fd, vector, count, offset));
 }
 
 ssize_t write(int fd, const void* data, size_t size) {
-  static auto* const next = Next<ssize_t(int, const void*, size_t)>("write");
+  static std::atomic<ssize_t (*)(int, const void*, size_t)> found{nullptr};
+  auto* const next = Next(found, "write");
   return WriteFails(fd) ? -1 : Written(next(fd, data, size));
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t size) {
-  static auto* const next = Next<int(int, int, off_t, off_t)>("fallocate");
+  static std::atomic<int (*)(int, int, off_t, off_t)> found{nullptr};
+  auto* const next = Next(found, "fallocate");
   return WriteFails(fd) ? -1 : Written(next(fd, mode, offset, size));
 }
 
 int clock_gettime(clockid_t clock, timespec* time) {
-  static auto* const next = Next<int(clockid_t, timespec*)>("clock_gettime");
+  static std::atomic<int (*)(clockid_t, timespec*)> found{nullptr};
+  auto* const next = Next(found, "clock_gettime");
   const int result = next(clock, time);
   if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
     if (const int64_t shift = Shift(); shift != 0) *time = Moved(*time, shift);
@@ -180,15 +192,16 @@ time_t time(time_t* into) {
 }
 
 int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex, const timespec* until) {
-  static auto* const next = reinterpret_cast<int (*)(pthread_cond_t*, pthread_mutex_t*, const timespec*)>(
-      dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2"));
+  using Wait = int(pthread_cond_t*, pthread_mutex_t*, const timespec*);
+  auto* const next = reinterpret_cast<Wait*>(dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2"));
   timespec moved;
   return next(condition, mutex, Unshifted(until, moved));
 }
 
 /// Waits of Abseil and of libstdc++'s futures until a time of the wall clock come here.
 long syscall(long number, ...) {
-  static auto* const next = Next<long(long, ...)>("syscall");
+  static std::atomic<long (*)(long, ...)> found{nullptr};
+  auto* const next = Next(found, "syscall");
   long arguments[6];
   va_list list;
   va_start(list, number);
