@@ -54,7 +54,9 @@ absl::Status Node::OpenStore() {
   storage::LogStoreOptions options;
   options.data_dir = "data";
   options.journal.file_bytes = context_.plan.journal_file_bytes;
-  options.journal.total_bytes_max = 8 * context_.plan.journal_file_bytes;
+  // As with the program's bounds, no one write is as large as the whole journal may be.
+  options.journal.group_bytes_max = 256 << 10;
+  options.journal.total_bytes_max = 32 * context_.plan.journal_file_bytes;
   options.journal.disk = folder_.disk_id;
   options.journal.random = &random_;
   options.journal.timers = &executors_->shard0;
