@@ -193,7 +193,12 @@ time_t time(time_t* into) {
 
 int pthread_cond_timedwait(pthread_cond_t* condition, pthread_mutex_t* mutex, const timespec* until) {
   using Wait = int(pthread_cond_t*, pthread_mutex_t*, const timespec*);
-  auto* const next = reinterpret_cast<Wait*>(dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2"));
+  static std::atomic<Wait*> found{nullptr};
+  if (found.load(std::memory_order_acquire) == nullptr) {
+    found.store(reinterpret_cast<Wait*>(dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2")),
+                std::memory_order_release);
+  }
+  auto* const next = found.load(std::memory_order_acquire);
   timespec moved;
   return next(condition, mutex, Unshifted(until, moved));
 }
