@@ -160,11 +160,11 @@ void Node::Kill() {
   sessions_.clear();
   port_.reset();
   if (store_ != nullptr) store_->Abandon();
+  if (raft_ != nullptr) raft_->Abandon();
   if (executors_ != nullptr) executors_->Drop();
   joiner_.reset();
   broker_.reset();
   factory_.reset();
-  if (raft_ != nullptr) raft_->Abandon();
   raft_.reset();
   store_.reset();
   meta_.reset();
