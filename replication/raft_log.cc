@@ -349,9 +349,18 @@ void RaftLog::OnRoleChange(const raft::RoleChange& change) {
   answers_.push_back([this] { WakeWaiters(true); });
 }
 
+// Two logs that have the same epoch at an offset are the same up to there (Raft paper section 5.3, Log Matching).
+bool RaftLog::StorageFollowsCore() const {
+  const Offset stored = log_->log_end();
+  return stored == log_->log_start() || raft_->EpochAt(stored - 1) == log_->last_epoch();
+}
+
 void RaftLog::Settle() {
   const Offset before = high_watermark_;
-  high_watermark_ = std::max(high_watermark_, std::min(raft_->committed(), log_->log_end()));
+  // Storage may still have what the core has cut off already and replaced; read as committed, it would be another's.
+  if (StorageFollowsCore()) {
+    high_watermark_ = std::max(high_watermark_, std::min(raft_->committed(), log_->log_end()));
+  }
   ResolveProposals();
   ApplyAdvances();
   while (!barriers_at_.empty() && barriers_at_.begin()->first <= high_watermark_) {

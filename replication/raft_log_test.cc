@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <functional>
+
 #include "tests/simulation/raft_cluster.h"
 
 namespace sluice::replication {
@@ -15,6 +17,46 @@ NodeId Other(NodeId than, NodeId and_than = NodeId(0)) {
     if (NodeId(i) != than && NodeId(i) != and_than) return NodeId(i);
   }
   return NodeId(0);
+}
+
+TEST_CASE("a follower never gives out as committed what a new leader has replaced") {
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    RaftCluster cluster(seed);
+    cluster.StartAll();
+    cluster.Write("early");
+    cluster.Converge();
+    const NodeId old = cluster.Leader();
+    const Offset from = cluster.log(old).bounds().high_watermark;
+    cluster.network.Isolate(old);
+    for (int i = 0; i < 3; ++i) {
+      cluster.log(old).Propose(simulation::MakeBatch("lost"), std::nullopt, [](auto) {});
+    }
+    const NodeId next = cluster.Leader(0, old);
+    REQUIRE(cluster.RunUntil([&] { return cluster.log(old).storage_log().durable_end() >= from + 3; }));
+    if (seed % 2 == 0) cluster.Restart(old);
+    for (int i = 0; i < 3; ++i) REQUIRE(cluster.Propose(next, "kept").ok());
+    // As the controller reads at each node: the moment that something is committed there.
+    std::optional<absl::StatusOr<ReadResult>> read;
+    std::function<void()> look = [&] {
+      cluster.log(old).ReadCommitted({.offset = from}, [&](absl::StatusOr<ReadResult> result) {
+        // One that has just started does not know yet that so much is committed.
+        if (result.ok() ? !result->batches.empty() : !absl::IsOutOfRange(result.status())) {
+          read = std::move(result);
+        } else {
+          cluster.log(old).WaitForCommit(from, look);
+        }
+      });
+    };
+    look();
+    cluster.network.HealAll();
+    REQUIRE(cluster.RunUntil([&] { return read.has_value(); }));
+    REQUIRE(read->ok());
+    REQUIRE_FALSE((*read)->batches.empty());
+    const LeaderEpoch epoch = cluster.log(next).leader_epoch();
+    CAPTURE(seed, (*read)->batches.front().epoch().value(), epoch.value());
+    for (const auto& batch : (*read)->batches) CHECK(batch.epoch() == epoch);
+    cluster.Converge();
+  }
 }
 
 TEST_CASE("three replicas elect a leader, commit, and hold the same bytes") {
