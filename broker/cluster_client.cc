@@ -285,7 +285,11 @@ void ClusterClient::AskWhereIfLost() {
   const auto& nodes = seams_.controller.state().nodes;
   const bool misses =
       leads && std::any_of(nodes.begin(), nodes.end(), [](const auto& node) { return node.second.fenced; });
-  if (seams_.controller.leader().has_value() && !misses) {
+  // One that joined while this node was away may lead by now: what would tell where it is comes from nobody but itself,
+  // and cannot be answered.
+  const auto leader = seams_.controller.leader();
+  const bool found = leader.has_value() && (leads || !book_.AddressOf(*leader).empty());
+  if (found && !misses) {
     lost_since_.reset();
     return;
   }
@@ -314,6 +318,8 @@ void ClusterClient::OnTold(const absl::StatusOr<RegisterAnswer>& answer) {
   for (const auto& [id, address] : answer->moved) {
     if (state.FindNode(id) != nullptr) book_.Said(id, address, false);
   }
+  const auto leader = seams_.controller.leader();
+  if (leader.has_value() && book_.AddressOf(*leader).empty()) book_.Said(*leader, answer->leader_address, false);
 }
 
 void ClusterClient::Register() {

@@ -32,6 +32,17 @@ TEST_CASE("whole nodes keep every promise to their clients through storms, and w
   }
 }
 
+// Each of these broke a rule once (docs/reliability.md).
+TEST_CASE("seeds of whole nodes that found bugs hold") {
+  simulation::ReportSeedOnAbort("./dev test sim");
+  for (const uint64_t seed : {8, 67, 118, 2726, 5278, 7888}) {
+    simulation::CurrentSeed() = seed;
+    const Outcome outcome = RunSeed(seed);
+    INFO(Report(outcome));
+    CHECK_FALSE(outcome.violation);
+  }
+}
+
 TEST_CASE("another process sees the same happen to whole nodes in the same seeds") {
   simulation::RequireSameElsewhere(SLUICE_CLUSTER_SIM, 1, 8, [](uint64_t seed) { return RunSeed(seed).trace_hash; });
 }
