@@ -181,7 +181,8 @@ void TopicManager::OnRouted(const TopicChange& change, TopicInfo changed, Callba
 // The logs could not be made (a full disk, mostly). Where there is nobody else to make them, take the topic back, so
 // that the error means "there is none".
 void TopicManager::UndoCreate(TopicInfo topic, absl::Status why, Callback<Result<TopicInfo>> done) {
-  if (seams_.controller.state().nodes.size() > 1) return done(ChangeError(why, topic.name));
+  // In a cluster it stands: other nodes serve it, and this one goes on trying, and says so.
+  if (seams_.controller.state().nodes.size() > 1) return done(std::move(topic));
   const TopicId id = topic.id;
   auto undone = [this, topic, why = std::move(why), done = std::move(done)](absl::Status committed) mutable {
     if (!committed.ok()) {
