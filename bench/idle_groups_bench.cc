@@ -14,10 +14,10 @@
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
 #include "replication/raft_node.h"
-#include "runtime/thread_executor.h"
 #include "runtime/blocking_threads.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/system.h"
+#include "runtime/thread_executor.h"
 #include "storage/log_store.h"
 
 namespace sluice::bench {

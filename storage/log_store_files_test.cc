@@ -10,10 +10,10 @@
 
 #include "common/check.h"
 #include "common/record/record.h"
-#include "runtime/thread_executor.h"
 #include "runtime/blocking_threads.h"
 #include "runtime/posix_file_system.h"
 #include "runtime/system.h"
+#include "runtime/thread_executor.h"
 #include "storage/log_store.h"
 
 namespace sluice::storage {
