@@ -15,6 +15,9 @@ namespace sluice::client {
 
 namespace {
 
+// Most elections after a broker's death are over by then.
+constexpr absl::Duration kElectionTakes = absl::Seconds(1);
+
 constexpr char kAskedUrl[] = "sluice/asked";
 // Where there are others to try, none keeps the rest waiting for longer: to connect, and to answer a question.
 constexpr absl::Duration kConnectShort = absl::Seconds(1);
@@ -231,6 +234,20 @@ void Core::CallAt(const std::string& address, std::string_view method, Bytes req
   ChannelTo(address).Call(method, std::move(request), timeout, std::move(done));
 }
 
+// A broker that is cut off from the others knows of no leader for as long as it is; another may. Not at once: while a
+// leader is being elected nobody knows of one, and the next broker may be the one that died.
+void Core::NoteLeaders(bool all_known) {
+  const absl::Duration now = clock().Monotonic();
+  if (all_known) {
+    leaderless_since_.reset();
+  } else if (!leaderless_since_.has_value()) {
+    leaderless_since_ = now;
+  } else if (now - *leaderless_since_ >= kElectionTakes) {
+    leaderless_since_.reset();
+    PreferNext();
+  }
+}
+
 // Begins the next question with another broker than the one that answered last.
 void Core::PreferNext() {
   const auto last = std::find(brokers_.begin(), brokers_.end(), preferred_);
@@ -275,10 +292,8 @@ void Core::DescribeTopic(const std::string& topic, absl::Duration timeout, Metad
               routes->partitions[at].epoch = LeaderEpoch(partition.leader_epoch());
               self->Hear(partition.leader());
             }
-            // One that is cut off from the others knows of none for as long as it is; another may.
-            if (std::ranges::any_of(routes->partitions, [](const Route& route) { return route.leader.empty(); })) {
-              self->PreferNext();
-            }
+            self->NoteLeaders(
+                std::ranges::none_of(routes->partitions, [](const Route& route) { return route.leader.empty(); }));
             self->LearnNodes();
             done(std::move(routes));
           });

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +59,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void Ask(const std::shared_ptr<Attempt>& attempt, const std::string& address);
   void OnAnswer(const std::shared_ptr<Attempt>& attempt, const std::string& address, absl::StatusOr<Bytes> answer);
   void DescribeTopic(const std::string& topic, absl::Duration timeout, Metadata::Done done);
+  void NoteLeaders(bool all_known);
   void PreferNext();
   void Hear(const std::string& address);
   void LearnNodes();
@@ -65,9 +67,10 @@ class Core : public std::enable_shared_from_this<Core> {
   const ClientOptions options_;
   const ClientSeams seams_;
   std::map<std::string, std::unique_ptr<Channel>> channels_;
-  std::unique_ptr<Channel> closed_;   // what there is instead once the channels are closed
-  std::vector<std::string> brokers_;  // those configured, then those heard of
-  std::string preferred_;             // the last that answered, or another where that one knew too little
+  std::unique_ptr<Channel> closed_;                 // what there is instead once the channels are closed
+  std::vector<std::string> brokers_;                // those configured, then those heard of
+  std::string preferred_;                           // the last that answered, or another where that one knew too little
+  std::optional<absl::Duration> leaderless_since_;  // that answers have lacked a leader
   absl::Duration nodes_asked_at_ = -absl::InfiniteDuration();
   std::shared_ptr<Metadata> metadata_;
 };
