@@ -246,12 +246,16 @@ void Partition::ListOffsets(const ListOffsetsItem& item, Callback<ListOffsetsOut
     outcome.error = std::move(error);
     return Answer(std::move(done), std::move(outcome));
   }
+  outcome.leader_epoch = log().leader_epoch();
   log().ReadBarrier([self = shared_from_this(), outcome = std::move(outcome), item,
                      done = std::move(done)](absl::Status status) mutable {
-    if (status.ok() && self->log_ != nullptr) {
+    // The barrier may be confirmed in the same turn in which another leader is heard of: the answer would be right, but
+    // what it says of the epoch would be the other one's.
+    const bool leads = self->log_ != nullptr && self->log().IsLeader();
+    if (status.ok() && leads && self->log().leader_epoch() == outcome.leader_epoch) {
       return self->AnswerOffset(std::move(outcome), item, std::move(done));
     }
-    if (status.ok()) status = absl::UnavailableError("the partition stopped");
+    if (status.ok()) status = absl::UnavailableError("this node leads the partition no more");
     outcome.error = self->ReadFailed(status, {});
     done(std::move(outcome));
   });
@@ -261,7 +265,6 @@ void Partition::ListOffsets(const ListOffsetsItem& item, Callback<ListOffsetsOut
 void Partition::AnswerOffset(ListOffsetsOutcome outcome, const ListOffsetsItem& item,
                              Callback<ListOffsetsOutcome> done) {
   const replication::LogBounds bounds = log().bounds();
-  outcome.leader_epoch = log().leader_epoch();
   // Not what is appended and not committed yet: that cannot be read. Who asks because the outcome of its own append is
   // unknown to it would find nothing there, and write it once more behind itself. While there is such, an append that
   // expects this end is refused, and the end asked for again.

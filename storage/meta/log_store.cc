@@ -112,6 +112,7 @@ absl::Status LogMetadataStore::Open() {
   SLUICE_RETURN_IF_ERROR(fs_.CreateDirs(dir_));
   const size_t slash = dir_.rfind('/');
   SLUICE_RETURN_IF_ERROR(fs_.SyncDir(slash == std::string::npos ? "." : dir_.substr(0, std::max<size_t>(slash, 1))));
+  SLUICE_RETURN_IF_ERROR(fs_.SyncDir(dir_));  // names are read that may not be durable either
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(dir_));
   std::set<int64_t> logs;
   for (const auto& name : names) {
@@ -129,6 +130,9 @@ absl::Status LogMetadataStore::Open() {
   if (!logs.empty() && *logs.rbegin() > number_) {
     return absl::DataLossError(Cat("metadata store: ", SnapshotPath(*logs.rbegin()), " is missing"));
   }
+  // What was replayed may have been written by a process that was killed, or whose sync failed: readable, and on no
+  // disk. It is written anew before anything follows it, as RocksDB does with what it recovers.
+  if (log_end_ > 0) SLUICE_RETURN_IF_ERROR(TryRotate());
   RemoveOlder(names);
   return absl::OkStatus();
 }

@@ -3,7 +3,8 @@
 //
 // A crash during a write leaves a torn last frame, which is cut; a damaged frame with a sound one behind it is
 // DataLoss. The last frame, when damaged, cannot be told from a torn write and is cut too: the state then is one change
-// older, and so is the applied index, so that replaying the log brings it back.
+// older, and so is the applied index, so that replaying the log brings it back. What is read at opening may be on no
+// disk yet, after a kill; it is written anew, as a snapshot, before anything follows it, as RocksDB does with its log.
 #pragma once
 
 #include <cstdint>
