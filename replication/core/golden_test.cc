@@ -9,6 +9,7 @@
 //   crash N                    losetail N OFFSET  (a crash that loses it)     restart N [doubtful]
 //   isolate [N...]             nobody: heals
 //   transfer N TO              read N CONTEXT                                unreachable N FOLLOWER
+//   snapshot N TO              install N       what run does by itself
 //   logstart N OFFSET          lost N   (the connection to its leader broke) alive N FOLLOWER   by the driver
 //   status N...                log N...                                      quietly    hides what follows but these
 //   two
@@ -158,6 +159,10 @@ class Script {
       g.at(Number(w[1])).OnLeaderLost();
     } else if (w[0] == "logstart") {
       g.MoveLogStart(Number(w[1]), Offset(Number(w[2])));
+    } else if (w[0] == "snapshot") {
+      g.SendSnapshot(Number(w[1]), Number(w[2]));
+    } else if (w[0] == "install") {
+      g.Install(Number(w[1]));
     } else {
       return false;
     }

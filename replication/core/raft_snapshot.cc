@@ -71,7 +71,9 @@ absl::Status Raft::StepInstallSnapshot(const Message& message, InstallSnapshot& 
       verified_end_ = std::max(verified_end_, base.end);
       Commit(base.end);
     }
-    AcknowledgeAppend(message.from, std::max(base.end, committed_));
+    // No more may be known here than where the log starts, which may lie inside a batch: nothing could be sent from
+    // there.
+    AcknowledgeAppend(message.from, committed_ == log_.start() ? base.end : std::max(base.end, committed_));
     return absl::OkStatus();
   }
   install_ = SnapshotInstall{message.from, base, snapshot.log_start, std::move(snapshot.detail)};
