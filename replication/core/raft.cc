@@ -3,6 +3,7 @@
 #include "replication/core/raft.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "common/check.h"
@@ -108,16 +109,41 @@ absl::Status Raft::CheckEnvelope(const Message& message) const {
   if (message.term.value() < (any_term ? 0 : 1) || message.term.value() > kTermMax) {
     return absl::OutOfRangeError(Cat(message.from, " sends term ", message.term, ", which cannot be"));
   }
-  const bool joining = term().value() == 0 && configuration().empty();
-  if (!joining && message.term.value() > static_cast<int64_t>(term().value()) + kTermJumpMax) {
-    return absl::OutOfRangeError(
-        Cat(message.from, " sends term ", message.term, ", absurdly far beyond the term here, ", term()));
-  }
   return absl::OkStatus();
+}
+
+bool Raft::IsAbsurd(LeaderEpoch term) const {
+  const bool joining = this->term().value() == 0 && configuration().empty();
+  return !joining && term.value() > static_cast<int64_t>(this->term().value()) + kTermJumpMax;
+}
+
+// One voter may be out of its mind, or come back with a vote that its disk has changed. Most of them are not, or
+// nothing could be trusted: the term that most have reached is true, however far it is, and a replica that was away
+// meanwhile would else stay away for ever.
+absl::Status Raft::TakeAbsurdTerm(const Message& message) {
+  const Configuration& members = configuration();
+  if (members.IsVoter(message.from)) {
+    LeaderEpoch& known = absurd_terms_[message.from];
+    known = std::max(known, message.term);
+  }
+  std::vector<LeaderEpoch> terms;
+  for (const auto& [voter, term] : absurd_terms_) {
+    if (members.IsVoter(voter)) terms.push_back(term);
+  }
+  const size_t others = members.voters.size() - (members.IsVoter(self_) ? 1 : 0);
+  const size_t needed = std::min(members.Quorum(), others);
+  if (needed > 0 && terms.size() >= needed) {
+    std::sort(terms.begin(), terms.end(), std::greater<>());
+    if (IsAbsurd(terms[needed - 1])) BecomeFollower(terms[needed - 1], VoterId{});
+  }
+  if (!IsAbsurd(message.term)) return absl::OkStatus();
+  return absl::OutOfRangeError(
+      Cat(message.from, " sends term ", message.term, ", absurdly far beyond the term here, ", term()));
 }
 
 absl::Status Raft::Step(Message message) {
   SLUICE_RETURN_IF_ERROR(CheckEnvelope(message));
+  if (IsAbsurd(message.term)) SLUICE_RETURN_IF_ERROR(TakeAbsurdTerm(message));
   // A removed member has no say, and what it answers to an earlier leader must not dethrone this one.
   if (IsAnswer(message.body) && !configuration().Contains(message.from)) return absl::OkStatus();
   dirty_ = true;
@@ -174,6 +200,7 @@ void Raft::Tick(int64_t now_ms) {
 void Raft::SetHardState(HardState next) {
   SLUICE_CHECK(next.term >= hard_state_.term) << "term " << next.term << " after " << hard_state_.term;
   if (next == hard_state_) return;
+  if (next.term > hard_state_.term) absurd_terms_.clear();
   hard_state_ = next;
   hard_state_pending_ = true;
   NotePendingWrite();

@@ -38,6 +38,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -186,8 +187,9 @@ class Raft {
   // ---- Events
 
   /// Takes a peer's message. What has merely been overtaken is OK and ignored. InvalidArgument for what no correct peer
-  /// says; FailedPrecondition for what would undo committed batches; OutOfRange for an absurd term. After an error
-  /// nothing has changed but, at most, that a newer term was taken in.
+  /// says; FailedPrecondition for what would undo committed batches; OutOfRange for an absurd term, a million and
+  /// more beyond the one here, that not most voters have reached. After an error nothing has changed but, at most, that
+  /// a newer term was taken in.
   absl::Status Step(Message message);
   /// One tick of the driver's timer. `now_ms` is only the timestamp of control batches made here.
   void Tick(int64_t now_ms);
@@ -302,6 +304,9 @@ class Raft {
 
   // raft.cc
   absl::Status CheckEnvelope(const Message& message) const;
+  bool IsAbsurd(LeaderEpoch term) const;
+  /// Takes it in once most voters have said so; OutOfRange while the message's is still absurd.
+  absl::Status TakeAbsurdTerm(const Message& message);
   absl::Status StepCurrent(Message& message);
   void AnswerStale(const Message& message);
   void SetHardState(HardState next);
@@ -406,6 +411,8 @@ class Raft {
   // Doubt
   uint64_t doubt_ = kNoDoubt;
   std::optional<Offset> doubt_ends_at_;  ///< Of the leader of this term.
+
+  std::map<VoterId, LeaderEpoch> absurd_terms_;  ///< Heard in this term, the highest of each voter.
 
   // Time, in ticks
   int election_elapsed_ = 0;

@@ -384,4 +384,53 @@ TEST_CASE("a group whose nodes all lose power at once goes on where it was") {
   CHECK(g.Log(leader).substr(0, log.size()) == log);
 }
 
+namespace {
+
+/// A vote asked for in a term that `from` should never have come to.
+Message VoteAtTerm(Paper& g, int from, int to, int32_t term) {
+  return g.From(from, to, term, VoteRequest{.pre_vote = false, .transfer = true, .last = {LeaderEpoch(1), Offset(1)}});
+}
+
+}  // namespace
+
+TEST_CASE("one voter's absurd term is refused however often it comes, whatever else it says") {
+  Paper g;
+  g.Led();
+  for (const int32_t term : {(1 << 20) + 2, 1 << 30, (1 << 20) + 2}) {
+    CHECK(g.Step(VoteAtTerm(g, 3, 1, term)).code() == absl::StatusCode::kOutOfRange);
+    CHECK(g.Step(g.From(3, 1, term, HeartbeatResponse{0, Offset(1), Offset(1), kNoDoubt})).code() ==
+          absl::StatusCode::kOutOfRange);
+  }
+  Message stranger = VoteAtTerm(g, 2, 1, 1 << 30);
+  stranger.from = TestGroup::Id(2, 9);
+  CHECK(g.Step(stranger).code() == absl::StatusCode::kOutOfRange);
+  CHECK(g.at(1).term() == LeaderEpoch(1));
+  CHECK(g.Leader() == 1);
+  // What another one says is taken at the lower of both words.
+  CHECK(g.Step(VoteAtTerm(g, 2, 1, (1 << 20) + 5)).ok());
+  CHECK(g.at(1).term() == LeaderEpoch((1 << 20) + 5));
+}
+
+TEST_CASE("a replica that was away while the terms ran absurdly far ahead comes back") {
+  Paper g;
+  g.Led();
+  g.Crash(3);
+  for (int i = 1; i <= 4; ++i) {
+    const int32_t term = i * ((1 << 20) - 100);
+    for (int n : {1, 2}) REQUIRE(g.Step(VoteAtTerm(g, 3, n, term)).ok());
+  }
+  const int leader = g.Elect();
+  REQUIRE(g.at(leader).term().value() > 4'000'000);
+  for (int i = 0; i < 3; ++i) REQUIRE(g.Propose(leader).ok());
+  g.Run();
+  g.Restart(3);
+  REQUIRE(g.at(3).term() == LeaderEpoch(1));
+  for (int i = 0; i < 100; ++i) {
+    for (int n : {1, 2, 3}) g.Tick(n);
+    g.Run();
+  }
+  CHECK(g.Log(3) == g.Log(leader));
+  CHECK(g.at(3).term() == g.at(leader).term());
+}
+
 }  // namespace sluice::raft

@@ -107,7 +107,8 @@ class Rogue final : public replication::PeerReceiver {
     const bool ends_stream = ++rounds_ % 4 == 0;
     for (raft::MessageBody& body : AbsurdBodies(heard.term, ends_stream))
       Say(group, heard, heard.term, std::move(body));
-    for (const int32_t term : {0, ends_stream ? -1 : 1, kTermMax, kTermMax - 1, heard.term.value() + (1 << 20) + 1}) {
+    for (const int32_t term :
+         {0, ends_stream ? -1 : 1, kTermMax, kTermMax - 1, heard.term.value() + (1 << 20) + 1000}) {
       for (raft::MessageBody& body : AbsurdBodies(LeaderEpoch(5), ends_stream)) {
         Say(group, heard, LeaderEpoch(term), std::move(body));
       }
