@@ -119,10 +119,11 @@ bool Raft::IsAbsurd(LeaderEpoch term) const {
 
 // One voter may be out of its mind, or come back with a vote that its disk has changed. Most of them are not, or
 // nothing could be trusted: the term that most have reached is true, however far it is, and a replica that was away
-// meanwhile would else stay away for ever.
+// meanwhile would else stay away for ever. Only one that hears no leader listens; what it was told before it last heard
+// one is forgotten, as whoever said so may be well again while another one is not.
 absl::Status Raft::TakeAbsurdTerm(const Message& message) {
   const Configuration& members = configuration();
-  if (members.IsVoter(message.from)) {
+  if (!HearsLeader() && members.IsVoter(message.from)) {
     LeaderEpoch& known = absurd_terms_[message.from];
     known = std::max(known, message.term);
   }

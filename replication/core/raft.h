@@ -412,7 +412,7 @@ class Raft {
   uint64_t doubt_ = kNoDoubt;
   std::optional<Offset> doubt_ends_at_;  ///< Of the leader of this term.
 
-  std::map<VoterId, LeaderEpoch> absurd_terms_;  ///< Heard in this term, the highest of each voter.
+  std::map<VoterId, LeaderEpoch> absurd_terms_;  ///< Heard in this term without a leader; each voter's highest.
 
   // Time, in ticks
   int election_elapsed_ = 0;

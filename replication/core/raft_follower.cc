@@ -18,6 +18,7 @@ absl::Status Raft::FollowLeader(const Message& message) {
   }
   if (role_ != Role::kFollower || leader_.IsNone()) BecomeFollower(term(), message.from);
   election_elapsed_ = 0;
+  absurd_terms_.clear();
   return absl::OkStatus();
 }
 
