@@ -100,6 +100,7 @@ struct Parts {
 Parts PartsOf(const AppendRecord& r) {
   Parts parts{RecordType::kAppend, {}, r.bytes.view(), r.crc32c};
   parts.fields.Put(r.replica).Put(r.segment).Put(r.position).Put(r.next_offset).Put(r.max_timestamp_ms);
+  parts.fields.Put(static_cast<uint8_t>(r.holds));
   return parts;
 }
 Parts PartsOf(const TruncateRecord& r) {
@@ -143,7 +144,7 @@ Parts PartsOf(const DropRecord& r) {
   return parts;
 }
 
-absl::StatusOr<AnyJournalRecord> DecodeSnapshot(FieldReader& fields, std::string_view payload) {
+absl::StatusOr<AnyJournalRecord> DecodeSnapshot(uint16_t version, FieldReader& fields, std::string_view payload) {
   ReplicaSnapshotRecord r;
   r.replica = fields.GetReplica();
   r.state.incarnation = fields.GetUuid();
@@ -153,6 +154,8 @@ absl::StatusOr<AnyJournalRecord> DecodeSnapshot(FieldReader& fields, std::string
   r.state.checkpoint.segment = fields.GetSegment();
   r.state.checkpoint.position = fields.Get<int64_t>();
   const uint64_t segments = fields.Get<uint32_t>();
+  const bool says_data_end = version >= journal_format::kVersionDataEnd;
+  r.state.data_end = says_data_end ? fields.GetOffset() : ReplicaState::kDataEndUnknown;
   if (segments * journal_format::kSnapshotSegmentBytes > payload.size()) {
     return absl::DataLossError("a replica's snapshot is shorter than its number of segments");
   }
@@ -183,6 +186,13 @@ absl::StatusOr<AnyJournalRecord> DecodeRecord(uint16_t version, RecordType type,
       r.position = fields.Get<int64_t>();
       r.next_offset = fields.GetOffset();
       r.max_timestamp_ms = fields.Get<int64_t>();
+      if (version >= journal_format::kVersionDataEnd) {
+        const auto holds = fields.Get<uint8_t>();
+        if (holds > static_cast<uint8_t>(AppendHolds::kControlOnly)) {
+          return absl::DataLossError(absl::StrCat("an append that holds ", holds, ", which no version has"));
+        }
+        r.holds = static_cast<AppendHolds>(holds);
+      }
       r.bytes = Bytes::Wrap(payload, owner);
       r.crc32c = payload_crc32c;
       return JournalRecord(std::move(r));
@@ -232,7 +242,7 @@ absl::StatusOr<AnyJournalRecord> DecodeRecord(uint16_t version, RecordType type,
       return r;
     }
     case RecordType::kReplicaSnapshot:
-      return DecodeSnapshot(fields, payload);
+      return DecodeSnapshot(version, fields, payload);
     case RecordType::kPad:
       break;  // DecodeFrame keeps these
     case RecordType::kSegmentRange:
@@ -378,7 +388,7 @@ void FrameBuilder::Add(const ReplicaSnapshotRecord& r) {
   FieldWriter fields;
   fields.Put(r.replica).Put(state.incarnation).Put(state.hard_state).Put(state.log_start).Put(state.next_offset);
   fields.Put(state.checkpoint.segment).Put(state.checkpoint.position);
-  fields.Put(static_cast<uint32_t>(state.segments.size()));
+  fields.Put(static_cast<uint32_t>(state.segments.size())).Put(state.data_end);
   std::string payload;
   payload.reserve(state.segments.size() * journal_format::kSnapshotSegmentBytes + state.raft_config.size());
   for (const SegmentState& segment : state.segments) {

@@ -29,7 +29,8 @@ FrameHeader ExampleHeader() {
 
 std::vector<JournalRecord> ExampleRecords() {
   const Bytes bytes = Bytes::Copy("hello");
-  return {AppendRecord{kReplica, kSegment, 4000, bytes, Crc32c(bytes.view()), Offset(1042), 1'700'000'000'000},
+  return {AppendRecord{kReplica, kSegment, 4000, bytes, Crc32c(bytes.view()), Offset(1042), 1'700'000'000'000,
+                       AppendHolds::kData},
           CheckpointRecord{kReplica, kSegment, 4000}};
 }
 
@@ -102,6 +103,7 @@ TEST_CASE("the journal frame on the page of formats is what the program writes a
   REQUIRE(append.bytes.view() == "hello");
   REQUIRE(append.next_offset == Offset(1042));
   REQUIRE(append.max_timestamp_ms == 1'700'000'000'000);
+  REQUIRE(append.holds == AppendHolds::kData);
   REQUIRE(std::get<CheckpointRecord>(Plain(*frame, 1)).position == 4000);
 }
 
@@ -141,6 +143,7 @@ TEST_CASE("every kind of record survives being written and read") {
   replica.raft_config = Bytes::Copy("voters");
   replica.log_start = Offset(3);
   replica.next_offset = Offset(2000);
+  replica.data_end = Offset(1999);
   replica.checkpoint = {kSegment, 55};
   replica.segments = {{kSegment, 100, 1, Offset(1500), 7, true},
                       {{Offset(1500), LeaderEpoch(4)}, 10, 2, Offset(2000), 8}};

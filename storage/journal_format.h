@@ -1,4 +1,4 @@
-// Constants of the journal's files, format versions 1 and 2. docs/formats.md explains them; integers are
+// Constants of the journal's files, format versions 1 to 3. docs/formats.md explains them; integers are
 // little-endian.
 #pragma once
 
@@ -8,10 +8,12 @@
 namespace sluice::storage::journal_format {
 
 inline constexpr uint32_t kMagic = 0x464a4c53;  // "SLJF" as it stands in the file
-inline constexpr uint16_t kVersion = 2;         // written
+inline constexpr uint16_t kVersion = 3;         // written
 inline constexpr uint16_t kVersionOldest = 1;   // read
 // From this version on an opening says how large its file was made, and the mark is there before the file is.
 inline constexpr uint16_t kVersionMarked = 2;
+// From this version on appends say what they hold, and snapshots where a replica's data ends.
+inline constexpr uint16_t kVersionDataEnd = 3;
 
 // A frame: this header, then records; padded with zeros to whole blocks of 4096 bytes.
 inline constexpr size_t kMagicAt = 0;         // u32

@@ -47,7 +47,8 @@ struct FileScan {
   JournalFileInfo info;
   std::optional<Uuid> file_id;
   OpeningRecord opening;
-  bool marked = false;  // of a version that has the mark before it has a file
+  bool marked = false;          // of a version that has the mark before it has a file
+  bool says_data_ends = false;  // of a version whose snapshots do
   bool opening_complete = false;
   uint64_t first_frame = 0;  // 0: no valid frame at the start
   uint64_t last_frame = 0;
@@ -122,6 +123,7 @@ absl::StatusOr<FileScan> ScanOnce(FileSystem& fs, const JournalFileInfo& info, c
       }
       scan.opening = *opening;
       scan.marked = frame.header.version >= journal_format::kVersionMarked;
+      scan.says_data_ends = frame.header.version >= journal_format::kVersionDataEnd;
       scan.first_frame = frame.header.frame;
       scan.file_id = frame.header.file_id;
     }
@@ -319,6 +321,7 @@ class Replayer {
 
   absl::Status TakeSnapshot(const FileScan& scan, bool replaces, JournalState snapshot) {
     if (!replaces) {
+      if (!scan.says_data_ends) snapshot.TakeDataEnds(out_.state);
       if (snapshot == out_.state) return absl::OkStatus();
       return DamagedAt(scan.info.path, 0, "the opening snapshot differs from what the files before it add up to");
     }

@@ -52,6 +52,12 @@ const ReplicaState* JournalState::Find(const ReplicaId& id) const {
   return at == replicas_.end() ? nullptr : &at->second;
 }
 
+void JournalState::TakeDataEnds(const JournalState& from) {
+  for (auto& [id, replica] : replicas_) {
+    if (const ReplicaState* other = from.Find(id)) replica.data_end = other->data_end;
+  }
+}
+
 absl::Status JournalState::Apply(const JournalRecord& record) {
   return std::visit([this](const auto& r) { return ApplyTo(r); }, record);
 }
@@ -96,6 +102,8 @@ absl::Status JournalState::ApplyTo(const AppendRecord& record) {
   segment->next_offset = record.next_offset;
   segment->max_timestamp_ms = std::max(segment->max_timestamp_ms, record.max_timestamp_ms);
   replica.next_offset = record.next_offset;
+  if (record.holds == AppendHolds::kData) replica.data_end = record.next_offset;
+  if (record.holds == AppendHolds::kUnknown) replica.data_end = ReplicaState::kDataEndUnknown;
   return absl::OkStatus();
 }
 
@@ -129,6 +137,7 @@ absl::Status JournalState::ApplyTo(const TruncateRecord& record) {
   }
   replica.segments.erase(keep, replica.segments.end());
   replica.next_offset = record.next_offset;
+  if (replica.data_end > record.next_offset) replica.data_end = ReplicaState::kDataEndUnknown;
   SegmentPosition end;
   if (!replica.segments.empty()) {
     SegmentState& last = replica.segments.back();
@@ -147,6 +156,7 @@ absl::Status JournalState::ApplyTo(const ResetRecord& record) {
   replica.segments.clear();
   replica.log_start = record.next_offset;
   replica.next_offset = record.next_offset;
+  replica.data_end = Offset(0);
   replica.checkpoint = {};
   return absl::OkStatus();
 }

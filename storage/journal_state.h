@@ -43,6 +43,9 @@ struct HardState {
   bool operator==(const HardState&) const = default;
 };
 
+/// What an append brings. Version 2 of the journal and before do not say.
+enum class AppendHolds : uint8_t { kUnknown = 0, kData = 1, kControlOnly = 2 };
+
 /// One or more whole batches written at byte `position` of a segment file. Position 0 opens the segment, whose base is
 /// then the replica's next offset. An append that lies wholly below the segment's end changes nothing: that is how a
 /// tail is carried forward out of the oldest journal file.
@@ -51,9 +54,10 @@ struct AppendRecord {
   SegmentId segment;
   int64_t position = 0;
   Bytes bytes;
-  uint32_t crc32c = 0;           // of `bytes`, made once by whoever made them
-  Offset next_offset;            // of the log after these batches
-  int64_t max_timestamp_ms = 0;  // the largest in these batches
+  uint32_t crc32c = 0;                        // of `bytes`, made once by whoever made them
+  Offset next_offset;                         // of the log after these batches
+  int64_t max_timestamp_ms = 0;               // the largest in these batches
+  AppendHolds holds = AppendHolds::kUnknown;  // kData: the last batch is not a control batch
 };
 
 /// Closes `keep` at `position` and drops all later segments; position 0 drops `keep` too. The next append opens a new
@@ -133,11 +137,16 @@ struct SegmentState {
 };
 
 struct ReplicaState {
+  static constexpr Offset kDataEndUnknown{-1};
+
   Uuid incarnation;
   HardState hard_state;
   Bytes raft_config;
   Offset log_start;
-  Offset next_offset;          // end of the log, also when there is no segment
+  Offset next_offset;  // end of the log, also when there is no segment
+  /// Where the last batch that is not a control batch ends, so that nobody has to look for it in the segments; 0: there
+  /// is none, or none since a reset. Not known once a truncation took that batch, until the next one.
+  Offset data_end;
   SegmentPosition checkpoint;  // everything before it is synced in segment files
   std::vector<SegmentState> segments;
 
@@ -159,6 +168,8 @@ class JournalState {
   const ReplicaState* Find(const ReplicaId& id) const;
   /// Puts a whole replica in, as a journal file's opening snapshot does.
   void Restore(const ReplicaId& id, ReplicaState state) { replicas_.insert_or_assign(id, std::move(state)); }
+  /// Where data ends, of the replicas that are in both.
+  void TakeDataEnds(const JournalState& from);
   bool operator==(const JournalState&) const = default;
 
  private:

@@ -15,8 +15,10 @@ const ReplicaId kId{Uuid::FromRandom(1, 1), PartitionId(0)};
 struct Registry {
   Registry() { REQUIRE(state.Apply(CreateRecord{kId, Uuid::FromRandom(2, 2)}).ok()); }
 
-  absl::Status Append(SegmentId segment, int64_t position, const std::string& bytes, int64_t next) {
-    return state.Apply(AppendRecord{kId, segment, position, Bytes::Copy(bytes), Crc32c(bytes), Offset(next), next});
+  absl::Status Append(SegmentId segment, int64_t position, const std::string& bytes, int64_t next,
+                      AppendHolds holds = AppendHolds::kData) {
+    return state.Apply(
+        AppendRecord{kId, segment, position, Bytes::Copy(bytes), Crc32c(bytes), Offset(next), next, holds});
   }
   const ReplicaState& replica() const { return *state.Find(kId); }
 
@@ -54,6 +56,36 @@ TEST_CASE("appends must tile, and one that is there already changes nothing") {
   REQUIRE(r.Append(kFirst, 3, "xyz", 14).code() == kMisfit);  // closed by the roll
   REQUIRE(r.Append(kFirst, 0, "abc", 10).ok());               // carried forward
   REQUIRE(r.replica().segments.size() == 2);
+}
+
+TEST_CASE("the registry knows where the data ends, control batches left out, and when it does not know") {
+  Registry r;
+  REQUIRE(r.replica().data_end == Offset(0));
+  REQUIRE(r.Append(kFirst, 0, "ctl", 1, AppendHolds::kControlOnly).ok());
+  REQUIRE(r.replica().data_end == Offset(0));
+  REQUIRE(r.Append(kFirst, 3, "abc", 5).ok());
+  REQUIRE(r.Append(kFirst, 6, "ctl", 6, AppendHolds::kControlOnly).ok());
+  REQUIRE(r.replica().data_end == Offset(5));
+  REQUIRE(r.Append(kFirst, 3, "abc", 5).ok());  // carried forward
+  REQUIRE(r.state.Apply(LogStartRecord{kId, Offset(6)}).ok());
+  REQUIRE(r.replica().data_end == Offset(5));
+  REQUIRE(r.Append(kFirst, 9, "more", 10).ok());
+  REQUIRE(r.replica().data_end == Offset(10));
+  // What it took was the last of the data: where that ends now, the segments know.
+  REQUIRE(r.state.Apply(TruncateRecord{kId, kFirst, 9, Crc32c("ctlabcctl"), Offset(6), 5}).ok());
+  REQUIRE(r.replica().data_end == ReplicaState::kDataEndUnknown);
+  const SegmentId next{Offset(6), LeaderEpoch(2)};
+  REQUIRE(r.Append(next, 0, "ctl", 7, AppendHolds::kControlOnly).ok());
+  REQUIRE(r.replica().data_end == ReplicaState::kDataEndUnknown);
+  REQUIRE(r.Append(next, 3, "abc", 8).ok());
+  REQUIRE(r.replica().data_end == Offset(8));
+  REQUIRE(r.state.Apply(TruncateRecord{kId, next, 6, Crc32c("ctlabc"), Offset(8), 8}).ok());  // only closes
+  REQUIRE(r.replica().data_end == Offset(8));
+  // Of an append that an older version journaled nobody knows.
+  REQUIRE(r.Append({Offset(8), LeaderEpoch(3)}, 0, "old", 9, AppendHolds::kUnknown).ok());
+  REQUIRE(r.replica().data_end == ReplicaState::kDataEndUnknown);
+  REQUIRE(r.state.Apply(ResetRecord{kId, Offset(20)}).ok());
+  REQUIRE(r.replica().data_end == Offset(0));
 }
 
 TEST_CASE("a truncation closes the segment it keeps, and the log goes on in a new one") {

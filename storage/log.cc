@@ -169,7 +169,8 @@ AppendRecord Log::RecordOf(const record::Batch& batch, SegmentId segment, int64_
           .bytes = batch.bytes(),
           .crc32c = batch.whole_crc32c(),
           .next_offset = batch.next_offset(),
-          .max_timestamp_ms = TimestampOf(batch)};
+          .max_timestamp_ms = TimestampOf(batch),
+          .holds = batch.is_control() ? AppendHolds::kControlOnly : AppendHolds::kData};
 }
 
 void Log::Append(std::vector<record::Batch> batches, Done done, Urgency urgency) {

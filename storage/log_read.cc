@@ -141,6 +141,11 @@ void Log::SeekTimestamp(int64_t timestamp_ms, Callback<absl::StatusOr<Offset>> d
 }
 
 void Log::FindDataEnd(Callback<absl::StatusOr<std::optional<Offset>>> done) {
+  if (const Offset known = state().data_end; known != ReplicaState::kDataEndUnknown) {
+    const std::optional<Offset> end = known > Offset(0) ? std::optional(known) : std::nullopt;
+    home_.Post([done = std::move(done), end]() mutable { done(end); });
+    return;
+  }
   for (auto at = tail_.rbegin(); at != tail_.rend(); ++at) {
     if (at->batch.is_control()) continue;
     home_.Post([done = std::move(done), end = at->batch.next_offset()]() mutable { done(end); });

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "common/record/control.h"
 #include "tests/sim/log_store_writer.h"
 
 namespace sluice::storage {
@@ -242,6 +243,39 @@ TEST_CASE("a segment that is closed after it was synced gets its index file as w
   const auto index = SparseIndex::Decode(w.node.fs.Contents(file), id);
   REQUIRE(index.ok());
   CHECK(index->covered() == w.log->closed_segments().at(0).state.end_position);
+}
+
+TEST_CASE("a log tells where its data ends without a read, also after a restart; one that was truncated there reads") {
+  Writer w;
+  w.Start();
+  using Result = absl::StatusOr<std::optional<Offset>>;
+  const auto data_end = [&] { return w.node.Await<Result>([&](auto done) { w.log->FindDataEnd(std::move(done)); }); };
+  const auto append_control = [&] {
+    const record::Batch batch =
+        record::MakeControlBatch(record::LeaderChange{NodeId(1)}, 5).Assign(w.log->log_end(), w.epoch);
+    REQUIRE(w.node.Do([&](auto done) { w.log->Append({batch}, std::move(done)); }).ok());
+    w.written.push_back(batch);
+  };
+  append_control();
+  CHECK(data_end().value() == std::nullopt);
+  w.Fill(8);
+  append_control();
+  REQUIRE(w.Checkpoint().ok());
+  w.Restart();
+  append_control();
+  REQUIRE(w.Checkpoint().ok());
+  w.node.fs.FailCall(SimFileSystem::Call::kRead, 1);
+  CHECK(data_end().value() == Offset(9));
+  w.node.fs.FailNoCall(SimFileSystem::Call::kRead);
+  REQUIRE(w.node.Do([&](auto done) { w.log->Truncate(Offset(7), std::move(done)); }).ok());
+  w.written.resize(7);
+  w.node.fs.FailCall(SimFileSystem::Call::kRead, 1);
+  CHECK_FALSE(data_end().ok());
+  CHECK(data_end().value() == Offset(7));
+  w.RequireAllThere();
+  w.Fill(1);
+  w.node.fs.FailCall(SimFileSystem::Call::kRead, 1);
+  CHECK(data_end().value() == Offset(8));
 }
 
 TEST_CASE("a segment write that fails is made again and loses nothing") {
