@@ -113,9 +113,10 @@ TEST_CASE("the journal's mark on the page of formats is what the program writes 
   JournalMarkWriter writer(fs, "journal", kOther);
   REQUIRE(writer.Open(std::nullopt).ok());
   REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() == JournalMark{});
-  for (uint64_t turn = 1; turn < 9; ++turn) REQUIRE(writer.Write(2, turn).ok());
-  REQUIRE(writer.Write(3, 344).ok());
-  REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() == JournalMark{.turn = 9, .file = 3, .frame = 344});
+  for (uint64_t turn = 1; turn < 9; ++turn) REQUIRE(writer.Write(2, turn, 1).ok());
+  REQUIRE(writer.Write(3, 344, 2).ok());
+  REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() ==
+          JournalMark{.turn = 9, .file = 3, .frame = 344, .needed_from = 2});
   const std::string written = fs.Contents("journal/newest").substr(4096, journal_format::kMarkBytes);
   INFO("checksum " << std::hex << LoadLittle<uint32_t>(written.data() + journal_format::kMarkChecksumAt));
   REQUIRE(ExampleOnThePage("journal-mark") == written);
@@ -123,8 +124,9 @@ TEST_CASE("the journal's mark on the page of formats is what the program writes 
   // Another process goes on where this one was.
   JournalMarkWriter next(fs, "journal", kOther);
   REQUIRE(next.Open(*ReadJournalMark(fs, "journal", kOther)).ok());
-  REQUIRE(next.Write(4, 345).ok());
-  REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() == JournalMark{.turn = 10, .file = 4, .frame = 345});
+  REQUIRE(next.Write(4, 345, 2).ok());
+  REQUIRE(ReadJournalMark(fs, "journal", kOther)->value() ==
+          JournalMark{.turn = 10, .file = 4, .frame = 345, .needed_from = 2});
 }
 
 TEST_CASE("every kind of record survives being written and read") {

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "storage/journal_codec.h"
+#include "storage/journal_mark.h"
+#include "storage/journal_replay.h"
 #include "tests/simulation/journal_rig.h"
 
 namespace sluice::storage {
@@ -407,6 +409,54 @@ TEST_CASE("a newest file that is gone, or has lost its opening or all of it, ref
     const bool lost = at < static_cast<size_t>(frames.back().offset + frames.back().header.length);
     if (stops) REQUIRE(refused == lost);
   }
+}
+
+TEST_CASE("files that nothing needs any more are not read at a start") {
+  SimFileSystem fs(5);
+  JournalRig rig(fs, 5);
+  REQUIRE(rig.Open(16384).ok());
+  const ReplicaId id = TestReplica(0);
+  History history;
+  JournalState state;
+  const auto write = [&](const JournalRecord& record) {
+    REQUIRE(state.Apply(record).ok());
+    history.records.push_back(record);
+    REQUIRE(rig.Write(record).ok());
+  };
+  write(CreateRecord{id, Uuid::FromRandom(1, 1)});
+  for (int i = 0; i < 12; ++i) write(NextAppend(state, id, 3000, false, 1, 7));
+  const SegmentState& last = state.Find(id)->segments.back();
+  write(CheckpointRecord{id, last.id, last.end_position - 16000});
+  rig.Stop();
+  const auto files = Files(fs);
+  const uint64_t needed_from = (*ReadJournalMark(fs, "data/journal", JournalRig::Disk()))->needed_from;
+  REQUIRE(needed_from > 2);
+  const std::string needed = JournalFilePath("", needed_from).substr(1);
+  int useless = 0;
+  for (const auto& [name, contents] : files) {
+    if (name.find(".journal") == name.npos || FramesOf(contents).empty()) continue;
+    auto damaged = files;
+    damaged[name].assign(contents.size(), '\x5a');
+    int64_t prefix = -1;
+    CAPTURE(name, needed);
+    if (PrefixOrRefusal(damaged, history, &prefix)) {
+      REQUIRE(name >= needed);
+      continue;
+    }
+    REQUIRE(prefix == static_cast<int64_t>(history.records.size()));
+    ++useless;
+  }
+  REQUIRE(useless >= 2);
+  // A mark that says too much is noticed: what is needed is missed.
+  SimFileSystem lying(1);
+  PutBack(lying, files);
+  JournalMark mark = **ReadJournalMark(lying, "data/journal", JournalRig::Disk());
+  REQUIRE(mark.needed_from < mark.file);
+  JournalMarkWriter writer(lying, "data/journal", JournalRig::Disk());
+  REQUIRE(writer.Open(mark).ok());
+  REQUIRE(writer.Write(mark.file, mark.frame, mark.file).ok());
+  JournalRig misled(lying);
+  REQUIRE(misled.Open(16384).code() == absl::StatusCode::kDataLoss);
 }
 
 TEST_CASE("a torn or lost write of the mark costs nothing") {

@@ -130,7 +130,18 @@ absl::Status JournalFiles::StartFile(const JournalPins& pins) {
   file_id_ = Uuid::FromRandom(options_.random->Next(), options_.random->Next());
   offset_ = 0;
   opening_end_ = 0;
+  NoteNeeded(pins);
   return absl::OkStatus();
+}
+
+void JournalFiles::NoteNeeded(const JournalPins& pins) {
+  needed_from_ = current_.sequence;
+  for (const JournalFileInfo& file : older_) {
+    if (!file.superseded && (file.sequence == held_ || pins.IsPinned(file.sequence))) {
+      needed_from_ = file.sequence;
+      return;
+    }
+  }
 }
 
 absl::Status JournalFiles::WriteFrame(absl::Span<const std::string_view> parts) {

@@ -45,8 +45,11 @@ class JournalFiles {
   /// opening must be written and synced, and then Mark called, before anything else. ResourceExhausted when the disk is
   /// full: nothing changed.
   absl::Status StartFile(const JournalPins& pins);
-  /// Writes down durably that the current file is the newest, and up to where it is synced.
-  absl::Status Mark() { return mark_.Write(current_.sequence, last_synced_); }
+  /// Writes down durably that the current file is the newest, up to where it is synced, and which files are needed.
+  absl::Status Mark() { return mark_.Write(current_.sequence, last_synced_, needed_from_); }
+  /// The next Mark says that files before the oldest that is pinned are not needed; StartFile calls it. Only while all
+  /// frames are synced, as what let go of a file may be in the last of them.
+  void NoteNeeded(const JournalPins& pins);
   /// Writes a finished frame behind the last one.
   absl::Status WriteFrame(absl::Span<const std::string_view> parts);
   absl::Status Sync() { return file_->Sync(); }
@@ -92,9 +95,10 @@ class JournalFiles {
   int64_t offset_ = 0;       // where the next frame goes
   int64_t opening_end_ = 0;  // where the opening of the current file ends
   int64_t made_bytes_ = 0;
-  int64_t full_at_ = 0;     // no frame goes beyond, unless it is the opening or the first after it
-  bool has_spare_ = false;  // a file made ahead, not named as one that counts yet
-  uint64_t held_ = 0;       // file that must stay until it is superseded; 0: none
+  int64_t full_at_ = 0;       // no frame goes beyond, unless it is the opening or the first after it
+  bool has_spare_ = false;    // a file made ahead, not named as one that counts yet
+  uint64_t held_ = 0;         // file that must stay until it is superseded; 0: none
+  uint64_t needed_from_ = 0;  // for the mark
   uint64_t last_sequence_ = 0;
   uint64_t last_frame_ = 0;
   uint64_t last_synced_ = 0;

@@ -64,16 +64,19 @@ inline constexpr size_t kSnapshotSegmentBytes = 41;
 inline constexpr size_t kPayloadBytesMax = size_t{64} << 20;
 
 // The mark: a file of two blocks of 4096 bytes, written in turn; each begins so, the rest is zeros.
-inline constexpr uint32_t kMarkMagic = 0x4d4a4c53;  // "SLJM" as it stands in the file
-inline constexpr uint32_t kMarkVersion = 1;
-inline constexpr size_t kMarkMagicAt = 0;      // u32
-inline constexpr size_t kMarkVersionAt = 4;    // u32
-inline constexpr size_t kMarkTurnAt = 8;       // u64, one more at each write; the block with the higher one counts
-inline constexpr size_t kMarkDiskAt = 16;      // 16 bytes
-inline constexpr size_t kMarkFileAt = 32;      // u64, the newest file's number; 0: none yet
-inline constexpr size_t kMarkFrameAt = 40;     // u64, highest frame known to be synced
-inline constexpr size_t kMarkChecksumAt = 48;  // u32, CRC32C of bytes [0, 48)
-inline constexpr size_t kMarkBytes = 52;
+inline constexpr uint32_t kMarkMagic = 0x4d4a4c53;   // "SLJM" as it stands in the file
+inline constexpr uint32_t kMarkVersion = 2;          // written
+inline constexpr uint32_t kMarkVersionUnneeded = 2;  // from this version on it says which files are not needed
+inline constexpr size_t kMarkMagicAt = 0;            // u32
+inline constexpr size_t kMarkVersionAt = 4;          // u32
+inline constexpr size_t kMarkTurnAt = 8;         // u64, one more at each write; the block with the higher one counts
+inline constexpr size_t kMarkDiskAt = 16;        // 16 bytes
+inline constexpr size_t kMarkFileAt = 32;        // u64, the newest file's number; 0: none yet
+inline constexpr size_t kMarkFrameAt = 40;       // u64, highest frame known to be synced
+inline constexpr size_t kMarkNeededFromAt = 48;  // u64, number of the oldest file that anything needs; 0: not known
+inline constexpr size_t kMarkChecksumAt = 56;    // u32, CRC32C of bytes [0, 56)
+inline constexpr size_t kMarkBytes = 60;
 static_assert(kMarkChecksumAt + sizeof(uint32_t) == kMarkBytes);
+inline constexpr size_t kMarkChecksumAtV1 = 48;  // version 1 ends with it
 
 }  // namespace sluice::storage::journal_format

@@ -25,6 +25,7 @@ void Encode(const JournalMark& mark, const Uuid& disk, char* block) {
   std::memcpy(block + format::kMarkDiskAt, disk.bytes.data(), disk.bytes.size());
   StoreLittle(block + format::kMarkFileAt, mark.file);
   StoreLittle(block + format::kMarkFrameAt, mark.frame);
+  StoreLittle(block + format::kMarkNeededFromAt, mark.needed_from);
   StoreLittle(block + format::kMarkChecksumAt, Crc32c({block, format::kMarkChecksumAt}));
 }
 
@@ -32,15 +33,17 @@ void Encode(const JournalMark& mark, const Uuid& disk, char* block) {
 std::optional<JournalMark> Decode(std::string_view block, Uuid* disk) {
   if (block.size() < format::kMarkBytes) return std::nullopt;
   const char* at = block.data();
-  if (LoadLittle<uint32_t>(at + format::kMarkMagicAt) != format::kMarkMagic ||
-      LoadLittle<uint32_t>(at + format::kMarkVersionAt) != format::kMarkVersion ||
-      LoadLittle<uint32_t>(at + format::kMarkChecksumAt) != Crc32c(block.substr(0, format::kMarkChecksumAt))) {
-    return std::nullopt;
-  }
+  if (LoadLittle<uint32_t>(at + format::kMarkMagicAt) != format::kMarkMagic) return std::nullopt;
+  const auto version = LoadLittle<uint32_t>(at + format::kMarkVersionAt);
+  if (version == 0 || version > format::kMarkVersion) return std::nullopt;
+  const bool says_needed = version >= format::kMarkVersionUnneeded;
+  const size_t checksum_at = says_needed ? format::kMarkChecksumAt : format::kMarkChecksumAtV1;
+  if (LoadLittle<uint32_t>(at + checksum_at) != Crc32c(block.substr(0, checksum_at))) return std::nullopt;
   *disk = *Uuid::FromBytes(block.substr(format::kMarkDiskAt, 16));
   return JournalMark{.turn = LoadLittle<uint64_t>(at + format::kMarkTurnAt),
                      .file = LoadLittle<uint64_t>(at + format::kMarkFileAt),
-                     .frame = LoadLittle<uint64_t>(at + format::kMarkFrameAt)};
+                     .frame = LoadLittle<uint64_t>(at + format::kMarkFrameAt),
+                     .needed_from = says_needed ? LoadLittle<uint64_t>(at + format::kMarkNeededFromAt) : 0};
 }
 
 }  // namespace
@@ -87,8 +90,8 @@ absl::Status JournalMarkWriter::Open(const std::optional<JournalMark>& found) {
   return absl::OkStatus();
 }
 
-absl::Status JournalMarkWriter::Write(uint64_t file, uint64_t frame) {
-  const JournalMark mark{.turn = last_.turn + 1, .file = file, .frame = frame};
+absl::Status JournalMarkWriter::Write(uint64_t file, uint64_t frame, uint64_t needed_from) {
+  const JournalMark mark{.turn = last_.turn + 1, .file = file, .frame = frame, .needed_from = needed_from};
   Encode(mark, disk_, block_.data());
   const auto at = static_cast<int64_t>(mark.turn % kBlocks) * kBlockBytes;
   SLUICE_RETURN_IF_ERROR(file_->WriteAt(at, {block_.data(), kBlockBytes}));

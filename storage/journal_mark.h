@@ -1,6 +1,7 @@
 // The journal's mark: the file "newest" beside the journal's files, which says which of them is the newest and up to
-// which frame it was synced when that was last written down. It is what tells a newest file that is gone, empty or
-// without its opening from one that was being made when the process died. docs/formats.md has the layout.
+// which frame it was synced when that was last written down, and from which file on they are needed. It is what tells a
+// newest file that is gone, empty or without its opening from one that was being made when the process died.
+// docs/formats.md has the layout.
 //
 // Always holds: what the mark says was synced before it was written, so it never says too much; it is written and
 // synced before anything in a file that it names for the first time is acknowledged, so it never lags by a file.
@@ -22,9 +23,10 @@
 namespace sluice::storage {
 
 struct JournalMark {
-  uint64_t turn = 0;   // how often it was written; the blocks of the file take turns
-  uint64_t file = 0;   // number of the newest file whose opening is synced; 0: there was none yet
-  uint64_t frame = 0;  // highest frame known to be synced
+  uint64_t turn = 0;         // how often it was written; the blocks of the file take turns
+  uint64_t file = 0;         // number of the newest file whose opening is synced; 0: there was none yet
+  uint64_t frame = 0;        // highest frame known to be synced
+  uint64_t needed_from = 0;  // files numbered lower may be used again, and need not be read; 0: not known
   bool operator==(const JournalMark&) const = default;
 };
 
@@ -43,7 +45,7 @@ class JournalMarkWriter {
   /// space otherwise, then or later.
   absl::Status Open(const std::optional<JournalMark>& found);
   /// Writes in place and syncs. After an error the file must not be written again.
-  absl::Status Write(uint64_t file, uint64_t frame);
+  absl::Status Write(uint64_t file, uint64_t frame, uint64_t needed_from);
 
  private:
   FileSystem& fs_;

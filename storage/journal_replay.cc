@@ -11,13 +11,13 @@
 #include "common/crc32c.h"
 #include "common/status_macros.h"
 #include "storage/journal_codec.h"
+#include "storage/journal_scan.h"
 
 namespace sluice::storage {
 
 namespace {
 
 constexpr char kEnding[] = ".journal";
-constexpr int64_t kFileBytesMax = int64_t{1} << 32;
 
 std::optional<uint64_t> SequenceOf(const std::string& name) {
   if (name.size() != 20 + sizeof kEnding - 1 || name.substr(20) != kEnding) return std::nullopt;
@@ -29,134 +29,24 @@ std::optional<uint64_t> SequenceOf(const std::string& name) {
   return sequence;
 }
 
-absl::Status DamagedAt(const std::string& path, int64_t offset, const std::string& what) {
-  return absl::DataLossError(absl::StrCat(path, " at byte ", offset, ": ", what));
-}
-
-absl::StatusOr<Bytes> LoadFile(FileSystem& fs, const std::string& path) {
-  SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file, fs.Open(path, {}));
-  SLUICE_ASSIGN_OR_RETURN(const int64_t size, file->Size());
-  if (size > kFileBytesMax) return DamagedAt(path, 0, absl::StrCat("a journal file of ", size, " bytes"));
-  MutableBytes block(static_cast<size_t>(size));
-  SLUICE_ASSIGN_OR_RETURN(const size_t count, file->ReadAt(0, absl::MakeSpan(block.data(), block.size())));
-  return std::move(block).Freeze(count);
-}
-
-// What one file holds, frame by frame, up to the first that is invalid, and whether anything valid stands after that.
-struct FileScan {
-  JournalFileInfo info;
-  std::optional<Uuid> file_id;
-  OpeningRecord opening;
-  bool marked = false;          // of a version that has the mark before it has a file
-  bool says_data_ends = false;  // of a version whose snapshots do
-  bool opening_complete = false;
-  uint64_t first_frame = 0;  // 0: no valid frame at the start
-  uint64_t last_frame = 0;
-  int64_t end = 0;           // where the valid run ends
-  std::string why;           // the frame there is invalid
-  uint64_t last_synced = 0;  // highest that a valid frame of this file names, also after `end`
-  uint64_t stray_frame = 0;  // highest valid frame after `end`; 0: none
-  int64_t cut_end = 0;       // where recognizable frames end, at least `end`
-};
-
-// Whether a header is, or was before a flipped bit, one of this life of the file: an earlier life of a recycled file
-// shares only the magic number.
-bool Recognize(const FrameHeader& header, const FileScan& scan) {
-  const int alike = int{header.magic == journal_format::kMagic} + int{header.file_sequence == scan.info.sequence} +
-                    int{scan.file_id.has_value() && header.file_id == *scan.file_id};
-  return alike >= 2;
-}
-
-void LookBeyondTheEnd(std::string_view data, FileScan& scan) {
-  const auto size = static_cast<int64_t>(data.size());
-  scan.cut_end = scan.end;
-  for (int64_t at = scan.end; at < size; at += kBlockBytes) {
-    const std::string_view rest = data.substr(static_cast<size_t>(at));
-    const auto header = PeekFrameHeader(rest);
-    if (!header || !Recognize(*header, scan)) continue;
-    scan.cut_end = std::max(scan.cut_end, std::min(size, at + std::max(kBlockBytes, RoundUpToBlock(header->length))));
-    if (DecodeFrame(rest, nullptr).ok()) {
-      scan.stray_frame = std::max(scan.stray_frame, header->frame);
-      scan.last_synced = std::max(scan.last_synced, header->last_synced);
-    }
-  }
-}
-
-// Calls `visit(frame, offset)` for each frame of the valid run.
-template <class Visit>
-absl::StatusOr<int64_t> WalkFrames(const Bytes& data, const FileScan& scan, std::string* why, Visit visit) {
-  int64_t at = 0;
-  uint64_t expected = 0;
-  std::optional<Uuid> id = scan.file_id;
-  while (true) {
-    const std::string_view rest = data.view().substr(std::min(static_cast<size_t>(at), data.size()));
-    auto frame = DecodeFrame(rest, data.owner());
-    if (!frame.ok()) {
-      *why = std::string(frame.status().message());
-      return at;
-    }
-    const FrameHeader& header = frame->header;
-    if (header.file_sequence != scan.info.sequence || (id && header.file_id != *id) ||
-        (expected != 0 && header.frame != expected)) {
-      *why = "a frame of another file, or of an earlier life of this one";
-      return at;
-    }
-    id = header.file_id;
-    expected = header.frame + 1;
-    SLUICE_RETURN_IF_ERROR(visit(*frame, at));
-    at += frame->PaddedBytes();
-  }
-}
-
-absl::StatusOr<FileScan> ScanOnce(FileSystem& fs, const JournalFileInfo& info, const Uuid& disk) {
-  FileScan scan;
-  scan.info = info;
-  SLUICE_ASSIGN_OR_RETURN(const Bytes data, LoadFile(fs, scan.info.path));
-  scan.info.bytes = static_cast<int64_t>(data.size());
-  const auto visit = [&](const Frame& frame, int64_t at) -> absl::Status {
-    if (scan.first_frame == 0) {
-      const auto* opening = frame.records.empty() ? nullptr : std::get_if<OpeningRecord>(&frame.records.front());
-      if (opening == nullptr) return DamagedAt(scan.info.path, at, "the first frame does not open a journal file");
-      if (opening->disk != disk) {
-        return absl::FailedPreconditionError(absl::StrCat(
-            scan.info.path, ": journal of disk ", opening->disk.ToString(), ", this is disk ", disk.ToString()));
-      }
-      scan.opening = *opening;
-      scan.marked = frame.header.version >= journal_format::kVersionMarked;
-      scan.says_data_ends = frame.header.version >= journal_format::kVersionDataEnd;
-      scan.first_frame = frame.header.frame;
-      scan.file_id = frame.header.file_id;
-    }
-    if ((frame.header.flags & journal_format::kFlagOpeningEnd) != 0) scan.opening_complete = true;
-    scan.last_frame = frame.header.frame;
-    scan.last_synced = std::max(scan.last_synced, frame.header.last_synced);
-    return absl::OkStatus();
-  };
-  SLUICE_ASSIGN_OR_RETURN(scan.end, WalkFrames(data, scan, &scan.why, visit));
-  LookBeyondTheEnd(data.view(), scan);
-  return scan;
-}
-
-// A file that ends in a damaged frame is read a second time: a read that went wrong must not cost what is on the disk.
-absl::StatusOr<FileScan> ScanFile(FileSystem& fs, const JournalFileInfo& info, const Uuid& disk) {
-  SLUICE_ASSIGN_OR_RETURN(FileScan first, ScanOnce(fs, info, disk));
-  if (first.cut_end == first.end && first.opening_complete) return first;
-  SLUICE_ASSIGN_OR_RETURN(FileScan second, ScanOnce(fs, info, disk));
-  return second.end > first.end ? std::move(second) : std::move(first);
-}
-
+// Every file that counts is read once, in order, and applied as it is read; the newest once more before that, to see
+// that it counts.
 class Replayer {
  public:
-  Replayer(FileSystem& fs, const std::string& dir, const Uuid& disk) : fs_(fs), dir_(dir), disk_(disk) {}
+  Replayer(FileSystem& fs, const std::string& dir, const Uuid& disk)
+      : fs_(fs), dir_(dir), disk_(disk), reader_(fs, disk) {}
 
   absl::StatusOr<ReplayedJournal> Run() {
-    SLUICE_RETURN_IF_ERROR(ScanAll());
-    SLUICE_RETURN_IF_ERROR(TakeMark());
+    SLUICE_RETURN_IF_ERROR(ListFiles());
+    SLUICE_ASSIGN_OR_RETURN(out_.mark, ReadJournalMark(fs_, dir_, disk_));
+    SLUICE_RETURN_IF_ERROR(FindNewest());
     SLUICE_RETURN_IF_ERROR(ChooseFiles());
-    SLUICE_RETURN_IF_ERROR(JudgeSizes());
+    SLUICE_RETURN_IF_ERROR(TakeMark());
     SLUICE_RETURN_IF_ERROR(JudgeNewest());
-    SLUICE_RETURN_IF_ERROR(JudgeEnds());
-    for (const FileScan* scan : chain_) SLUICE_RETURN_IF_ERROR(ApplyFile(*scan));
+    for (size_t i = 0; i < chain_.size(); ++i) {
+      SLUICE_RETURN_IF_ERROR(ReplayFile(*chain_[i]));
+      SLUICE_RETURN_IF_ERROR(i + 1 < chain_.size() ? JudgeEnd(*chain_[i], *chain_[i + 1]) : JudgeLastEnd(*chain_[i]));
+    }
     SLUICE_RETURN_IF_ERROR(out_.pins.CheckCovers(out_.state));
     KeepSurvivors();
     for (FileScan& scan : scans_) out_.files.push_back(std::move(scan.info));
@@ -164,23 +54,83 @@ class Replayer {
   }
 
  private:
-  absl::Status ScanAll() {
+  absl::Status ListFiles() {
     SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(dir_));
     for (const std::string& name : names) {
       const auto sequence = SequenceOf(name);
       if (!sequence) continue;
-      SLUICE_ASSIGN_OR_RETURN(FileScan scan,
-                              ScanFile(fs_, {.sequence = *sequence, .path = JournalFilePath(dir_, *sequence)}, disk_));
-      out_.last_file = std::max(out_.last_file, *sequence);
-      out_.last_frame = std::max({out_.last_frame, scan.last_frame, scan.stray_frame});
-      out_.last_synced = std::max(out_.last_synced, scan.last_synced);
+      FileScan scan;
+      scan.info = {.sequence = *sequence, .path = JournalFilePath(dir_, *sequence)};
       scans_.push_back(std::move(scan));
+      out_.last_file = std::max(out_.last_file, *sequence);
+    }
+    return absl::OkStatus();
+  }
+
+  // The newest file with a whole opening, and those after it, which were being made when the process died.
+  absl::Status FindNewest() {
+    for (finished_ = scans_.size(); finished_ > 0; --finished_) {
+      FileScan& scan = scans_[finished_ - 1];
+      SLUICE_RETURN_IF_ERROR(reader_.Scan(scan, [](const Frame&, int64_t) { return absl::OkStatus(); }));
+      Count(scan);
+      if (scan.opening_complete) break;
+    }
+    return absl::OkStatus();
+  }
+
+  void Count(const FileScan& scan) {
+    out_.last_frame = std::max({out_.last_frame, scan.last_frame, scan.stray_frame});
+    out_.last_synced = std::max(out_.last_synced, scan.last_synced);
+  }
+
+  // Leaves out what was being made when the process died, what a later file supersedes, and what nothing needs. Nothing
+  // in a file that is left out for the last two reasons says anything of those that are not: its frames are older than
+  // all of theirs.
+  absl::Status ChooseFiles() {
+    SLUICE_RETURN_IF_ERROR(JudgeUnfinished());
+    uint64_t superseded_from = UINT64_MAX;
+    for (size_t i = finished_; i-- > 0;) {
+      FileScan& scan = scans_[i];
+      const bool newest = i + 1 == finished_;
+      const bool needed = newest || !out_.mark || scan.info.sequence >= out_.mark->needed_from;
+      if (scan.info.sequence >= superseded_from || !needed) {
+        scan.info.superseded = true;
+        SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<File> file, fs_.Open(scan.info.path, {}));
+        SLUICE_ASSIGN_OR_RETURN(scan.info.bytes, file->Size());
+        continue;
+      }
+      if (!newest) SLUICE_RETURN_IF_ERROR(reader_.Peek(scan));
+      if (scan.first_frame == 0) return LostOpening(scan);
+      if (scan.opening.supersedes_from != 0) superseded_from = scan.opening.supersedes_from;
+      chain_.insert(chain_.begin(), &scan);
+    }
+    return absl::OkStatus();
+  }
+
+  static absl::Status LostOpening(const FileScan& scan) {
+    return DamagedAt(
+        scan.info.path, scan.end,
+        absl::StrCat(scan.why, "; expected the rest of the file's opening, which was synced: a later file exists"));
+  }
+
+  absl::Status JudgeUnfinished() {
+    const uint64_t frames_before = finished_ > 0 ? scans_[finished_ - 1].last_frame : 0;
+    for (size_t i = finished_; i < scans_.size(); ++i) {
+      FileScan& scan = scans_[i];
+      const uint64_t expected = scan.first_frame != 0 ? scan.last_frame + 1 : frames_before + 1;
+      if (scan.last_synced >= expected) {
+        return DamagedAt(scan.info.path, scan.end,
+                         absl::StrCat(scan.why, "; expected frame ", expected,
+                                      " of the file's opening, which was "
+                                      "synced: a later frame says that all up to ",
+                                      scan.last_synced, " were"));
+      }
+      scan.info.superseded = true;
     }
     return absl::OkStatus();
   }
 
   absl::Status TakeMark() {
-    SLUICE_ASSIGN_OR_RETURN(out_.mark, ReadJournalMark(fs_, dir_, disk_));
     if (out_.mark) {
       out_.last_synced = std::max(out_.last_synced, out_.mark->frame);
       out_.last_file = std::max(out_.last_file, out_.mark->file);
@@ -192,16 +142,6 @@ class Replayer {
                        absl::StrCat("the file is missing; expected it to name the newest journal file, as it was made "
                                     "before ",
                                     scan.info.path));
-    }
-    return absl::OkStatus();
-  }
-
-  // A file is whole before it is one of the journal's, and only grows after that.
-  absl::Status JudgeSizes() {
-    for (const FileScan* scan : chain_) {
-      if (scan->info.bytes >= static_cast<int64_t>(scan->opening.file_bytes)) continue;
-      return DamagedAt(scan->info.path, scan->info.bytes,
-                       absl::StrCat("the file ends; expected ", scan->opening.file_bytes, " bytes, as it was made"));
     }
     return absl::OkStatus();
   }
@@ -219,54 +159,22 @@ class Replayer {
     return DamagedAt(JournalFilePath(dir_, out_.mark->file), 0, absl::StrCat("the file is missing", expected));
   }
 
-  // Leaves out what was being made when the process died, and what a later file supersedes.
-  absl::Status ChooseFiles() {
-    size_t finished = scans_.size();
-    while (finished > 0 && !scans_[finished - 1].opening_complete) --finished;
-    const uint64_t frames_before = finished > 0 ? scans_[finished - 1].last_frame : 0;
-    for (size_t i = finished; i < scans_.size(); ++i) {
-      FileScan& scan = scans_[i];
-      const uint64_t expected = scan.first_frame != 0 ? scan.last_frame + 1 : frames_before + 1;
-      if (scan.last_synced >= expected) {
-        return DamagedAt(scan.info.path, scan.end,
-                         absl::StrCat(scan.why, "; expected frame ", expected,
-                                      " of the file's opening, which was "
-                                      "synced: a later frame says that all up to ",
-                                      scan.last_synced, " were"));
-      }
-      scan.info.superseded = true;
-    }
-    uint64_t superseded_from = UINT64_MAX;
-    for (size_t i = finished; i-- > 0;) {
-      FileScan& scan = scans_[i];
-      if (scan.info.sequence >= superseded_from) {
-        scan.info.superseded = true;
-        continue;
-      }
-      if (!scan.opening_complete) {
-        return DamagedAt(scan.info.path, scan.end,
-                         absl::StrCat(scan.why,
-                                      "; expected the rest of the file's opening, which was synced: a later "
-                                      "file exists"));
-      }
-      if (scan.opening.supersedes_from != 0) superseded_from = scan.opening.supersedes_from;
-      chain_.insert(chain_.begin(), &scan);
-    }
-    return absl::OkStatus();
+  // A file is whole before it is one of the journal's, and only grows after that.
+  static absl::Status JudgeSize(const FileScan& scan) {
+    if (scan.info.bytes >= static_cast<int64_t>(scan.opening.file_bytes)) return absl::OkStatus();
+    return DamagedAt(scan.info.path, scan.info.bytes,
+                     absl::StrCat("the file ends; expected ", scan.opening.file_bytes, " bytes, as it was made"));
   }
 
-  absl::Status JudgeEnds() {
-    for (size_t i = 0; i + 1 < chain_.size(); ++i) {
-      const FileScan& scan = *chain_[i];
-      const uint64_t next = chain_[i + 1]->opening.continues_after;
-      if (scan.last_frame != next) {
-        return DamagedAt(scan.info.path, scan.end,
-                         absl::StrCat(scan.why, "; expected frame ", scan.last_frame + 1, ": the file after it (",
-                                      chain_[i + 1]->info.path, ") continues after frame ", next));
-      }
-    }
-    if (chain_.empty()) return absl::OkStatus();
-    const FileScan& last = *chain_.back();
+  static absl::Status JudgeEnd(const FileScan& scan, const FileScan& after) {
+    const uint64_t next = after.opening.continues_after;
+    if (scan.last_frame == next) return absl::OkStatus();
+    return DamagedAt(scan.info.path, scan.end,
+                     absl::StrCat(scan.why, "; expected frame ", scan.last_frame + 1, ": the file after it (",
+                                  after.info.path, ") continues after frame ", next));
+  }
+
+  absl::Status JudgeLastEnd(const FileScan& last) {
     if (out_.last_synced > last.last_frame) {
       return DamagedAt(
           last.info.path, last.end,
@@ -282,13 +190,12 @@ class Replayer {
     return absl::OkStatus();
   }
 
-  absl::Status ApplyFile(const FileScan& scan) {
-    SLUICE_ASSIGN_OR_RETURN(const Bytes data, LoadFile(fs_, scan.info.path));
+  absl::Status ReplayFile(FileScan& scan) {
+    const bool newest = &scan == chain_.back();
+    const int64_t end_before = scan.end;
+    const bool replaces = &scan == chain_.front() || scan.opening.supersedes_from != 0;
     JournalState snapshot;
-    const bool replaces = scan.info.sequence == chain_.front()->info.sequence || scan.opening.supersedes_from != 0;
     uint64_t snapshots_due = scan.opening.replica_count;
-    std::string why;
-    int64_t applied_to = 0;
     const auto visit = [&](const Frame& frame, int64_t at) -> absl::Status {
       for (const AnyJournalRecord& any : frame.records) {
         if (const auto* replica = std::get_if<ReplicaSnapshotRecord>(&any)) {
@@ -301,7 +208,7 @@ class Replayer {
         }
         const auto* record = std::get_if<JournalRecord>(&any);
         if (record == nullptr) continue;
-        if (absl::Status status = ApplyRecord(*record, scan, data); !status.ok()) {
+        if (absl::Status status = ApplyRecord(*record, scan); !status.ok()) {
           return DamagedAt(scan.info.path, at,
                            absl::StrCat("frame ", frame.header.frame,
                                         " does not follow from what "
@@ -309,14 +216,15 @@ class Replayer {
                                         std::string(status.message())));
         }
       }
-      applied_to = at + frame.PaddedBytes();
       return absl::OkStatus();
     };
-    SLUICE_ASSIGN_OR_RETURN(const int64_t end, WalkFrames(data, scan, &why, visit));
-    if (end != scan.end || applied_to != end) {
-      return DamagedAt(scan.info.path, end, absl::StrCat("read otherwise than the first time: ", why));
+    SLUICE_RETURN_IF_ERROR(reader_.Scan(scan, visit));
+    Count(scan);
+    if (newest && scan.end != end_before) {
+      return DamagedAt(scan.info.path, scan.end, absl::StrCat("read otherwise than the first time: ", scan.why));
     }
-    return absl::OkStatus();
+    if (!scan.opening_complete) return LostOpening(scan);
+    return JudgeSize(scan);
   }
 
   absl::Status TakeSnapshot(const FileScan& scan, bool replaces, JournalState snapshot) {
@@ -330,7 +238,7 @@ class Replayer {
     return absl::OkStatus();
   }
 
-  absl::Status ApplyRecord(const JournalRecord& record, const FileScan& scan, const Bytes& data) {
+  absl::Status ApplyRecord(const JournalRecord& record, const FileScan& scan) {
     SLUICE_RETURN_IF_ERROR(out_.state.Apply(record));
     const uint64_t ordinal = ++out_.records;
     const ReplicaId& replica = ReplicaOf(record);
@@ -341,25 +249,34 @@ class Replayer {
       return absl::OkStatus();
     }
     out_.pins.OnAppend(*append, *state, scan.info.sequence, ordinal);
-    Survivor survivor{*append, scan.info.sequence, append->bytes.data() - data.data(),
+    Survivor survivor{*append, scan.info.sequence, reader_.PlaceOf(append->bytes),
                       static_cast<int64_t>(append->bytes.size())};
     survivor.append.bytes = Bytes();
     candidates_.push_back({std::move(survivor), ordinal});
+    if (candidates_.size() >= candidates_due_) {
+      DropCandidates();
+      candidates_due_ = std::max(candidates_due_, 2 * candidates_.size());
+    }
     return absl::OkStatus();
+  }
+
+  // Those that no pin names any more: what a file's later records let go of stays so.
+  void DropCandidates() {
+    std::erase_if(candidates_, [this](const Candidate& candidate) {
+      const Survivor& survivor = candidate.survivor;
+      const std::vector<JournalPin>& pins = out_.pins.Of(survivor.append.replica);
+      return std::none_of(pins.begin(), pins.end(), [&](const JournalPin& pin) {
+        return pin.file == survivor.file && pin.segment == survivor.append.segment &&
+               pin.first_record <= candidate.ordinal && pin.begin < survivor.append.position + survivor.length &&
+               survivor.append.position < pin.end;
+      });
+    });
   }
 
   // Of all appends those that a pin still names.
   void KeepSurvivors() {
-    for (Candidate& candidate : candidates_) {
-      const Survivor& survivor = candidate.survivor;
-      const auto names_it = [&](const JournalPin& pin) {
-        return pin.file == survivor.file && pin.segment == survivor.append.segment &&
-               pin.first_record <= candidate.ordinal && pin.begin < survivor.append.position + survivor.length &&
-               survivor.append.position < pin.end;
-      };
-      const std::vector<JournalPin>& pins = out_.pins.Of(survivor.append.replica);
-      if (std::any_of(pins.begin(), pins.end(), names_it)) out_.survivors.push_back(std::move(candidate.survivor));
-    }
+    DropCandidates();
+    for (Candidate& candidate : candidates_) out_.survivors.push_back(std::move(candidate.survivor));
     candidates_.clear();
     const auto place = [](const Survivor& s) {
       return std::make_tuple(s.append.replica, s.append.segment, s.append.position, s.length);
@@ -387,9 +304,12 @@ class Replayer {
   FileSystem& fs_;
   const std::string dir_;
   const Uuid disk_;
-  std::vector<FileScan> scans_;         // by sequence
-  std::vector<const FileScan*> chain_;  // those that count
+  JournalFileReader reader_;
+  std::vector<FileScan> scans_;   // by sequence
+  size_t finished_ = 0;           // of scans_, from its front: up to the newest with a whole opening
+  std::vector<FileScan*> chain_;  // those that count
   std::vector<Candidate> candidates_;
+  size_t candidates_due_ = size_t{64} << 10;  // so many are looked through for what is not needed
   ReplayedJournal out_;
 };
 
@@ -441,9 +361,11 @@ absl::Status ReadSurvivors(FileSystem& fs, const ReplayedJournal& journal,
 
 absl::Status ReadAppends(FileSystem& fs, const JournalFileInfo& file, const ReplicaId& replica, SegmentId segment,
                          const std::function<absl::Status(const AppendRecord&)>& visit) {
-  SLUICE_ASSIGN_OR_RETURN(const Bytes data, LoadFile(fs, file.path));
-  FileScan scan;
-  scan.info = file;
+  SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<File> open, fs.Open(file.path, {}));
+  SLUICE_ASSIGN_OR_RETURN(const int64_t size, JournalFileSize(*open));
+  MutableBytes block(static_cast<size_t>(size));
+  SLUICE_ASSIGN_OR_RETURN(const size_t count, open->ReadAt(0, absl::MakeSpan(block.data(), block.size())));
+  const Bytes data = std::move(block).Freeze(count);
   std::string why;
   const auto each = [&](const Frame& frame, int64_t) -> absl::Status {
     for (const AnyJournalRecord& any : frame.records) {
@@ -454,7 +376,7 @@ absl::Status ReadAppends(FileSystem& fs, const JournalFileInfo& file, const Repl
     }
     return absl::OkStatus();
   };
-  return WalkFrames(data, scan, &why, each).status();
+  return WalkFrames(data.view(), data.owner(), file, std::nullopt, &why, each).status();
 }
 
 }  // namespace sluice::storage

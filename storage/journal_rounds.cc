@@ -244,7 +244,10 @@ void JournalImpl::FinishStop() {
     failed = !failed_.ok();
   }
   // So that the next start knows exactly what must be there. Without it the start knows a little less.
-  if (!failed) files_.Mark().IgnoreError();
+  if (!failed) {
+    files_.NoteNeeded(pins_);
+    files_.Mark().IgnoreError();
+  }
   files_.Close();
   if (stopped) stopped();
 }
