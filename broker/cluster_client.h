@@ -106,6 +106,7 @@ class ClusterClient final : public ControllerObserver {
   void Stop();
   /// From now on heartbeats say that this node is about to stop; one is sent at once.
   void SetDraining();
+  bool draining() const { return draining_; }
 
   /// Of this start; nullopt before it is registered.
   std::optional<Offset> epoch() const { return epoch_; }

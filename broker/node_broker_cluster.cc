@@ -1,5 +1,6 @@
 // What operators ask of the cluster: its nodes, how its partitions stand, who leads them. And what nodes ask each other
 // to be able to answer that.
+#include <map>
 #include <set>
 
 #include "broker/node_broker_impl.h"
@@ -18,52 +19,129 @@ constexpr size_t kStatusesMax = 10'000;
 // ---- Nodes ---------------------------------------------------------------------------------------------------------
 
 void NodeBroker::DescribeCluster(Callback<Result<ClusterInfo>> done) {
+  struct Parts {
+    std::vector<PartitionStatus> partitions;
+    std::map<NodeId, NodeStatus> nodes;
+    int missing = 2;
+  };
   AtHome<ClusterInfo>(std::move(done), [this](Callback<Result<ClusterInfo>> answer) {
-    CollectPartitions({}, [this, answer = std::move(answer)](const std::vector<PartitionStatus>& partitions) mutable {
-      const ControllerState& state = controller_.state();
-      ClusterInfo cluster;
-      cluster.cluster_id = options_.cluster_id;
-      cluster.cluster_name = state.cluster_name.empty() ? options_.cluster_name : state.cluster_name;
-      cluster.controller_node = controller_.leader().value_or(NodeId(0));
-      cluster.topics = static_cast<int32_t>(catalog_.Load()->topics.size());
-      cluster.partitions = static_cast<int32_t>(partitions.size());
-      cluster.feature_level = state.feature_level;
-      NodeInfo self;
-      self.id = options_.node;
-      self.address = options_.address;
-      self.rack = options_.rack;
-      self.version = options_.version;
-      self.started_ms = started_ms_;
-      self.disk_free_bytes = disk_.free_bytes();
-      self.alive = true;
-      for (const PartitionStatus& partition : partitions) {
-        if (partition.leader_node == options_.node) self.disk_used_bytes += partition.size_bytes;
-        if (IsUnderReplicated(partition)) ++cluster.under_replicated_partitions;
-        if (IsLeaderless(partition)) ++cluster.leaderless_partitions;
-        if (partition.error.has_value()) ++cluster.offline_partitions;
-      }
-      std::set<NodeId> voters;
-      if (controller_.log() != nullptr) {
-        for (const VoterId& voter : controller_.log()->raft().configuration().voters) voters.insert(voter.node);
-      }
-      if (!state.nodes.contains(options_.node)) cluster.nodes.push_back(self);
-      for (const auto& [id, registered] : state.nodes) {
-        NodeInfo node = id == options_.node ? self : NodeInfo();
-        node.id = id;
-        node.address = registered.node.grpc_address;
-        node.peer_address = registered.node.peer_address;
-        node.rack = registered.node.rack;
-        node.version = registered.node.version;
-        node.alive = !registered.fenced;
-        node.fenced = registered.fenced;
-        node.feature_min = registered.node.feature_min;
-        node.feature_max = registered.node.feature_max;
-        cluster.nodes.push_back(std::move(node));
-      }
-      for (NodeInfo& node : cluster.nodes) node.controller_voter = voters.contains(node.id);
-      answer(std::move(cluster));
+    auto parts = std::make_shared<Parts>();
+    const auto arrived = [this, parts, answer = std::make_shared<Callback<Result<ClusterInfo>>>(std::move(answer))] {
+      if (--parts->missing == 0) (*answer)(Describe(parts->partitions, parts->nodes));
+    };
+    CollectPartitions({}, [parts, arrived](std::vector<PartitionStatus> partitions) {
+      parts->partitions = std::move(partitions);
+      arrived();
+    });
+    CollectNodes([parts, arrived](std::map<NodeId, NodeStatus> nodes) {
+      parts->nodes = std::move(nodes);
+      arrived();
     });
   });
+}
+
+ClusterInfo NodeBroker::Describe(const std::vector<PartitionStatus>& partitions,
+                                 const std::map<NodeId, NodeStatus>& nodes) const {
+  const ControllerState& state = controller_.state();
+  ClusterInfo cluster;
+  cluster.cluster_id = options_.cluster_id;
+  cluster.cluster_name = state.cluster_name.empty() ? options_.cluster_name : state.cluster_name;
+  cluster.controller_node = controller_.leader().value_or(NodeId(0));
+  cluster.topics = static_cast<int32_t>(catalog_.Load()->topics.size());
+  cluster.partitions = static_cast<int32_t>(partitions.size());
+  cluster.feature_level = state.feature_level;
+  for (const PartitionStatus& partition : partitions) {
+    if (IsUnderReplicated(partition)) ++cluster.under_replicated_partitions;
+    if (IsLeaderless(partition)) ++cluster.leaderless_partitions;
+    if (partition.error.has_value()) ++cluster.offline_partitions;
+  }
+  if (!state.nodes.contains(options_.node)) {
+    NodeInfo& self = cluster.nodes.emplace_back();
+    self.id = options_.node;
+    self.address = options_.address;
+    self.rack = options_.rack;
+    self.version = options_.version;
+    self.alive = true;
+  }
+  for (const auto& [id, registered] : state.nodes) {
+    NodeInfo& node = cluster.nodes.emplace_back();
+    node.id = id;
+    node.address = registered.node.grpc_address;
+    node.peer_address = registered.node.peer_address;
+    node.rack = registered.node.rack;
+    node.version = registered.node.version;
+    node.alive = !registered.fenced;
+    node.fenced = registered.fenced;
+    node.feature_min = registered.node.feature_min;
+    node.feature_max = registered.node.feature_max;
+  }
+  std::set<NodeId> voters;
+  if (controller_.log() != nullptr) {
+    for (const VoterId& voter : controller_.log()->raft().configuration().voters) voters.insert(voter.node);
+  }
+  for (NodeInfo& node : cluster.nodes) {
+    node.controller_voter = voters.contains(node.id);
+    const auto said = nodes.find(node.id);
+    if (said == nodes.end()) continue;
+    node.started_ms = said->second.started_ms;
+    node.disk_free_bytes = said->second.disk_free_bytes;
+    node.disk_used_bytes = said->second.disk_used_bytes;
+    node.draining = said->second.draining;
+  }
+  return cluster;
+}
+
+// Of each node that can be asked in time.
+void NodeBroker::CollectNodes(Callback<std::map<NodeId, NodeStatus>> done) {
+  struct Nodes {
+    std::map<NodeId, NodeStatus> said;
+    size_t missing = 1;
+    Callback<std::map<NodeId, NodeStatus>> done;
+    void Arrived() {
+      if (--missing == 0) done(std::move(said));
+    }
+  };
+  auto all = std::make_shared<Nodes>();
+  all->done = std::move(done);
+  for (const auto& [node, registered] : controller_.state().nodes) {
+    if (node == options_.node || seams_.peers == nullptr || !addresses_.IsAlive(node)) continue;
+    ++all->missing;
+    seams_.peers->Call(node, kNodeStatusCall, {}, kStatusDeadline,
+                       [all, node = node, &home = home()](absl::StatusOr<std::string> bytes) {
+                         home.Post([all, node, bytes = std::move(bytes)] {
+                           const auto status = bytes.ok() ? DecodeNodeStatus(*bytes) : bytes.status();
+                           if (status.ok()) all->said[node] = *status;
+                           all->Arrived();
+                         });
+                       });
+  }
+  StatusOfSelf([this, all](NodeStatus self) {
+    all->said[options_.node] = self;
+    all->Arrived();
+  });
+}
+
+void NodeBroker::StatusOfSelf(Callback<NodeStatus> done) {
+  NodeStatus status{.started_ms = started_ms_,
+                    .disk_free_bytes = disk_.free_bytes(),
+                    .disk_used_bytes = 0,
+                    .draining = client_.draining()};
+  std::vector<std::shared_ptr<Partition>> own;
+  const auto catalog = catalog_.Load();
+  for (const auto& [name, topic] : catalog->topics) {
+    for (const auto& partition : topic->partitions) {
+      if (!partition->remote()) own.push_back(partition);
+    }
+  }
+  if (own.empty()) return home().Post([status, done = std::move(done)]() mutable { done(status); });
+  auto sizes = std::make_shared<Gather<int64_t>>(
+      own.size(), [status, &home = home(), done = std::move(done)](const std::vector<int64_t>& bytes) mutable {
+        for (const int64_t size : bytes) status.disk_used_bytes += size;
+        home.Post([status, done = std::move(done)]() mutable { done(status); });
+      });
+  for (size_t i = 0; i < own.size(); ++i) {
+    own[i]->shard().Post([partition = own[i], sizes, i] { sizes->Set(i, partition->status().size_bytes); });
+  }
 }
 
 // ---- Partitions ----------------------------------------------------------------------------------------------------
@@ -291,6 +369,9 @@ void NodeBroker::AnswerPeerAtHome(const PeerCall& call, PeerReply reply) {
       if (!replicas.ok()) return reply(replicas.status());
       return AnswerPartitionStatus(*replicas, std::move(reply));
     }
+    case kNodeStatusCall:
+      return StatusOfSelf(
+          [reply = std::move(reply)](const NodeStatus& status) mutable { reply(EncodeNodeStatus(status)); });
     case kElectLeaderCall: {
       const auto asked = DecodeElectLeaderCall(call.request);
       if (!asked.ok()) return reply(asked.status());

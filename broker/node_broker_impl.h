@@ -132,6 +132,10 @@ class NodeBroker final : public Broker, private ControllerObserver {
   void UpdateReady();
   void ArmReadyTimer();
 
+  ClusterInfo Describe(const std::vector<PartitionStatus>& partitions, const std::map<NodeId, NodeStatus>& nodes) const;
+  /// What the living nodes say of themselves, those that can be asked in time; and this one. As CollectPartitions.
+  void CollectNodes(Callback<std::map<NodeId, NodeStatus>> done);
+  void StatusOfSelf(Callback<NodeStatus> done);
   /// How the partitions stand that `spec` asks for, by what their leaders say, wherever they are: none that cannot be
   /// asked in time. Call, and it answers, on the first shard.
   void CollectPartitions(ListPartitionsSpec spec, Callback<std::vector<PartitionStatus>> done);

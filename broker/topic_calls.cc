@@ -227,6 +227,26 @@ absl::StatusOr<std::vector<ReplicaReport>> DecodePartitionStatusAnswer(std::stri
   return reports;
 }
 
+// ---- How nodes stand -----------------------------------------------------------------------------------------------
+
+std::string EncodeNodeStatus(const NodeStatus& status) {
+  wire::NodeStatusAnswer answer;
+  answer.set_started_ms(status.started_ms);
+  answer.set_disk_free_bytes(status.disk_free_bytes);
+  answer.set_disk_used_bytes(status.disk_used_bytes);
+  answer.set_draining(status.draining);
+  return Serialize(answer);
+}
+
+absl::StatusOr<NodeStatus> DecodeNodeStatus(std::string_view bytes) {
+  wire::NodeStatusAnswer answer;
+  SLUICE_RETURN_IF_ERROR(Parse(bytes, &answer));
+  return NodeStatus{.started_ms = answer.started_ms(),
+                    .disk_free_bytes = answer.disk_free_bytes(),
+                    .disk_used_bytes = answer.disk_used_bytes(),
+                    .draining = answer.draining()};
+}
+
 // ---- Elections -----------------------------------------------------------------------------------------------------
 
 std::string EncodeElectLeaderCall(const ElectLeaderCall& call) {

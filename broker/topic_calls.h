@@ -21,6 +21,7 @@ inline constexpr uint32_t kTopicCallsBegin = 16;
 inline constexpr uint32_t kTopicChangeCall = 16;
 inline constexpr uint32_t kPartitionStatusCall = 17;
 inline constexpr uint32_t kElectLeaderCall = 18;
+inline constexpr uint32_t kNodeStatusCall = 19;  ///< The request is empty.
 
 std::string EncodeTopicChange(const TopicChange& change);
 absl::StatusOr<TopicChange> DecodeTopicChange(std::string_view bytes);
@@ -37,6 +38,17 @@ std::string EncodePartitionStatusRequest(const std::vector<ReplicaId>& replicas)
 absl::StatusOr<std::vector<ReplicaId>> DecodePartitionStatusRequest(std::string_view bytes);
 std::string EncodePartitionStatusAnswer(const std::vector<ReplicaReport>& reports);
 absl::StatusOr<std::vector<ReplicaReport>> DecodePartitionStatusAnswer(std::string_view bytes);
+
+/// What only a node itself knows of itself.
+struct NodeStatus {
+  int64_t started_ms = 0;
+  int64_t disk_free_bytes = 0;
+  int64_t disk_used_bytes = 0;  ///< By its replicas, whoever leads them.
+  bool draining = false;
+  bool operator==(const NodeStatus&) const = default;
+};
+std::string EncodeNodeStatus(const NodeStatus& status);
+absl::StatusOr<NodeStatus> DecodeNodeStatus(std::string_view bytes);
 
 struct ElectLeaderCall {
   ReplicaId replica;

@@ -48,9 +48,9 @@ std::string FeaturesText(const client::NodeInfo& node) {
 }  // namespace
 
 std::string NodeState(const client::NodeInfo& node) {
+  if (node.draining) return "draining";  // fenced, too: it gets no new replicas
   if (node.fenced) return "fenced";
-  if (!node.alive) return "down";
-  return node.draining ? "draining" : "alive";
+  return node.alive ? "alive" : "down";
 }
 
 std::string NodesTable(const client::ClusterInfo& cluster) {
@@ -58,9 +58,10 @@ std::string NodesTable(const client::ClusterInfo& cluster) {
                "#DISK FREE"});
   for (const client::NodeInfo& node : cluster.nodes) {
     const char* part = node.id == cluster.controller ? "leader" : node.controller_voter ? "voter" : "follower";
+    const bool known = node.started_ms > 0;  // it could be asked
     table.Row({Cat(node.id), node.address, NodeState(node), part, OrDash(node.rack), OrDash(node.version),
-               FeaturesText(node), node.started_ms > 0 ? TimeText(node.started_ms) : "-",
-               HumanSizeText(node.disk_used_bytes), HumanSizeText(node.disk_free_bytes)});
+               FeaturesText(node), known ? TimeText(node.started_ms) : "-",
+               known ? HumanSizeText(node.disk_used_bytes) : "-", known ? HumanSizeText(node.disk_free_bytes) : "-"});
   }
   return table.Text();
 }
@@ -100,8 +101,14 @@ void WriteNodes(JsonWriter& json, const client::ClusterInfo& cluster) {
   json.Key("nodes").BeginArray();
   for (const client::NodeInfo& node : cluster.nodes) {
     json.BeginObject().Key("id").Int(node.id.value()).Key("address").Bytes(node.address).Key("rack").Bytes(node.rack);
-    json.Key("version").Bytes(node.version).Key("alive").Bool(node.alive).Key("started_ms").Int(node.started_ms);
-    json.Key("disk_free_bytes").Int(node.disk_free_bytes).Key("disk_used_bytes").Int(node.disk_used_bytes);
+    json.Key("version").Bytes(node.version).Key("alive").Bool(node.alive);
+    const auto told = [&](const char* key, int64_t value) {
+      json.Key(key);
+      node.started_ms > 0 ? json.Int(value) : json.Null();  // it could not be asked
+    };
+    told("started_ms", node.started_ms);
+    told("disk_free_bytes", node.disk_free_bytes);
+    told("disk_used_bytes", node.disk_used_bytes);
     json.Key("state").Bytes(NodeState(node)).Key("fenced").Bool(node.fenced).Key("draining").Bool(node.draining);
     json.Key("peer_address").Bytes(node.peer_address).Key("controller_voter").Bool(node.controller_voter);
     json.Key("feature_min").Int(node.feature_min).Key("feature_max").Int(node.feature_max).EndObject();

@@ -66,14 +66,19 @@ TEST_CASE("A node is alive, draining, fenced or down") {
   node.draining = true;
   CHECK(NodeState(node) == "draining");
   node.fenced = true;
+  CHECK(NodeState(node) == "draining");
+  node.draining = false;
   CHECK(NodeState(node) == "fenced");
 }
 
 TEST_CASE("The table of nodes says who is there and who leads the controller") {
-  CHECK(NodesTable(Cluster()) ==
-        "NODE  ADDRESS  STATE   CONTROLLER  RACK  VERSION  FEATURES  STARTED  DISK USED  DISK FREE\n"
-        "   1  n1:7400  alive   leader      -     0.2      1-2       -              0 B        0 B\n"
-        "   2  n2:7400  fenced  follower    r2    0.2      1-2       -              0 B        0 B\n");
+  client::ClusterInfo cluster = Cluster();
+  cluster.nodes[0].started_ms = 1'000;
+  cluster.nodes[0].disk_used_bytes = 2048;
+  CHECK(NodesTable(cluster) ==
+        "NODE  ADDRESS  STATE   CONTROLLER  RACK  VERSION  FEATURES  STARTED                   DISK USED  DISK FREE\n"
+        "   1  n1:7400  alive   leader      -     0.2      1-2       1970-01-01T00:00:01.000Z   2.00 KiB        0 B\n"
+        "   2  n2:7400  fenced  follower    r2    0.2      1-2       -                                 -          -\n");
 }
 
 TEST_CASE("The cluster's lines count what is wrong") {
@@ -113,7 +118,8 @@ TEST_CASE("JSON has every field of the cluster and its nodes") {
   });
   for (const char* part : {R"("under_replicated_partitions":3)", R"("leaderless_partitions":2)",
                            R"("offline_partitions":1)", R"("controller_node":1)", R"("state":"fenced","fenced":true)",
-                           R"("controller_voter":true)", R"("feature_min":1,"feature_max":2)", R"("alive":true)"}) {
+                           R"("controller_voter":true)", R"("feature_min":1,"feature_max":2)", R"("alive":true)",
+                           R"("started_ms":null,"disk_free_bytes":null,"disk_used_bytes":null)"}) {
     CHECK_THAT(text, Catch::Contains(part));
   }
 }

@@ -2,10 +2,13 @@
 """Who is let into a cluster and who is not: each refusal ends the node with exit code 1 and says what to do; the cluster goes
 on as if nothing had been."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
+import time
 import unittest
 
 import cluster
@@ -47,6 +50,19 @@ class Join(unittest.TestCase):
         status = self.nodes.json("cluster", "status")
         self.assertEqual([1, 2, 3], [node["id"] for node in status["nodes"]])
         self.assertEqual(["alive"] * 3, [node["state"] for node in status["nodes"]])
+
+    def test_any_node_tells_since_when_all_nodes_run_and_how_full_their_disks_are(self):
+        self.nodes.sluice("topic", "create", "asked", "--replicas", "3")
+        self.nodes.sluice("produce", "asked", input="\n".join(str(number) for number in range(1000)))
+        self.nodes.wait_healthy()
+        for asked in self.nodes.nodes[:NODES]:
+            done = subprocess.run([harness.program("sluice"), "--brokers", asked.grpc, "--output", "json", "node", "list"],
+                                  capture_output=True, text=True, timeout=60, check=True)
+            for node in json.loads(done.stdout)["nodes"]:
+                with self.subTest(asked=asked.number, node=node["id"]):
+                    self.assertLess(abs(time.time() * 1000 - node["started_ms"]), 600_000)
+                    self.assertGreater(node["disk_free_bytes"], 0)
+                    self.assertGreater(node["disk_used_bytes"], 1000)
 
     def test_a_second_node_with_a_number_that_is_taken_is_refused(self):
         self.refused(self.stranger(4, number=2), "2")
