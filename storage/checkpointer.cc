@@ -6,6 +6,16 @@
 #include "storage/disk_reserve.h"
 
 namespace sluice::storage {
+namespace {
+
+// Of logs that a start or a stop checkpoints. Segments are synced one after the other all the same; what is saved is
+// that each waits for a sync of the journal. Not more: where a disk is so slow that a stop does not reach all of them,
+// it had better be through with some.
+constexpr size_t kTogetherMax = 4;
+// A tail up to this size costs less to write from the journal at the next start than to sync now.
+constexpr int64_t kLastCarryBytesMax = 4096;
+
+}  // namespace
 
 Checkpointer::Checkpointer(LogStore& store) : store_(store), home_(*store.executors_.home) {
   last_round_ = store_.clock_.Monotonic();
@@ -29,9 +39,18 @@ void Checkpointer::Tick() {
   if (stopped_) return;
   WatchSpace();
   WatchMemory();
+  CheckpointRecovered();
   GoRound();
-  if (pressed_ && work_.empty()) FreeOldestFile();
+  if (pressed_ && work_.empty() && recovered_.empty()) FreeOldestFile();
   Arm();
+}
+
+// Once no more of them are attached: until then the node starts, and needs the disk itself.
+void Checkpointer::CheckpointRecovered() {
+  if (std::exchange(recovered_before_, recovered_.size()) != recovered_.size()) return;
+  for (const ReplicaId& replica : std::exchange(recovered_, {})) {
+    if (auto log = store_.Find(replica)) work_.push_back({std::move(log), nullptr, Kind::kRecovered});
+  }
 }
 
 void Checkpointer::GoRound() {
@@ -85,7 +104,7 @@ void Checkpointer::WatchMemory() {
 void Checkpointer::Press() {
   home_.Post([self = shared_from_this()] {
     self->pressed_ = true;
-    if (self->work_.empty() && !self->running_) self->FreeOldestFile();
+    if (self->work_.empty() && self->running_ == 0) self->FreeOldestFile();
   });
 }
 
@@ -115,36 +134,49 @@ void Checkpointer::CheckpointAll(Log::Done done) {
   RunNext();
 }
 
+void Checkpointer::OnRecovered(const ReplicaId& replica) {
+  home_.Post([self = shared_from_this(), replica] { self->recovered_.push_back(replica); });
+}
+
 void Checkpointer::RunNext() {
-  if (running_) return;
-  while (!work_.empty() && work_.front().log == nullptr && work_.front().kind != Kind::kCarryDamaged) {
-    Log::Done done = std::move(work_.front().done);
+  while (!work_.empty()) {
+    const Work& next = work_.front();
+    const bool together = next.kind == Kind::kRecovered || next.kind == Kind::kLast;
+    if (running_ >= (together ? kTogetherMax : 1)) return;
+    Work work = std::move(work_.front());
     work_.pop_front();
+    // Where the journal takes nothing, on a full disk, a stop does not wait for it.
+    if (work.kind == Kind::kLast && !store_.journal_->Admit().ok()) continue;
+    if (work.log != nullptr || work.kind == Kind::kCarryDamaged) {
+      ++running_;
+      Run(std::move(work));
+      continue;
+    }
     const absl::Status status = std::exchange(first_error_, absl::OkStatus());
-    if (done != nullptr) done(status);
+    if (work.done != nullptr) work.done(status);
   }
-  if (work_.empty()) return;
-  const std::shared_ptr<Log> log = std::move(work_.front().log);
-  const Kind kind = work_.front().kind;
-  const ReplicaId replica = work_.front().replica;
-  work_.pop_front();
+  if (stopped_ && running_ == 0) EndStop();
+}
+
+void Checkpointer::OnFinished(const absl::Status& status) {
+  --running_;
+  if (!status.ok() && first_error_.ok()) first_error_ = status;
+  // One after the other while the journal presses; after an error the next tick tries again.
+  if (!stopped_ && running_ == 0 && work_.empty() && pressed_ && status.ok()) return FreeOldestFile();
+  RunNext();
+}
+
+void Checkpointer::Run(Work work) {
   const bool last = work_.empty();
-  running_ = true;
   auto finished = [self = shared_from_this()](absl::Status status) {
-    self->home_.Post([self, status = std::move(status)] {
-      self->running_ = false;
-      if (!status.ok() && self->first_error_.ok()) self->first_error_ = status;
-      if (self->stopped_ && self->stop_done_ != nullptr) return std::exchange(self->stop_done_, nullptr)();
-      // One after the other while the journal presses; after an error the next tick tries again.
-      if (self->work_.empty() && self->pressed_ && status.ok()) return self->FreeOldestFile();
-      self->RunNext();
-    });
+    self->home_.Post([self, status = std::move(status)] { self->OnFinished(status); });
   };
-  if (kind == Kind::kCarryDamaged) return store_.CarryDamaged(replica, std::move(finished));
+  if (work.kind == Kind::kCarryDamaged) return store_.CarryDamaged(work.replica, std::move(finished));
   // Small tails of many logs may together be more than the journal holds: carried forward, they would never let it go.
-  const bool carry = kind == Kind::kFreeJournal &&
+  const bool carry = work.kind == Kind::kFreeJournal &&
                      store_.journal_->stats().used_bytes <= store_.options_.journal.total_bytes_max / 4 * 3;
-  log->home().Post([log, kind, carry, last, finished = std::move(finished)]() mutable {
+  Executor& home = work.log->home();
+  home.Post([log = std::move(work.log), kind = work.kind, carry, last, finished = std::move(finished)]() mutable {
     // The journal answers in order: to wait for the last one is to wait for all, with one sync.
     if (carry && log->CarryForward(last ? Log::Done(finished) : nullptr)) {
       if (!last) finished(absl::OkStatus());
@@ -157,7 +189,9 @@ void Checkpointer::RunNext() {
       return finished(absl::OkStatus());
     }
     if (bytes == 0) return finished(absl::OkStatus());
-    log->Checkpoint(std::move(finished));
+    // Lets the older files of the journal go, which then need not be read.
+    if (kind == Kind::kLast && bytes <= kLastCarryBytesMax && log->CarryForward(finished)) return;
+    log->Checkpoint(std::move(finished), kind == Kind::kLast ? Log::Indexes::kAll : Log::Indexes::kGrown);
   });
 }
 
@@ -167,11 +201,20 @@ void Checkpointer::Stop(absl::AnyInvocable<void()> done) {
   for (Work& work : std::exchange(work_, {})) {
     if (work.log == nullptr && work.done != nullptr) work.done(absl::UnavailableError("the log store stops"));
   }
-  if (running_) {
-    stop_done_ = std::move(done);
-  } else {
-    done();
-  }
+  stop_done_ = std::move(done);
+  for (std::shared_ptr<Log>& log : store_.Logs()) work_.push_back({std::move(log), nullptr, Kind::kLast});
+  timer_ = home_.PostAfter(store_.options_.stop_checkpoints_max, [weak = weak_from_this()] {
+    if (auto self = weak.lock()) self->EndStop();
+  });
+  RunNext();
+}
+
+// What is under way then ends with its log.
+void Checkpointer::EndStop() {
+  work_.clear();
+  if (stop_done_ == nullptr) return;
+  home_.Cancel(timer_);
+  std::exchange(stop_done_, nullptr)();
 }
 
 }  // namespace sluice::storage

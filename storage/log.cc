@@ -19,7 +19,12 @@ int64_t TimestampOf(const record::Batch& batch) {
 
 Log::Log(LogEnvironment environment, Executor& home, ReplicaId replica, std::string dir, ReplicaState state,
          LogOptions options)
-    : env_(std::move(environment)), home_(home), replica_(replica), dir_(std::move(dir)), options_(options) {
+    : env_(std::move(environment)),
+      home_(home),
+      replica_(replica),
+      dir_(std::move(dir)),
+      options_(options),
+      folder_was_there_(!state.segments.empty()) {
   // What is here is closed: the first append opens a segment of its own, so that no file is ever taken up again.
   for (const SegmentState& segment : state.segments) {
     auto known = std::make_shared<Segment>();

@@ -22,7 +22,9 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -53,6 +55,14 @@ struct LogShared {
   /// Small writes are better than none: much waits for them, over all logs.
   bool writes_wanted() const { return behind_bytes > cache_bytes_max / 8; }
   std::atomic<bool> disk_full{false};  ///< Free space is below the low watermark.
+
+  /// SyncDir, but for a folder of which this was done before, which is enough for names that were there already when
+  /// the store was opened: so say `was_there`.
+  absl::Status SyncFolder(FileSystem& fs, const std::string& path, bool was_there);
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string> folders_synced_;
 };
 
 /// What a log stands on; all of it outlives the log.
@@ -150,8 +160,10 @@ class Log : public std::enable_shared_from_this<Log> {
 
   // ---- Upkeep (LogStore)
 
+  /// Which index files a checkpoint writes: of segments that are closed or have grown by much, or of all.
+  enum class Indexes { kGrown, kAll };
   /// Writes and syncs what is durable in the journal, then lets the journal forget it.
-  void Checkpoint(Done done);
+  void Checkpoint(Done done, Indexes indexes = Indexes::kGrown);
   /// Lets the journal's older files go without a sync: submits again, unchanged, all that only the journal holds. False
   /// when that is more than carry_bytes or not in memory any more; then only a checkpoint helps. `done` may be null.
   bool CarryForward(Done done);
@@ -328,7 +340,9 @@ class Log : public std::enable_shared_from_this<Log> {
   absl::Status write_error_;      ///< Why the last segment write failed; writes are tried again.
   absl::Duration retry_at_;
   bool retry_timer_ = false;
-  bool dirs_synced_ = false;  ///< Of the replica's folder and those above it.
+  const bool folder_was_there_;  ///< When the store was opened.
+  bool dirs_synced_ = false;     ///< Of the replica's folder and those above it.
+  bool index_all_ = false;       ///< Also of segments that still grow.
   std::vector<Done> checkpoints_waiting_;
   std::vector<Done> checkpoints_running_;
   /// What a running checkpoint does: write what is durable up to checkpoint_target_, then sync, then index files.

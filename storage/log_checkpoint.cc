@@ -50,8 +50,20 @@ bool Log::CarryForward(Done done) {
   return true;
 }
 
-void Log::Checkpoint(Done done) {
+absl::Status LogShared::SyncFolder(FileSystem& fs, const std::string& path, bool was_there) {
+  if (was_there) {
+    const std::lock_guard lock(mutex_);
+    if (folders_synced_.contains(path)) return absl::OkStatus();
+  }
+  SLUICE_RETURN_IF_ERROR(fs.SyncDir(path));
+  const std::lock_guard lock(mutex_);
+  folders_synced_.insert(path);
+  return absl::OkStatus();
+}
+
+void Log::Checkpoint(Done done, Indexes indexes) {
   if (absl::Status status = CheckOpen(); !status.ok()) return Answer(std::move(done), std::move(status));
+  index_all_ = index_all_ || indexes == Indexes::kAll;
   checkpoints_waiting_.push_back(std::move(done));
   Pump();
 }
@@ -108,12 +120,12 @@ bool Log::SyncNext() {
   const SegmentPtr segment = to_sync_.front().first;
   if (!dirs_synced_) {
     RunTask(
-        [fs = env_.fs, dir = dir_]() -> absl::Status {
+        [fs = env_.fs, shared = env_.shared, was_there = folder_was_there_, dir = dir_]() -> absl::Status {
           // <data>/topics/<topic>/<partition>: each name stands in the folder above it.
           std::string above = dir;
           for (int i = 0; i < 3; ++i) {
             above.resize(above.rfind('/'));
-            SLUICE_RETURN_IF_ERROR(fs->SyncDir(above));
+            SLUICE_RETURN_IF_ERROR(shared->SyncFolder(*fs, above, was_there));
           }
           return absl::OkStatus();
         },
@@ -124,10 +136,14 @@ bool Log::SyncNext() {
     return true;
   }
   if (!segment->dir_synced) {
+    std::vector<SegmentPtr> named;
+    for (const auto& [id, each] : segments_) {
+      if (each->created || each->finished) named.push_back(each);
+    }
     RunTask([fs = env_.fs, dir = dir_] { return fs->SyncDir(dir); },
-            [this, segment](absl::Status status) {
+            [this, named = std::move(named)](absl::Status status) {
               if (!status.ok()) return OnFolderSyncFailed(status);
-              segment->dir_synced = true;
+              for (const SegmentPtr& each : named) each->dir_synced = true;
             });
     return true;
   }
@@ -167,7 +183,7 @@ bool Log::WriteIndexNext() {
     const int64_t grown = segment->index->covered() - segment->index_written;
     // What is not in the file yet is found by a walk from its last entry: that need not be short while it grows. A
     // segment with one entry is read from its start anyway.
-    const bool wanted = grown >= kIndexBytes || (grown > 0 && segment != active_);
+    const bool wanted = grown >= kIndexBytes || (grown > 0 && (segment != active_ || index_all_));
     if (wanted && segment->index->entries().size() > 1) {
       RunTask([fs = env_.fs, path = segment->index_path,
                file = segment->index->Encode(segment->id)] { return WriteIndexFile(*fs, path, file); },

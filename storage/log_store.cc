@@ -78,6 +78,9 @@ absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& 
   for (const auto& [replica, state] : opened.state.replicas()) {
     Entry& entry = store->replicas_[replica];
     entry.state = state;
+    entry.recovered = std::any_of(state.segments.begin(), state.segments.end(), [&](const SegmentState& segment) {
+      return state.SyncedBytes(segment) < segment.end_position;
+    });
     if (const auto damaged = recovery.damaged().find(replica); damaged != recovery.damaged().end()) {
       entry.damaged = damaged->second;
     }
@@ -210,6 +213,7 @@ absl::StatusOr<std::shared_ptr<Log>> LogStore::Attach(ReplicaId replica, Executo
                                                    .cold_reads = executors_.cold_reads,
                                                    .shared = shared_},
                                     home, replica, DirOf(replica), std::exchange(entry.state, {}), options);
+  if (entry.recovered) checkpointer_->OnRecovered(replica);
   return entry.log;
 }
 

@@ -44,6 +44,8 @@ struct LogStoreOptions {
   ScrubOptions scrub;
   absl::Duration tick = absl::Seconds(1);                  ///< How often space and memory are looked at.
   absl::Duration checkpoint_interval = absl::Seconds(60);  ///< How often a log with much to sync is.
+  /// How long a stop may checkpoint, so that the next start has nothing to write from the journal.
+  absl::Duration stop_checkpoints_max = absl::Seconds(5);
 };
 
 /// What a store runs on; all of it outlives the store.
@@ -95,7 +97,8 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
 
   /// Checkpoints every attached log, one after the other.
   void CheckpointAll(Done done);
-  /// Stops logs, checkpointer and journal, each finishing what is under way; `done` then. Nothing runs afterwards.
+  /// Checkpoints what it can in stop_checkpoints_max, then stops logs, checkpointer and journal, each finishing what is
+  /// under way; `done` then. Nothing runs afterwards.
   void Stop(Done done);
 
   /// As Journal::Abandon, of all that is under way.
@@ -114,6 +117,7 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
     bool dropping = false;      // is no longer served
     bool drop_running = false;  // Drop is under way
     absl::Status damaged = {};  // why it cannot be attached
+    bool recovered = false;     // segments of it were written from the journal
   };
 
   LogStore(FileSystem& fs, Clock& clock, LogStoreExecutors executors, LogStoreOptions options);
