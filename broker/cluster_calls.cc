@@ -169,4 +169,20 @@ absl::StatusOr<Offset> DecodeHeartbeatAnswer(std::string_view bytes) {
   return Offset(from.applied());
 }
 
+std::string EncodeSnapshotPieceRequest(const SnapshotPieceRequest& request) {
+  wire::SnapshotPieceRequest out;
+  out.set_name(EncodeSnapshotName(request.name));
+  out.set_position(request.position);
+  out.set_bytes_max(request.bytes_max);
+  return Serialize(out);
+}
+
+absl::StatusOr<SnapshotPieceRequest> DecodeSnapshotPieceRequest(std::string_view bytes) {
+  wire::SnapshotPieceRequest from;
+  SLUICE_RETURN_IF_ERROR(Parse(bytes, &from));
+  auto name = DecodeSnapshotName(from.name());
+  if (!name.ok()) return absl::InvalidArgumentError(name.status().message());
+  return SnapshotPieceRequest{.name = *name, .position = from.position(), .bytes_max = from.bytes_max()};
+}
+
 }  // namespace sluice::broker

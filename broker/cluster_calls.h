@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "broker/cluster_snapshot.h"
 #include "broker/controller_record.h"
 #include "common/types.h"
 
@@ -19,6 +20,7 @@ namespace sluice::broker {
 /// PeerCall::kind.
 inline constexpr uint32_t kRegisterCall = 1;
 inline constexpr uint32_t kHeartbeatCall = 2;
+inline constexpr uint32_t kSnapshotPieceCall = 3;
 
 /// "I join", "I am back", or just "who are you".
 struct RegisterRequest {
@@ -59,6 +61,13 @@ struct Heartbeat {
   bool operator==(const Heartbeat&) const = default;
 };
 
+/// Of a snapshot that was offered. The answer is the piece's bytes, at least one.
+struct SnapshotPieceRequest {
+  SnapshotName name;
+  uint64_t position = 0;
+  uint32_t bytes_max = 0;
+};
+
 std::string EncodeRegisterRequest(const RegisterRequest& request);
 absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes);
 std::string EncodeRegisterAnswer(const RegisterAnswer& answer);
@@ -67,5 +76,7 @@ std::string EncodeHeartbeat(const Heartbeat& heartbeat);
 absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes);
 std::string EncodeHeartbeatAnswer(Offset applied);
 absl::StatusOr<Offset> DecodeHeartbeatAnswer(std::string_view bytes);
+std::string EncodeSnapshotPieceRequest(const SnapshotPieceRequest& request);
+absl::StatusOr<SnapshotPieceRequest> DecodeSnapshotPieceRequest(std::string_view bytes);
 
 }  // namespace sluice::broker

@@ -47,6 +47,11 @@ void ClusterService::Answer(PeerCall call, PeerReply reply) {
     if (!applied.ok()) return reply(applied.status());
     return reply(EncodeHeartbeatAnswer(*applied));
   }
+  if (call.kind == kSnapshotPieceCall) {
+    const auto request = DecodeSnapshotPieceRequest(call.request);
+    return reply(request.ok() ? seams_.controller.AnswerSnapshotPiece(*request)
+                              : absl::StatusOr<std::string>(request.status()));
+  }
   if (call.kind != kRegisterCall) return reply(absl::UnimplementedError(Cat("a call of kind ", call.kind)));
   auto request = DecodeRegisterRequest(call.request);
   if (!request.ok()) return reply(request.status());

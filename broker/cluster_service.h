@@ -34,7 +34,9 @@ class ClusterService {
   ~ClusterService() { *alive_ = false; }
 
   /// Whether calls of this kind are for Answer.
-  static bool Serves(uint32_t kind) { return kind == kRegisterCall || kind == kHeartbeatCall; }
+  static bool Serves(uint32_t kind) {
+    return kind == kRegisterCall || kind == kHeartbeatCall || kind == kSnapshotPieceCall;
+  }
   void Answer(PeerCall call, PeerReply reply);
   /// What nodes say of where they are goes into it, and what it has is told. Borrowed; null ends that.
   void SetPeerBook(PeerBook* book) { book_ = book; }

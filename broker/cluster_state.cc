@@ -129,51 +129,48 @@ absl::StatusOr<TopicId> IdOfKey(std::string_view key, std::string_view prefix) {
   return *id;
 }
 
-absl::Status LoadTopics(storage::MetadataStore& store, LoadedClusterState* loaded) {
-  SLUICE_ASSIGN_OR_RETURN(const auto topics, store.Scan(kControllerMachine, kTopicPrefix));
-  for (const auto& entry : topics) {
-    SLUICE_ASSIGN_OR_RETURN(const TopicId id, IdOfKey(entry.key, kTopicPrefix));
-    auto topic = DecodeTopicRecord(entry.value);
-    if (!topic.ok()) return BadKey(entry.key, Message(topic.status()));
-    if (topic->id != id || !loaded->state.by_name.emplace(topic->name, id).second) {
-      return BadKey(entry.key, "is another topic, or one whose name is taken");
-    }
-    loaded->state.topics[id] = *std::move(topic);
+absl::Status ReadTopic(const storage::MetadataEntry& entry, ClusterState* state) {
+  SLUICE_ASSIGN_OR_RETURN(const TopicId id, IdOfKey(entry.key, kTopicPrefix));
+  auto topic = DecodeTopicRecord(entry.value);
+  if (!topic.ok()) return BadKey(entry.key, Message(topic.status()));
+  if (topic->id != id || !state->by_name.emplace(topic->name, id).second) {
+    return BadKey(entry.key, "is another topic, or one whose name is taken");
   }
-  SLUICE_ASSIGN_OR_RETURN(const auto dropping, store.Scan(kControllerMachine, kDroppingPrefix));
-  for (const auto& entry : dropping) {
-    SLUICE_ASSIGN_OR_RETURN(const TopicId id, IdOfKey(entry.key, kDroppingPrefix));
-    int32_t partitions = 0;
-    if (!absl::SimpleAtoi(entry.value, &partitions) || partitions < 1) {
-      return BadKey(entry.key, Cat("is \"", entry.value, "\""));
-    }
-    loaded->dropping[id] = partitions;
-  }
+  state->topics[id] = *std::move(topic);
   return absl::OkStatus();
 }
 
-absl::Status LoadCluster(storage::MetadataStore& store, ClusterState* state) {
-  SLUICE_ASSIGN_OR_RETURN(const auto nodes, store.Scan(kControllerMachine, kNodePrefix));
-  for (const auto& entry : nodes) {
-    auto node = DecodeRegisteredNode(entry.value);
-    if (!node.ok()) return BadKey(entry.key, Message(node.status()));
-    if (entry.key != Cat(kNodePrefix, node->node.id)) return BadKey(entry.key, "is another node");
-    const NodeId id = node->node.id;
-    state->nodes[id] = *std::move(node);
+absl::Status ReadDropping(const storage::MetadataEntry& entry, DroppingMarks* dropping) {
+  SLUICE_ASSIGN_OR_RETURN(const TopicId id, IdOfKey(entry.key, kDroppingPrefix));
+  int32_t partitions = 0;
+  if (!absl::SimpleAtoi(entry.value, &partitions) || partitions < 1) {
+    return BadKey(entry.key, Cat("is \"", entry.value, "\""));
   }
-  SLUICE_ASSIGN_OR_RETURN(const auto cluster, store.Get(kControllerMachine, kClusterKey));
-  if (cluster.has_value()) {
-    auto change = DecodeControllerChange(*cluster);
-    const auto* formed = change.ok() ? std::get_if<ClusterFormed>(&*change) : nullptr;
-    if (formed == nullptr) return BadKey(kClusterKey, "is not what a cluster is formed by");
-    state->cluster_id = formed->id;
-    state->cluster_name = formed->name;
-  }
-  SLUICE_ASSIGN_OR_RETURN(const auto level, store.Get(kControllerMachine, kFeatureLevelKey));
-  if (level.has_value() && (!absl::SimpleAtoi(*level, &state->feature_level) || state->feature_level < 1)) {
-    return BadKey(kFeatureLevelKey, Cat("is \"", *level, "\""));
-  }
+  (*dropping)[id] = partitions;
   return absl::OkStatus();
+}
+
+absl::Status ReadNode(const storage::MetadataEntry& entry, ClusterState* state) {
+  auto node = DecodeRegisteredNode(entry.value);
+  if (!node.ok()) return BadKey(entry.key, Message(node.status()));
+  if (entry.key != Cat(kNodePrefix, node->node.id)) return BadKey(entry.key, "is another node");
+  const NodeId id = node->node.id;
+  state->nodes[id] = *std::move(node);
+  return absl::OkStatus();
+}
+
+absl::Status ReadCluster(const storage::MetadataEntry& entry, ClusterState* state) {
+  auto change = DecodeControllerChange(entry.value);
+  const auto* formed = change.ok() ? std::get_if<ClusterFormed>(&*change) : nullptr;
+  if (formed == nullptr) return BadKey(kClusterKey, "is not what a cluster is formed by");
+  state->cluster_id = formed->id;
+  state->cluster_name = formed->name;
+  return absl::OkStatus();
+}
+
+absl::Status ReadFeatureLevel(const storage::MetadataEntry& entry, ClusterState* state) {
+  if (absl::SimpleAtoi(entry.value, &state->feature_level) && state->feature_level >= 1) return absl::OkStatus();
+  return BadKey(kFeatureLevelKey, Cat("is \"", entry.value, "\""));
 }
 
 }  // namespace
@@ -221,12 +218,50 @@ void AddForgetDropped(const TopicId& id, storage::MetadataChanges* changes) {
   changes->Delete(Cat(kDroppingPrefix, id));
 }
 
+ClusterDelta Difference(const ClusterState& from, const ClusterState& to) {
+  ClusterDelta delta;
+  for (const auto& [id, topic] : from.topics) {
+    if (!to.topics.contains(id)) delta.deleted[id] = topic;
+  }
+  for (const auto& [id, topic] : to.topics) {
+    const auto before = from.topics.find(id);
+    if (before == from.topics.end() || !(before->second == topic)) delta.topics.insert(id);
+  }
+  for (const auto& [id, node] : to.nodes) {
+    const RegisteredNode* before = from.FindNode(id);
+    if (before == nullptr || !(*before == node)) delta.nodes.insert(id);
+  }
+  delta.cluster = from.cluster_id != to.cluster_id || from.cluster_name != to.cluster_name ||
+                  from.feature_level != to.feature_level;
+  return delta;
+}
+
+absl::Status ReadStateEntries(const std::vector<storage::MetadataEntry>& entries, bool all_known, ClusterState* state,
+                              DroppingMarks* dropping) {
+  for (const storage::MetadataEntry& entry : entries) {
+    if (entry.key.starts_with(kTopicPrefix)) {
+      SLUICE_RETURN_IF_ERROR(ReadTopic(entry, state));
+    } else if (entry.key.starts_with(kDroppingPrefix)) {
+      SLUICE_RETURN_IF_ERROR(ReadDropping(entry, dropping));
+    } else if (entry.key.starts_with(kNodePrefix)) {
+      SLUICE_RETURN_IF_ERROR(ReadNode(entry, state));
+    } else if (entry.key == kClusterKey) {
+      SLUICE_RETURN_IF_ERROR(ReadCluster(entry, state));
+    } else if (entry.key == kFeatureLevelKey) {
+      SLUICE_RETURN_IF_ERROR(ReadFeatureLevel(entry, state));
+    } else if (all_known) {
+      return BadKey(entry.key, "is of a kind that this version does not know");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<LoadedClusterState> LoadClusterState(storage::MetadataStore& store) {
   LoadedClusterState loaded;
   SLUICE_ASSIGN_OR_RETURN(const int64_t applied, store.Applied(kControllerMachine));
   loaded.applied = Offset(applied);
-  SLUICE_RETURN_IF_ERROR(LoadTopics(store, &loaded));
-  SLUICE_RETURN_IF_ERROR(LoadCluster(store, &loaded.state));
+  SLUICE_ASSIGN_OR_RETURN(const auto entries, store.Scan(kControllerMachine, ""));
+  SLUICE_RETURN_IF_ERROR(ReadStateEntries(entries, false, &loaded.state, &loaded.dropping));
   return loaded;
 }
 

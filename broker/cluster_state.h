@@ -11,6 +11,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "broker/controller_record.h"
@@ -48,6 +49,9 @@ struct ClusterState {
   bool operator==(const ClusterState&) const = default;
 };
 
+/// What differs between two states of one cluster.
+ClusterDelta Difference(const ClusterState& from, const ClusterState& to);
+
 /// Deleted topics whose replicas may still be on this node's disk, and how many partitions they had. This node's own
 /// matter, kept beside the state: a topic's deletion marks it in the same write.
 using DroppingMarks = std::map<TopicId, int32_t>;
@@ -56,7 +60,7 @@ using DroppingMarks = std::map<TopicId, int32_t>;
 inline constexpr std::string_view kControllerMachine = "controller";
 
 /// Adds to `changes` what brings the store's keys up to `state`, of what `delta` has touched, and the marks of what it
-/// has deleted.
+/// has deleted. Deterministic.
 void AddStoreChanges(const ClusterState& state, const ClusterDelta& delta, storage::MetadataChanges* changes);
 /// Takes a topic's mark away.
 void AddForgetDropped(const TopicId& id, storage::MetadataChanges* changes);
@@ -66,6 +70,10 @@ struct LoadedClusterState {
   ClusterState state;
   DroppingMarks dropping;
 };
+/// What the keys say, in any order. DataLoss, naming the key, for what cannot be read; also, where `all_known`, for a
+/// key that this program does not know.
+absl::Status ReadStateEntries(const std::vector<storage::MetadataEntry>& entries, bool all_known, ClusterState* state,
+                              DroppingMarks* dropping);
 /// Blocks. DataLoss, naming the key, for what cannot be read.
 absl::StatusOr<LoadedClusterState> LoadClusterState(storage::MetadataStore& store);
 

@@ -1,5 +1,7 @@
 #include "broker/controller.h"
 
+#include <algorithm>
+
 #include "common/check.h"
 #include "common/planted_bug.h"
 #include "common/record/record.h"
@@ -17,8 +19,18 @@ constexpr absl::Duration kRefusalForgottenAfter = absl::Minutes(1);
 
 }  // namespace
 
+LogSettings Group0Settings(int64_t log_bytes) {
+  return {.segment_bytes = std::max(log_bytes / 4, int64_t{1}), .segment_age = LogSettings().segment_age};
+}
+
+Controller::Controller(Seams seams, ControllerOptions options)
+    : seams_(seams),
+      options_(options),
+      snapshots_({.executor = seams.executor, .calls = seams.calls, .piece_bytes = options.snapshot_piece_bytes}) {}
+
 Controller::~Controller() {
   *alive_ = false;
+  if (log_ != nullptr) log_->log().AttachStateMachine(nullptr);
 }
 
 // ---- Starting and stopping -----------------------------------------------------------------------------------------
@@ -36,6 +48,12 @@ void Controller::Start(std::unique_ptr<PartitionLog> log, Callback<absl::Status>
       applied_ = loaded->applied;
       saved_ = applied_;
       started_ = true;
+      if (const Offset log_start = log_->log().bounds().log_start; applied_ < log_start) {
+        return done(absl::DataLossError(Cat("the metadata store (meta/) has applied the controller's log up to ",
+                                            applied_, ", but that log begins at ", log_start,
+                                            ": meta/ is older than the journal, or has lost what it had saved")));
+      }
+      log_->log().AttachStateMachine(this);
       CatchUp(std::move(done));
     });
   });
@@ -44,7 +62,9 @@ void Controller::Start(std::unique_ptr<PartitionLog> log, Callback<absl::Status>
 void Controller::Stop(absl::AnyInvocable<void()> done) {
   stopped_ = true;
   seams_.executor.Cancel(std::exchange(retry_timer_, 0));
+  snapshots_.Stop();
   if (log_ == nullptr) return done();
+  log_->log().AttachStateMachine(nullptr);
   log_->Stop([this, done = std::move(done)]() mutable {
     log_.reset();
     leading_epoch_.reset();
@@ -54,6 +74,8 @@ void Controller::Stop(absl::AnyInvocable<void()> done) {
       if (forgotten != nullptr) forgotten(stopping);
     }
     for (Pending& pending : std::exchange(decisions_, {})) pending.done(stopping);
+    arrived_.reset();
+    installing_ = nullptr;
     done();
   });
 }
@@ -66,6 +88,7 @@ void Controller::Fail(const absl::Status& why) {
     if (led) observer->OnLeadership(false);
     observer->OnFailure(why);
   }
+  AnswerInstall(why);
   RefuseWaiters(absl::UnavailableError(Cat("the controller has failed: ", Message(why))));
 }
 
@@ -87,6 +110,7 @@ void Controller::Pump() {
     AddForgetDropped(forgets_.front().first, &unsaved_->changes);
     forgets_.erase(forgets_.begin());
   }
+  if (unsaved_ == nullptr && arrived_.has_value()) TakeSnapshot();
   if (unsaved_ != nullptr) return Save();
   const replication::LogBounds bounds = log_->log().bounds();
   const bool uncommitted = Planted(PlantedBug::kControllerAppliesUncommitted);
@@ -121,6 +145,7 @@ void Controller::PumpDone(absl::Status status) {
 }
 
 void Controller::ReadSome() {
+  if (Planted(PlantedBug::kCompactBeforeSaved)) log_->log().Compact(log_->log().bounds().high_watermark, 0);
   log_->log().ReadCommitted({.offset = applied_, .bytes_max = kReplayBytes},
                             [this, alive = alive_](absl::StatusOr<replication::ReadResult> read) {
                               if (!*alive) return;
@@ -190,6 +215,8 @@ void Controller::OnSaved(absl::Status saved) {
     for (ControllerObserver* observer : observers_) observer->OnApplied(write->delta);
   }
   if (forgotten != nullptr) forgotten(absl::OkStatus());
+  if (install_saved_at_.has_value() && *install_saved_at_ <= saved_) AnswerInstall(absl::OkStatus());
+  if (log_ != nullptr && !stopped_) log_->log().Compact(saved_, options_.log_bytes);
   AnswerApplied();
   pumping_ = false;
   Pump();
@@ -237,6 +264,67 @@ void Controller::AnswerApplied() {
     auto waiter = applied_waiters_.extract(applied_waiters_.begin());
     waiter.mapped()(absl::OkStatus());
   }
+}
+
+// ---- Snapshots -----------------------------------------------------------------------------------------------------
+
+absl::StatusOr<replication::StateMachine::Offer> Controller::OfferSnapshot() {
+  if (!failure_.ok()) return failure_;
+  const SnapshotName name = snapshots_.Offer(state_, applied_, log_->log().bounds().log_start);
+  return Offer{.base_end = name.applied, .detail = Bytes::Adopt(EncodeSnapshotName(name))};
+}
+
+void Controller::InstallSnapshot(NodeId from, Offset base_end, Bytes detail, Callback<absl::Status> done) {
+  installing_ = std::move(done);
+  auto name = DecodeSnapshotName(detail.view());
+  if (name.ok() && name->applied != base_end) name = absl::DataLossError("a snapshot of another offset is offered");
+  auto fetched = [this, alive = alive_, base_end](absl::StatusOr<ClusterSnapshot> snapshot) {
+    if (*alive) OnFetched(base_end, std::move(snapshot));
+  };
+  // A crash before the log began anew: the state is there already.
+  if (name.ok() && saved_ < base_end) return snapshots_.Fetch(from, *name, std::move(fetched));
+  seams_.executor.Post([this, alive = alive_, status = name.status()] {
+    if (*alive) AnswerInstall(status);
+  });
+}
+
+void Controller::OnFetched(Offset base_end, absl::StatusOr<ClusterSnapshot> snapshot) {
+  absl::Status fits = snapshot.ok() ? CheckSnapshot(*snapshot) : snapshot.status();
+  if (!failure_.ok()) fits = failure_;
+  if (!fits.ok()) return AnswerInstall(fits);
+  install_saved_at_ = base_end;
+  arrived_ = *std::move(snapshot);
+  Pump();
+}
+
+absl::Status Controller::CheckSnapshot(const ClusterSnapshot& snapshot) const {
+  const ClusterState& state = snapshot.state;
+  if (!state_.cluster_id.IsNil() && state.cluster_id != state_.cluster_id) {
+    return absl::DataLossError(
+        Cat("a snapshot of cluster ", state.cluster_id, " is offered, this is ", state_.cluster_id));
+  }
+  for (const auto& [id, node] : state_.nodes) {
+    if (state.FindNode(id) == nullptr) return absl::DataLossError(Cat("a snapshot that does not know node ", id));
+  }
+  return absl::OkStatus();
+}
+
+// All that was applied before is saved.
+void Controller::TakeSnapshot() {
+  const ClusterSnapshot snapshot = *std::exchange(arrived_, std::nullopt);
+  if (snapshot.applied <= applied_) return AnswerInstall(absl::OkStatus());
+  auto write = std::make_shared<Write>(Write{.applied = snapshot.applied, .changes = {}, .delta = {}});
+  write->delta = Difference(state_, snapshot.state);
+  static_cast<ClusterState&>(state_) = snapshot.state;
+  applied_ = snapshot.applied;
+  AddStoreChanges(state_, write->delta, &write->changes);
+  for (const auto& [id, topic] : write->delta.deleted) state_.dropping[id] = topic.partitions;
+  unsaved_ = std::move(write);
+}
+
+void Controller::AnswerInstall(const absl::Status& status) {
+  install_saved_at_.reset();
+  if (installing_ != nullptr) std::exchange(installing_, nullptr)(status);
 }
 
 // ---- Leading -------------------------------------------------------------------------------------------------------

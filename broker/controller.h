@@ -7,6 +7,9 @@
 //    write with its index; only then observers hear of them, and WaitApplied answers;
 //  - a change is decided where IsLeader: this replica leads in a term of which it has applied all that was there when
 //    it began, so nobody else can have changed anything meanwhile;
+//  - group 0's log is cut only below what is saved here; a replica that is behind the leader's log start gets a
+//  snapshot of
+//    the state, which is saved in one write before its log begins anew;
 //  - a deleted topic leaves a mark until this node's replicas of it are dropped, so that a restart goes on with it.
 // What is committed and cannot be saved (a full disk) is in the state all the same; it is tried again each second, and
 // nothing further is applied or decided before. What cannot be read or understood (DataLoss) ends the controller, and
@@ -30,6 +33,7 @@
 #include "broker/cluster_state.h"
 #include "broker/controller_record.h"
 #include "broker/log_factory.h"
+#include "broker/snapshot_transfer.h"
 #include "common/executor.h"
 #include "storage/meta/metadata_store.h"
 
@@ -55,7 +59,16 @@ class ControllerObserver {
   virtual void OnFailure(const absl::Status& /*why*/) {}
 };
 
-class Controller {
+struct ControllerOptions {
+  /// Of group 0's log that are kept, where there are as many: beyond it whole segments below what is saved go.
+  int64_t log_bytes = int64_t{8} << 20;
+  size_t snapshot_piece_bytes = size_t{1} << 20;
+};
+
+/// When a segment of group 0's log is closed: so that what is kept beyond log_bytes is a fraction of it.
+LogSettings Group0Settings(int64_t log_bytes);
+
+class Controller : private replication::StateMachine {
  public:
   /// Whom everything is borrowed from outlives the controller.
   struct Seams {
@@ -63,10 +76,11 @@ class Controller {
     BlockingExecutor& blocking;
     Clock& clock;
     storage::MetadataStore& store;
+    PeerCalls* calls = nullptr;  ///< Null: a node without peers.
   };
 
-  explicit Controller(Seams seams) : seams_(seams) {}
-  ~Controller();
+  explicit Controller(Seams seams, ControllerOptions options = {});
+  ~Controller() override;
 
   /// Borrowed until the controller is gone; tells also what Start applies.
   void AddObserver(ControllerObserver* observer) { observers_.push_back(observer); }
@@ -86,6 +100,10 @@ class Controller {
   void Change(ControllerChange change, Callback<absl::Status> done);
   /// Takes away the mark of a deleted topic. On any node. After an error it is taken away later.
   void ForgetDropped(const TopicId& id, Callback<absl::Status> done);
+  /// Of a snapshot that this node has offered. Errors: as SnapshotTransfer::Answer.
+  absl::StatusOr<std::string> AnswerSnapshotPiece(const SnapshotPieceRequest& request) {
+    return snapshots_.Answer(request);
+  }
 
   /// Answers once all below `offset` is applied and saved, and observers were told. Unavailable when it stops or fails
   /// before.
@@ -132,6 +150,14 @@ class Controller {
   void Save();
   void OnSaved(absl::Status saved);
   void Fail(const absl::Status& why);
+
+  // replication::StateMachine
+  absl::StatusOr<Offer> OfferSnapshot() override;
+  void InstallSnapshot(NodeId from, Offset base_end, Bytes detail, Callback<absl::Status> done) override;
+  void OnFetched(Offset base_end, absl::StatusOr<ClusterSnapshot> snapshot);
+  absl::Status CheckSnapshot(const ClusterSnapshot& snapshot) const;
+  void TakeSnapshot();
+  void AnswerInstall(const absl::Status& status);
   void WaitForMore();
   void WatchLeadership();
   void AnswerApplied();
@@ -143,6 +169,8 @@ class Controller {
   void NoteWrite(const absl::Status& written);
 
   const Seams seams_;
+  const ControllerOptions options_;
+  SnapshotTransfer snapshots_;
   std::vector<ControllerObserver*> observers_;
   std::unique_ptr<PartitionLog> log_;
   ControllerState state_;
@@ -151,6 +179,10 @@ class Controller {
   std::shared_ptr<Write> unsaved_;  ///< In the state, not in the store; not changed while it is being written.
   std::vector<std::pair<TopicId, Callback<absl::Status>>> forgets_;  ///< Waiting for a write of their own.
   Callback<absl::Status> forgetting_;                                ///< Of the write that is unsaved_.
+
+  std::optional<ClusterSnapshot> arrived_;  ///< Becomes the state once nothing is unsaved.
+  Callback<absl::Status> installing_;       ///< Null: no snapshot is being installed.
+  std::optional<Offset> install_saved_at_;  ///< What is being installed is answered once this is saved.
 
   bool started_ = false;
   bool stopped_ = false;

@@ -4,6 +4,9 @@
 #include <set>
 #include <utility>
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include "broker/topic_settings.h"
 #include "common/status_macros.h"
 #include "common/text.h"
@@ -142,8 +145,14 @@ absl::StatusOr<NodeRecord> FromProto(const state::NodeState& from) {
 
 template <class Message>
 std::string Serialize(const Message& message) {
+  // Maps in the order of their keys: equal values have equal bytes, on every node.
   std::string bytes;
-  message.SerializeToString(&bytes);
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream out(&stream);
+    out.SetSerializationDeterministic(true);
+    message.SerializeToCodedStream(&out);
+  }
   return bytes;
 }
 

@@ -40,6 +40,7 @@ struct ReplicaSpec {
   /// Looked at only where the replica has no Raft state yet: its group's first members, itself among them; nobody for
   /// one that joins a group.
   raft::Configuration members = {};
+  bool feeds_state = false;  ///< What stands before its log start is in a replication::StateMachine, to be attached.
 };
 
 /// One open log. Everything of it is used on the shard it was opened for, its destruction too.

@@ -138,7 +138,9 @@ void NodeBroker::OpenController(Callback<absl::Status> done) {
                                             *applied, " of it and there are ", replicas.size(),
                                             " replicas on disk: the journal is not this data folder's")));
       }
-      ReplicaSpec group0{.replica = kControllerReplica};
+      ReplicaSpec group0{.replica = kControllerReplica,
+                         .settings = Group0Settings(options_.controller_log_bytes),
+                         .feeds_state = true};
       if (options_.membership.joins) {
         // Of one that is there already the incarnation is its own; what matters is that it is not alone.
         const auto& joined = options_.membership.joined;

@@ -46,6 +46,9 @@ struct BrokerOptions {
   int32_t default_replicas = 0;  ///< 0: min(3, nodes).
   TopicSettings topic_defaults;
 
+  int64_t controller_log_bytes = int64_t{8} << 20;  ///< ControllerOptions::log_bytes.
+  size_t controller_snapshot_piece_bytes = size_t{1} << 20;
+
   int64_t inflight_bytes_max = int64_t{128} << 20;    ///< Of produce items not answered yet.
   int64_t read_bytes_max = int64_t{64} << 20;         ///< Of answers to readers that are not written yet.
   int64_t disk_free_low_bytes = int64_t{256} << 20;   ///< Fewer free: appends are refused ...

@@ -101,6 +101,11 @@ void ReadLimits(const ConfigNode& limits, NodeConfig* config) {
   }
 }
 
+void ReadController(const ConfigNode& controller, NodeConfig* config) {
+  config->controller_log_bytes =
+      controller.Size("log_bytes", config->controller_log_bytes, {int64_t{64} << 10, int64_t{1} << 30});
+}
+
 void ReadRaft(const ConfigNode& raft, NodeConfig* config) {
   const ConfigRange<absl::Duration> range{absl::Milliseconds(1), absl::Minutes(10)};
   config->raft_election_timeout = raft.Duration("election_timeout_ms", config->raft_election_timeout, range);
@@ -167,6 +172,7 @@ absl::StatusOr<NodeConfig> ParseNodeConfig(std::string_view name, std::string_vi
   ReadStorage(root.Child("storage"), &config);
   ReadLimits(root.Child("limits"), &config);
   ReadRaft(root.Child("raft"), &config);
+  ReadController(root.Child("controller"), &config);
   ReadDefaults(root.Child("defaults"), &config);
   const ConfigNode log = root.Child("log");
   config.log_level = log.Enum("level", LogLevel::kInfo,

@@ -55,6 +55,8 @@ struct NodeConfig {
   absl::Duration raft_election_timeout = absl::Seconds(1);
   absl::Duration raft_heartbeat = absl::Milliseconds(100);
 
+  int64_t controller_log_bytes = int64_t{8} << 20;  ///< Of group 0's log that are kept.
+
   int32_t default_partitions = 1;
   int32_t default_replicas = 0;  ///< 0: min(3, nodes).
   TopicSettings topic_defaults;  ///< With defaults.retention_ms and storage.segment_bytes.

@@ -252,6 +252,7 @@ absl::Status NodeProcess::StartBroker(runtime::TerminationSignals& signals) {
   // The adapter stops reading at its own bound; this one is for what was on its way then.
   options.inflight_bytes_max = 2 * config_.inflight_bytes_max;
   options.read_bytes_max = config_.read_bytes_max;
+  options.controller_log_bytes = config_.controller_log_bytes;
   options.disk_free_low_bytes = config_.disk_low_watermark;
   options.disk_free_high_bytes = config_.disk_high_watermark;
   BrokerSeams seams{.shards = {},

@@ -70,7 +70,8 @@ void RaftLogFactory::Open(ReplicaSpec spec, Executor& shard, Callback<Opened> do
                                .log = {},
                                .incarnation = spec.incarnation,
                                .initial = std::move(spec.members),
-                               .alone = spec.incarnation.IsNil()};
+                               .alone = spec.incarnation.IsNil(),
+                               .feeds_state = spec.feeds_state};
   Apply(spec.settings, &group.log);
   if (group.alone) {
     const uint64_t high = random_.Next();

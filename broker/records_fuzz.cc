@@ -21,12 +21,19 @@ void Try(std::string_view bytes, Decode decode, Encode encode) {
   SLUICE_CHECK(again.ok() && *again == *read) << "what was written is not what was read";
 }
 
+void TrySnapshot(std::string_view bytes) {
+  const auto read = DecodeClusterSnapshot(bytes);
+  if (!read.ok()) return;
+  const auto again = DecodeClusterSnapshot(EncodeClusterSnapshot(read->state, read->applied));
+  SLUICE_CHECK(again.ok() && again->state == read->state) << "what was written is not what was read";
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view bytes(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 6) {
+  switch (data[0] % 8) {
     case 0:
       Try(bytes, DecodeControllerChange, EncodeControllerChange);
       break;
@@ -42,8 +49,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 4:
       (void)DecodeRegisterRequest(bytes).ok();
       break;
-    default:
+    case 5:
       (void)DecodeRegisterAnswer(bytes).ok();
+      break;
+    case 6:
+      TrySnapshot(bytes);
+      break;
+    default:
+      (void)DecodeSnapshotPieceRequest(bytes).ok();
       break;
   }
   return 0;

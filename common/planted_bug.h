@@ -44,6 +44,8 @@ enum class PlantedBug {
   kJoinWithAnyDisk,               ///< A node that comes with another disk gets the replica of the one it had.
   kRepeatUnknownChange,           ///< A change that may have been made is passed on once more.
   kForgetToUnfence,               ///< A node that was silent once is never counted on again.
+  kResetBeforeState,              ///< A follower's log begins anew before the state that it continues is saved.
+  kCompactBeforeSaved,            ///< The log start moves over what the metadata store does not have yet.
   kForgetToDropReplicas,          ///< A deleted topic's replicas are forgotten before they are dropped.
 };
 

@@ -92,6 +92,7 @@ void RaftLog::Restore(std::shared_ptr<storage::Log> log, const RaftLogSeams& sea
                             .doubtful = start.doubtful};
   for (const storage::EpochStart& epoch : log->epoch_history()) state.epochs.push_back({epoch.epoch, epoch.start});
   std::shared_ptr<RaftLog> self(new RaftLog(std::move(log), seams, *std::move(blob)));
+  self->feeds_state_ = start.feeds_state;
   auto raft = raft::Raft::Restore(seams.options->raft, *seams.random, std::move(state));
   if (!raft.ok()) return done(raft.status());
   self->raft_ = *std::move(raft);

@@ -10,7 +10,9 @@
 //  - high_watermark() is committed, and in this replica's storage; a proposal is answered with success only below it;
 //  - a proposal fails only where nothing of it was appended, or another entry is committed in its place; one that lost
 //    its leader stays pending until either is known, or Options::unknown_after has passed: then it is Unknown;
-//  - the log start moves only by what is committed; after a crash it goes on where it was (replica_blob.h);
+//  - the log start moves only by what is committed, or, where the log feeds a state machine (state_machine.h), over
+//  what
+//    that has saved; after a crash it goes on where it was (replica_blob.h);
 //  - writes reach storage in the order in which the core handed them out, and the core hears that they are durable in
 //    that order.
 // A replica that meets damage in its own log (DataLoss) gives up leadership, asks for no votes and gives none, as long
@@ -40,6 +42,7 @@
 #include "replication/group_status.h"
 #include "replication/replica_blob.h"
 #include "replication/replicated_log.h"
+#include "replication/state_machine.h"
 #include "replication/transport.h"
 #include "storage/log.h"
 #include "storage/retention.h"
@@ -111,6 +114,8 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
     raft::Configuration initial;
     /// The journal's end was cut, and not vouched for (storage::JournalTail::vouched).
     bool doubtful = false;
+    /// What stands before the log start is in a StateMachine, which is attached soon.
+    bool feeds_state = false;
     /// Another RaftLog stood on this storage log before, in this process, and its writes may still be under way.
     bool reopened = false;
   };
@@ -153,6 +158,13 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
 
   /// Deletes what `policy` says is too old or too much; answers the log start.
   void ApplyRetention(const storage::RetentionPolicy& policy, Callback<absl::StatusOr<Offset>> done);
+
+  /// Who keeps the state that this log feeds (Start::feeds_state); borrowed until it is taken away with nullptr. What
+  /// it was installing then is never heard of again.
+  void AttachStateMachine(StateMachine* machine);
+  /// Moves this replica's log start up over whole segments that end at or below `saved`, which the state machine has
+  /// durably, while at least `bytes_kept` stay: followers that are a little late need no snapshot.
+  void Compact(Offset saved, int64_t bytes_kept);
 
   // ---- The group
 
@@ -294,6 +306,8 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   void OnOpDone(uint64_t write, absl::Status status);
   /// Of all writes at the front that have nothing left.
   void TellDurable();
+  /// What the old log asked for is contained in the leader's log start, which may lie inside its first batch.
+  void TakeOverAdvances(const raft::SnapshotInstall& install);
   void OnResetDone(Offset base_end);
   Bytes EncodeBlob() const;
 
@@ -309,7 +323,10 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   void MoveLogStart(Offset log_start);
   void WhenLogStartDurable(Offset offset, Callback<absl::StatusOr<Offset>> done);
   void ServeSnapshot(const VoterId& to);
-  void SendSnapshot(const VoterId& to, Offset base_end);
+  void SendSnapshot(const VoterId& to, Offset base_end, Bytes detail);
+  void OfferState(const VoterId& to);
+  void InstallState();
+  void OnStateInstalled(Offset base_end, const absl::Status& status);
 
   // raft_log_read.cc
   void ServeLogRead(const raft::LogRead& read);
@@ -346,6 +363,12 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   int64_t proposed_bytes_ = 0;            ///< Taken by the core and not in ops_ yet.
   Bytes core_state_;                      ///< As the core last handed it out.
   std::vector<PendingAdvance> advances_;  ///< In the log, not applied; by end.
+
+  // The state that this log feeds
+  bool feeds_state_ = false;
+  StateMachine* machine_ = nullptr;                    ///< Null also before it is attached.
+  std::optional<raft::SnapshotInstall> state_wanted_;  ///< The core waits for it.
+  bool state_coming_ = false;                          ///< machine_ brings it.
 
   // What is committed
   Offset high_watermark_;

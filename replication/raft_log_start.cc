@@ -84,21 +84,22 @@ void RaftLog::ApplyRetention(const storage::RetentionPolicy& policy, Callback<ab
 // ---- Snapshots of a log without a state machine: "begin where mine begins"
 
 void RaftLog::ServeSnapshot(const VoterId& to) {
+  if (feeds_state_) return OfferState(to);
   const Offset start = log_->log_start();
-  if (start >= log_->log_end()) return SendSnapshot(to, start);
+  if (start >= log_->log_end()) return SendSnapshot(to, start, {});
   // The start may lie inside a batch; the follower begins with that batch.
   log_->Read(start, log_->log_end(), 1,
              [self = shared_from_this(), to](absl::StatusOr<std::vector<record::Batch>> batches) {
                if (self->ended()) return;
-               if (batches.ok() && !batches->empty()) return self->SendSnapshot(to, batches->front().base_offset());
+               if (batches.ok() && !batches->empty()) return self->SendSnapshot(to, batches->front().base_offset(), {});
                self->OnReadFailed(batches.status());
                self->raft_->OnSnapshotFailed(to);
                self->ScheduleTurn();
              });
 }
 
-void RaftLog::SendSnapshot(const VoterId& to, Offset base_end) {
-  if (absl::Status sent = raft_->SendSnapshot(to, base_end, {}); sent.ok()) {
+void RaftLog::SendSnapshot(const VoterId& to, Offset base_end, Bytes detail) {
+  if (absl::Status sent = raft_->SendSnapshot(to, base_end, std::move(detail)); sent.ok()) {
     ++counts_.snapshots_sent;
   } else {
     if (raft_->role() == raft::Role::kLeader) raft_->OnSnapshotFailed(to);
@@ -113,6 +114,61 @@ void RaftLog::OnResetDone(Offset base_end) {
   ++counts_.snapshots_installed;
   log_start_durable_ = std::max(log_start_durable_, base_end);
   raft_->OnSnapshotInstalled(base_end);
+  ScheduleTurn();
+}
+
+// ---- Snapshots of a log that feeds a state machine
+
+void RaftLog::AttachStateMachine(StateMachine* machine) {
+  machine_ = machine;
+  state_coming_ = false;
+  InstallState();
+}
+
+void RaftLog::Compact(Offset saved, int64_t bytes_kept) {
+  if (ended() || !feeds_state_ || state_wanted_.has_value() || log_->size_bytes() <= bytes_kept) return;
+  const Offset most = std::min(saved, high_watermark_);
+  const storage::RetentionDecision decision = storage::DecideRetention(
+      log_->segments(), {.retention_ms = -1, .retention_bytes = bytes_kept}, NowMs(), log_start_, most, most);
+  if (decision.log_start > log_start_) MoveLogStart(decision.log_start);
+}
+
+void RaftLog::OfferState(const VoterId& to) {
+  auto offer = machine_ != nullptr
+                   ? machine_->OfferSnapshot()
+                   : absl::StatusOr<StateMachine::Offer>(absl::UnavailableError("the state is not there yet"));
+  if (offer.ok()) return SendSnapshot(to, offer->base_end, std::move(offer->detail));
+  seams_.log->Debug("no snapshot is offered",
+                    {{"replica", group_.ToString()}, {"to", to.node.value()}, {"why", offer.status()}});
+  raft_->OnSnapshotFailed(to);
+  ScheduleTurn();
+}
+
+void RaftLog::InstallState() {
+  if (ended() || machine_ == nullptr || !state_wanted_.has_value() || std::exchange(state_coming_, true)) return;
+  const raft::SnapshotInstall install = *state_wanted_;
+  if (Planted(PlantedBug::kResetBeforeState)) OnStateInstalled(install.base.end, absl::OkStatus());
+  machine_->InstallSnapshot(install.from.node, install.base.end, install.detail,
+                            [weak = weak_from_this(), base_end = install.base.end](const absl::Status& status) {
+                              if (const auto self = weak.lock()) self->OnStateInstalled(base_end, status);
+                            });
+}
+
+// From here on a restart finds the state at least at base_end, whether the log has begun anew or not.
+void RaftLog::OnStateInstalled(Offset base_end, const absl::Status& status) {
+  if (ended() || !state_wanted_.has_value() || state_wanted_->base.end != base_end) return;
+  const raft::SnapshotInstall install = *std::exchange(state_wanted_, std::nullopt);
+  state_coming_ = false;
+  if (status.ok()) {
+    TakeOverAdvances(install);
+    // Of no write of the core's: it waits for OnSnapshotInstalled.
+    ops_.push_back({.write = 0, .what = SaveState{EncodeBlob()}});
+    ops_.push_back({.write = 0, .what = Reset{base_end}});
+  } else {
+    seams_.log->Info("a snapshot was not installed; it is asked for again",
+                     {{"replica", group_.ToString()}, {"from", install.from.node.value()}, {"why", status}});
+    raft_->OnInstallFailed();
+  }
   ScheduleTurn();
 }
 

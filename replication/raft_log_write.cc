@@ -41,13 +41,9 @@ void RaftLog::QueueWrites(raft::Ready& ready) {
   }
   bool save = ready.raft_state.has_value();
   if (save) core_state_ = *std::move(ready.raft_state);
-  if (ready.install.has_value()) {
-    // What the old log asked for is contained in the leader's log start, which may lie inside its first batch.
-    advances_.clear();
-    const raft::SnapshotInstall& install = *ready.install;
-    if (install.log_start > install.base.end) {
-      advances_.push_back({.end = install.log_start, .epoch = LeaderEpoch(0), .log_start = install.log_start});
-    }
+  const bool begins_anew = ready.install.has_value() && !feeds_state_;
+  if (begins_anew) {
+    TakeOverAdvances(*ready.install);
     save = true;
   }
   NoteAdvances(ready.append, &save);
@@ -56,9 +52,20 @@ void RaftLog::QueueWrites(raft::Ready& ready) {
     for (const record::Batch& batch : ready.append) ops_bytes_ += static_cast<int64_t>(batch.size_bytes());
     queue(Append{std::move(ready.append)});
   }
-  if (ready.install.has_value()) queue(Reset{ready.install->base.end});
+  if (begins_anew) queue(Reset{ready.install->base.end});
   writes_.push_back(write);
   TellDurable();  // the core may change its mind before it hands out: a write of nothing
+  if (ready.install.has_value() && feeds_state_) {
+    state_wanted_ = *std::move(ready.install);
+    InstallState();
+  }
+}
+
+void RaftLog::TakeOverAdvances(const raft::SnapshotInstall& install) {
+  advances_.clear();
+  if (install.log_start > install.base.end) {
+    advances_.push_back({.end = install.log_start, .epoch = LeaderEpoch(0), .log_start = install.log_start});
+  }
 }
 
 void RaftLog::PumpWrites() {

@@ -62,6 +62,7 @@ struct GroupSpec {
   raft::Configuration initial;
   /// Instead of `initial`: this replica alone, whatever its incarnation is. How a log of version 0.1 becomes a group.
   bool alone = false;
+  bool feeds_state = false;  ///< RaftLog::Start::feeds_state.
 };
 
 /// Of all groups, as of the last tick.

@@ -195,6 +195,7 @@ inline absl::Status ClusterNode::TryStart(absl::Duration most) {
     registration = (*joined)->registration;
     group0.incarnation = registration->incarnation;
   }
+  node.calls = calls.get();
   const absl::Status started = node.StartController(group0);
   if (!started.ok()) return started;
   Controller& controller = *node.controller;

@@ -46,7 +46,7 @@ class ControlNode {
   void Boot();
   /// Boots, and starts the controller on group 0, whose first members are `members`.
   absl::Status TryStart(const raft::Configuration& members);
-  absl::Status StartController(const ReplicaSpec& spec);
+  absl::Status StartController(ReplicaSpec spec);
   void Kill();
   /// Power loss.
   void Crash() {
@@ -75,6 +75,7 @@ class ControlNode {
   std::unique_ptr<RaftLogFactory> logs;
   std::unique_ptr<ControllerWitness> witness;
   std::unique_ptr<Controller> controller;
+  PeerCalls* calls = nullptr;  ///< Of the process; set before the controller starts.
 
  private:
   struct Executors {
@@ -229,6 +230,7 @@ class ControlRig {
   simulation::SimClock clock;
   simulation::SimNetwork network;
   const Logger logger = Logger::Silent();
+  ControllerOptions controller_options;
   std::vector<std::unique_ptr<ControlNode>> nodes;
 };
 
@@ -277,9 +279,15 @@ inline absl::Status ControlNode::TryStart(const raft::Configuration& members) {
       {.replica = kControllerReplica, .settings = {}, .incarnation = incarnation(), .members = members});
 }
 
-inline absl::Status ControlNode::StartController(const ReplicaSpec& spec) {
-  controller = std::make_unique<Controller>(Controller::Seams{
-      .executor = executors_->shard, .blocking = executors_->blocking, .clock = rig_.clock, .store = *meta});
+inline absl::Status ControlNode::StartController(ReplicaSpec spec) {
+  controller = std::make_unique<Controller>(Controller::Seams{.executor = executors_->shard,
+                                                              .blocking = executors_->blocking,
+                                                              .clock = rig_.clock,
+                                                              .store = *meta,
+                                                              .calls = calls},
+                                            rig_.controller_options);
+  spec.settings = Group0Settings(rig_.controller_options.log_bytes);
+  spec.feeds_state = true;
   witness = std::make_unique<ControllerWitness>();
   controller->AddObserver(witness.get());
   auto answer = std::make_shared<std::optional<absl::Status>>();
@@ -292,6 +300,7 @@ inline absl::Status ControlNode::StartController(const ReplicaSpec& spec) {
 }
 
 inline void ControlNode::Kill() {
+  calls = nullptr;
   transport_.reset();
   if (raft != nullptr) raft->Abandon();
   if (store != nullptr) store->Abandon();
