@@ -3,8 +3,8 @@
 //
 // Always holds: after a crash or kill the store is what some prefix of the Apply calls made, and contains every call
 // that returned OK; a machine's applied index and its keys are of the same prefix, and its index never goes back.
-// Nothing that must be ordered against the journal lives here. What is here can be made again from the logs, so a
-// store that cannot be read is an error to explain (DataLoss, naming the file), never read as an empty one.
+// Nothing that must be ordered against the journal lives here. What is here a machine's log may not have any
+// more, so a store that cannot be read is an error to explain (DataLoss, naming the file), never read as an empty one.
 //
 // Two implementations, one conformance suite: RocksDB (rocks_store.h) and one file seam's log and snapshot
 // (log_store.h), on which whole nodes run in the simulator.

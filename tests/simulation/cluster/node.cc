@@ -156,7 +156,8 @@ void Node::Kill() {
   serving_ = stopping_ = stopped_ = false;
   fatal_ = absl::OkStatus();
   if (raft_ != nullptr) CountHits();
-  snapshots_counted_ = 0;
+  snapshots_counted_ = states_counted_ = 0;
+  controller_log_start_counted_ = Offset(0);
   sessions_.clear();
   port_.reset();
   if (store_ != nullptr) store_->Abandon();
@@ -260,6 +261,12 @@ void Node::CountHits() {
   const uint64_t installed = raft_->stats().snapshots_installed;
   context_.hits.Add(Hit::kSnapshotInstalled, installed - snapshots_counted_);
   snapshots_counted_ = installed;
+  const auto group0 = raft_->Find(broker::kControllerReplica);
+  if (group0 == nullptr) return;
+  const uint64_t states = group0->stats().snapshots_installed;
+  context_.hits.Add(Hit::kControllerStateInstalled, states - std::exchange(states_counted_, states));
+  const Offset log_start = group0->bounds().log_start;
+  if (std::exchange(controller_log_start_counted_, log_start) < log_start) context_.hits.Add(Hit::kControllerLogCut);
 }
 
 }  // namespace sluice::cluster_simulation

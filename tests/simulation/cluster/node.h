@@ -163,6 +163,8 @@ class Node {
   bool excused_ = false;  ///< They may have failed in this life.
   bool calls_failed_ = false;
   uint64_t snapshots_counted_ = 0;
+  uint64_t states_counted_ = 0;
+  Offset controller_log_start_counted_;
   bool slow_ = false;
 };
 

@@ -150,6 +150,8 @@ void Node::StartBroker(std::optional<broker::Registration> joined) {
                         .joined = std::move(joined)};
   options.topic_defaults.segment_bytes = context_.plan.segment_bytes;
   options.topic_defaults.message_bytes_max = 8 << 10;
+  options.controller_log_bytes = context_.plan.controller_log_bytes;
+  options.controller_snapshot_piece_bytes = context_.plan.snapshot_piece_bytes;
   options.disk_free_low_bytes = kDiskLow;
   options.disk_free_high_bytes = kDiskHigh;
   options.disk_check_every = absl::Milliseconds(200);

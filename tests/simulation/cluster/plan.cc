@@ -46,6 +46,8 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "waiting fetch woken",
     "leader changed",
     "snapshot installed",
+    "controller's log cut",
+    "controller's state installed from another node",
     "topic deleted",
     "partitions added",
     "topic altered",
@@ -114,6 +116,8 @@ Plan DrawPlan(uint64_t seed, SimRandom& random) {
 
   plan.segment_bytes = OneOf<int64_t>(random, {8 << 10, 16 << 10, 64 << 10});
   plan.journal_file_bytes = OneOf<int64_t>(random, {64 << 10, 64 << 10, 256 << 10});
+  plan.controller_log_bytes = OneOf<int64_t>(random, {200, 500, 1500, 5000, 1 << 20});
+  plan.snapshot_piece_bytes = OneOf<size_t>(random, {100, 500, 4000});
   return plan;
 }
 

@@ -69,6 +69,8 @@ enum class Hit : uint8_t {
   // what followed
   kLeaderChanged,
   kSnapshotInstalled,
+  kControllerLogCut,
+  kControllerStateInstalled,  ///< From another node, for the log there was cut.
   // what operators did
   kTopicDeleted,
   kPartitionsAdded,
@@ -138,6 +140,8 @@ struct Plan {
   // Nodes
   int64_t segment_bytes = 16 << 10;
   int64_t journal_file_bytes = 64 << 10;
+  int64_t controller_log_bytes = 4 << 10;
+  size_t snapshot_piece_bytes = 1 << 10;
 };
 
 /// `seed` says how many nodes; the rest is drawn.

@@ -30,6 +30,8 @@ constexpr simulation::Planting kBugs[] = {
     {PlantedBug::kJoinWithAnyDisk, "a node with an empty disk is let in as the one it was"},
     {PlantedBug::kRepeatUnknownChange, "a change of unknown outcome is passed on again"},
     {PlantedBug::kForgetToUnfence, "a node that was away is not counted on again"},
+    {PlantedBug::kResetBeforeState, "a log begins anew before the state that it continues is saved"},
+    {PlantedBug::kCompactBeforeSaved, "the controller's log is cut above what is saved"},
     {PlantedBug::kForgetToDropReplicas, "replicas of deleted topics stay"},
 };
 
