@@ -235,6 +235,29 @@ TEST_CASE_METHOD(ClusterFixture,
   }
 }
 
+TEST_CASE_METHOD(
+    ClusterFixture,
+    "Another broker is asked for a leader only once none was known for a second: it may be the one that died") {
+  std::map<std::string, std::chrono::steady_clock::time_point> first_asked;
+  std::map<std::string, int> asked;
+  On([&] {
+    broker.told = [&](const std::string& node, const TopicPartition&) {
+      first_asked.emplace(node, std::chrono::steady_clock::now());
+      ++asked[node];
+      return std::string();
+    };
+  });
+  MakeProducer();
+  Send(0, "x");
+  REQUIRE(Eventually([&] { return asked[kB] > 0; }));
+  On([&] {
+    CHECK(asked[kA] > 3);
+    CHECK(first_asked[kB] - first_asked[kA] >= std::chrono::milliseconds(990));
+    broker.told = nullptr;
+  });
+  CHECK(Acknowledged("x"));
+}
+
 TEST_CASE_METHOD(ClusterFixture, "A change that one broker may have made is asked of no other") {
   auto admin = client->NewAdmin();
   int made = 0;
