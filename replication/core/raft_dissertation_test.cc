@@ -445,4 +445,23 @@ TEST_CASE("a replica that was away while the terms ran absurdly far ahead comes 
   CHECK(g.at(3).term() == g.at(leader).term());
 }
 
+TEST_CASE("a follower whose disk was put back as it was some time ago gets again what it has lost") {
+  Paper g;
+  g.Led();
+  for (int i = 0; i < 5; ++i) {
+    REQUIRE(g.Propose(1).ok());
+    g.Run();
+  }
+  REQUIRE(g.Log(3) == g.Log(1));
+  g.LoseTail(3, Offset(2));
+  g.Restart(3);  // its journal is whole: it does not know
+  g.at(1).OnUnreachable(TestGroup::Id(3));
+  g.isolated = {2};
+  const auto more = g.Propose(1);
+  REQUIRE(more.ok());
+  g.Spread(g.options.heartbeat_ticks * 3);
+  CHECK(g.Log(3) == g.Log(1));
+  CHECK(g.at(1).committed() > more->last_offset);
+}
+
 }  // namespace sluice::raft

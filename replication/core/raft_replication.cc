@@ -71,6 +71,11 @@ absl::Status Raft::StepAppendResponse(const Message& message, const AppendRespon
 absl::Status Raft::OnRejected(Progress& peer, const AppendResponse& response) {
   // Answers to what has been asked differently since, or is known to agree.
   if (peer.state == Progress::State::kSnapshot) return absl::OkStatus();
+  // Asked where it is known to agree, it has not got so far: its disk went back to what it was, as when a copy is put
+  // in its place. It is not counted for what it has no more, and gets it again.
+  if (peer.state == Progress::State::kProbe && response.end == peer.next && response.log_end < peer.match) {
+    peer.match = std::min(response.log_end, response.hint.end);
+  }
   if (response.end <= peer.match) {
     // It agreed there once, has restarted and does not know that this is committed, and we do not know the epoch to
     // show it any more.
