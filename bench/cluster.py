@@ -217,17 +217,27 @@ def idle(folder, partitions, seconds):
     yield "and memory", max(sizes) / 1e6, "MB"
 
 
+def spent(pid):
+    """CPU seconds of a process so far, and the bytes that it had from disks and gave to them."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rsplit(") ", 1)[1].split()
+    with open(f"/proc/{pid}/io", encoding="utf-8") as file:
+        io = dict(line.split(": ") for line in file.read().splitlines())
+    return (int(fields[11]) + int(fields[12])) / TICKS, int(io["read_bytes"]), int(io["write_bytes"])
+
+
 def end_and_start(cluster, node, kind):
-    """Seconds from the start after such an end until the node is ready."""
+    """Seconds that the end took, seconds from the start after it until the node is ready, and what that cost."""
+    began = time.monotonic()
     if kind == "clean":
         node.ask_to_stop()
     else:
         os.kill(node.pid(), 9)
     node.wait_stopped()
-    began = time.monotonic()
+    ended = time.monotonic()
     cluster.start(node)
     node.wait_ready()
-    return time.monotonic() - began
+    return ended - began, time.monotonic() - ended, spent(node.pid())
 
 
 def restart(folder, partitions, gigabytes):
@@ -236,7 +246,7 @@ def restart(folder, partitions, gigabytes):
         cluster.sluice("topic", "create", "many", "--replicas", "3", "--partitions", str(partitions))
         cluster.wait_whole()
         for kind in ("clean", "kill -9"):
-            took = end_and_start(cluster, cluster.nodes[2], kind)
+            _, took, _ = end_and_start(cluster, cluster.nodes[2], kind)
             yield f"3 nodes, {partitions} partitions, almost no data: start after a {kind} end, until ready", took * 1000, "ms"
             began = time.monotonic()
             cluster.wait_whole()
@@ -246,12 +256,16 @@ def restart(folder, partitions, gigabytes):
         for kind in ("clean", "kill -9"):
             # After the load, so that the journal has as much to replay as it may.
             load(cluster, "many", gigabytes * 500_000)
-            took = end_and_start(cluster, cluster.nodes[0], kind)
+            ending, took, (cpu, read, written) = end_and_start(cluster, cluster.nodes[0], kind)
             began = time.monotonic()
             cluster.sluice("topic", "create", f"after-{kind[:4]}")
             answered = time.monotonic() - began
             yield f"1 node, {partitions} partitions, {gigabytes} GB{'' if kind != 'clean' else ' / 2'}: start after a {kind} end, until ready", took * 1000, "ms"
+            yield "CPU of it", cpu, "s"
+            yield "read from the disk for it", read / 1e6, "MB"
+            yield "written for it", written / 1e6, "MB"
             yield "and from then until a topic is made", answered * 1000, "ms"
+            yield "the end before it took", ending * 1000, "ms"
 
 
 def main():

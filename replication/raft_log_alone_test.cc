@@ -325,10 +325,17 @@ TEST_CASE("a sole voter that cannot read the end of its data says so, and does n
   Partition p;
   for (int i = 0; i < 60; ++i) REQUIRE(p.Propose(MakeBatch("t", 1, 1000)).ok());
   REQUIRE(p.node.Do([&](auto done) { p.node.store->CheckpointAll(std::move(done)); }).ok());
-  p.Restart();  // from here on the segments' bytes are not in memory
-  const std::string path = p.log->storage_log().closed_segments().front().path;
-  const std::string dir = path.substr(0, path.rfind('/'));
   p.log.reset();
+  p.node.Kill();
+  REQUIRE(p.node.Open().ok());
+  const ReplicaId replica = p.node.store->Replicas().front();
+  std::shared_ptr<storage::Log> log = p.node.Attach(replica);
+  // Otherwise the registry knows, and nothing is read for it.
+  using DataEnd = absl::StatusOr<std::optional<Offset>>;
+  const DataEnd end = p.node.Await<DataEnd>([&](auto done) { log->FindDataEnd(std::move(done)); });
+  REQUIRE(p.node.Do([&](auto done) { log->Truncate(**end + -1, std::move(done)); }).ok());
+  const std::string dir = log->dir();
+  log.reset();
   p.node.Kill();
   const auto names = p.node.fs.List(dir);
   REQUIRE(names.ok());

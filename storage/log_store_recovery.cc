@@ -155,10 +155,13 @@ absl::Status Recovery::OnAppend(const AppendRecord& append) {
 
 absl::Status Recovery::Write(const ReplicaId& replica, Rewrite& segment) {
   if (segment.pending.empty()) return absl::OkStatus();
-  if (segment.file_bytes < 0)
-    SLUICE_RETURN_IF_ERROR(fs_.CreateDirs(absl::StrCat(topics_dir_, "/", replica.ToString())));
   const auto mode = segment.file_bytes < 0 ? OpenOptions::Mode::kCreateNew : OpenOptions::Mode::kReadWrite;
-  SLUICE_ASSIGN_OR_RETURN(const auto file, fs_.Open(segment.path, {.mode = mode}));
+  auto opened = fs_.Open(segment.path, {.mode = mode});
+  if (segment.file_bytes < 0 && absl::IsNotFound(opened.status())) {
+    SLUICE_RETURN_IF_ERROR(fs_.CreateDirs(absl::StrCat(topics_dir_, "/", replica.ToString())));
+    opened = fs_.Open(segment.path, {.mode = mode});
+  }
+  SLUICE_ASSIGN_OR_RETURN(const auto file, std::move(opened));
   const int64_t size = static_cast<int64_t>(segment.pending.size());
   SLUICE_RETURN_IF_ERROR(file->WriteAt(segment.done - size, segment.pending));
   segment.file_bytes = std::max(segment.file_bytes, segment.done);

@@ -145,8 +145,13 @@ bool Log::PumpWrite() {
   if (!segment->created) {
     RunTask(
         [fs = env_.fs, dir = dir_, segment]() -> absl::Status {
-          SLUICE_RETURN_IF_ERROR(fs->CreateDirs(dir));
-          SLUICE_ASSIGN_OR_RETURN(segment->file, SegmentFile::Create(*fs, segment->path));
+          auto file = SegmentFile::Create(*fs, segment->path);
+          if (absl::IsNotFound(file.status())) {
+            SLUICE_RETURN_IF_ERROR(fs->CreateDirs(dir));
+            file = SegmentFile::Create(*fs, segment->path);
+          }
+          if (!file.ok()) return std::move(file).status();
+          segment->file = *std::move(file);
           return absl::OkStatus();
         },
         [this, segment](absl::Status status) {

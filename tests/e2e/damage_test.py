@@ -192,7 +192,7 @@ class Damage(unittest.TestCase):
         # What was synced last is known to the byte after such a stop: also one lost block refuses.
         number = int(os.path.basename(newest).split(".")[0])  # a recycled file also has frames of an earlier number
         with open(newest, "rb") as file:
-            last = file.read().rindex(struct.pack("<4sHHQ", b"SLJF", 2, 0, number))
+            last = file.read().rindex(struct.pack("<4sHHQ", b"SLJF", 3, 0, number))
         with self.undone(newest):
             with open(newest, "r+b") as file:
                 file.seek(last)
