@@ -192,7 +192,9 @@ ClusterClient::~ClusterClient() {
 
 void ClusterClient::Start(std::optional<Registration> joined) {
   running_ = true;
-  for (const auto& [id, node] : seams_.controller.state().nodes) book_.Registered(id, node.node.peer_address);
+  for (const auto& [id, node] : seams_.controller.state().nodes) {
+    book_.Registered(id, node.node.peer_address, node.epoch);
+  }
   if (joined.has_value()) {
     epoch_ = joined->epoch;
     for (const auto& [id, address] : joined->nodes) book_.Registered(id, address);
@@ -420,7 +422,7 @@ void ClusterClient::AnswerRegistered() {
 void ClusterClient::OnApplied(const ClusterDelta& delta) {
   for (const NodeId id : delta.nodes) {
     if (const RegisteredNode* node = seams_.controller.state().FindNode(id)) {
-      book_.Registered(id, node->node.peer_address);
+      book_.Registered(id, node->node.peer_address, node->epoch);
     }
   }
   // Registered, and this node has applied that: to say so ends its being fenced.

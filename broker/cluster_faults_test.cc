@@ -59,9 +59,9 @@ TEST_CASE("a leader that has moved finds those that look for it where it was") {
 
 TEST_CASE("what group 0 says of a node for other reasons does not undo where it says that it is") {
   PeerBook book(NodeId(1), "n1:1", nullptr);
-  book.Registered(NodeId(2), "n2:1");
+  book.Registered(NodeId(2), "n2:1", Offset(5));
   book.Said(NodeId(2), "n2:2", true);
-  book.Registered(NodeId(2), "n2:1");  // fenced, say
+  book.Registered(NodeId(2), "n2:1", Offset(5));  // fenced, say
   CHECK(book.AddressOf(NodeId(2)) == "n2:2");
   book.Said(NodeId(2), "n2:3", false);  // by somebody who has not heard yet
   CHECK(book.AddressOf(NodeId(2)) == "n2:2");
@@ -71,6 +71,10 @@ TEST_CASE("what group 0 says of a node for other reasons does not undo where it 
   book.Said(NodeId(2), "n2:5", false);
   CHECK(book.AddressOf(NodeId(2)) == "n2:5");
   CHECK(book.AddressOf(NodeId(3)).empty());
+  // It registers once more, where it did before: what it said in between was a mistake.
+  book.Registered(NodeId(2), "n2:4", Offset(9));
+  CHECK(book.AddressOf(NodeId(2)) == "n2:4");
+  CHECK(book.News() == std::map<NodeId, std::string>{{NodeId(1), "n1:1"}});
 }
 
 TEST_CASE("who says where a node is must be that node, with its disk") {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -22,12 +23,13 @@ class PeerBook {
   PeerBook(NodeId self, std::string own_address, PeerAddresses* addresses)
       : self_(self), own_address_(std::move(own_address)), addresses_(addresses) {}
 
-  /// As group 0 has it, or as the leader has told it.
-  void Registered(NodeId node, const std::string& address) {
+  /// As group 0 has it, which tells of a node for other reasons, too: `epoch` is that of its last registration. Or as
+  /// the leader has told it, without one.
+  void Registered(NodeId node, const std::string& address, std::optional<Offset> epoch = std::nullopt) {
     if (node == self_ || address.empty()) return;
     Entry& entry = entries_[node];
-    // Group 0 tells of a node for other reasons, too.
-    if (std::exchange(entry.registered, address) == address) return;
+    const bool again = epoch.has_value() && std::exchange(entry.epoch, *epoch) != *epoch;
+    if (std::exchange(entry.registered, address) == address && !again) return;
     entry.said.clear();
     entry.by_itself = false;
     Tell(node, address);
@@ -65,6 +67,7 @@ class PeerBook {
  private:
   struct Entry {
     std::string registered;
+    Offset epoch{-1};
     std::string said;  ///< Empty: it is where it registered.
     bool by_itself = false;
     const std::string& AddressNow() const { return said.empty() ? registered : said; }

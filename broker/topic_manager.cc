@@ -171,7 +171,8 @@ void TopicManager::OnRouted(const TopicChange& change, TopicInfo changed, Callba
           seams_.log.Info("topic deleted", {{"topic", topic.name}});
           return done(std::move(topic));
         }
-        if (settled.ok()) return done(std::move(topic));
+        // In a cluster it stands: other nodes serve it, and this one goes on trying, and says so.
+        if (settled.ok() || seams_.controller.state().nodes.size() > 1) return done(std::move(topic));
         if (created) return UndoCreate(std::move(topic), std::move(settled), std::move(done));
         done(MakeError(Reason::kOutcomeUnknown,
                        Cat("the change is committed, but not in force yet: ", settled.ToString()), topic.name));
@@ -181,8 +182,6 @@ void TopicManager::OnRouted(const TopicChange& change, TopicInfo changed, Callba
 // The logs could not be made (a full disk, mostly). Where there is nobody else to make them, take the topic back, so
 // that the error means "there is none".
 void TopicManager::UndoCreate(TopicInfo topic, absl::Status why, Callback<Result<TopicInfo>> done) {
-  // In a cluster it stands: other nodes serve it, and this one goes on trying, and says so.
-  if (seams_.controller.state().nodes.size() > 1) return done(std::move(topic));
   const TopicId id = topic.id;
   auto undone = [this, topic, why = std::move(why), done = std::move(done)](absl::Status committed) mutable {
     if (!committed.ok()) {

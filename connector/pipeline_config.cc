@@ -383,6 +383,26 @@ absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const Secre
   return ParsePipeline(path, text.str(), secrets);
 }
 
+namespace {
+
+std::string WithoutSlashesAtEnd(std::string text) {
+  while (text.ends_with('/')) text.pop_back();
+  return text;
+}
+
+/// Where a sink writes, in one spelling for each folder.
+std::string PlaceOf(const SinkConfig& config) {
+  constexpr std::string_view kFile = "file://";
+  if (!config.to.starts_with(kFile)) return WithoutSlashesAtEnd(config.to);
+  std::error_code error;
+  const std::filesystem::path folder(config.to.substr(kFile.size()));
+  const std::filesystem::path known =
+      std::filesystem::weakly_canonical(std::filesystem::absolute(folder, error), error);
+  return Cat(kFile, WithoutSlashesAtEnd((error ? folder.lexically_normal() : known).string()));
+}
+
+}  // namespace
+
 absl::Status CheckTogether(const std::vector<PipelineConfig>& pipelines) {
   std::string errors;
   const auto add = [&](std::string error) { errors += Cat(errors.empty() ? "" : "\n", error); };
@@ -393,11 +413,9 @@ absl::Status CheckTogether(const std::vector<PipelineConfig>& pipelines) {
       add(Cat(pipeline.file, ": a second pipeline of the name '", pipeline.name, "'"));
     }
     for (const NamedSink& sink : pipeline.sinks) {
-      std::string to = sink.config.to;
-      while (to.ends_with('/')) to.pop_back();
       // The name of a file begins with the topic's.
-      const auto [at, alone] =
-          writers.emplace(std::tuple(pipeline.topic.name, sink.config.kind, to, sink.config.path), sink.config.at);
+      const auto [at, alone] = writers.emplace(
+          std::tuple(pipeline.topic.name, sink.config.kind, PlaceOf(sink.config), sink.config.path), sink.config.at);
       if (!alone) add(Cat(sink.config.at, ": writes to the folders of ", at->second));
     }
   }

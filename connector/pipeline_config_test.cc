@@ -1,6 +1,7 @@
 #include "connector/pipeline_config.h"
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <string>
 
 #include "common/text.h"
@@ -162,6 +163,15 @@ TEST_CASE("Two sinks that would write the same files are refused, in one pipelin
   CHECK(told({load(with("one", "t", raw + "  - raw: { to: \"file://lake/\", path: a, codec: gzip }\n"))}) ==
         "p.yaml:6:10: sinks[1].raw: writes to the folders of p.yaml:5:10: sinks[0].raw");
   CHECK(told({one, load(with("two", "t", raw))}) != "");
+  for (const char* same : {"{ to: \"file://./lake\", path: a }", "{ to: \"file://x/../lake//\", path: a }",
+                           "{ to: \"file://$PWD/lake\", path: a }"}) {
+    std::string sink = Cat("  - raw: ", same, "\n");
+    if (const size_t at = sink.find("$PWD"); at != std::string::npos) {
+      sink.replace(at, 4, std::filesystem::current_path().string());
+    }
+    INFO(sink);
+    CHECK(told({one, load(with("two", "t", sink))}) != "");
+  }
   CHECK(told({one, load(with("one", "other", raw))}) == "p.yaml: a second pipeline of the name 'one'");
   CHECK(told({one, load(with("two", "other", raw))}) == "");
   CHECK(told({one, load(with("two", "t", "  - raw: { to: \"file://lake\", path: \"b\" }\n"))}) == "");

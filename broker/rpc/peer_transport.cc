@@ -150,7 +150,7 @@ absl::Status Transport::Listen() {
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
     calls_ = nullptr;
-    return absl::UnavailableError("gRPC: the peers' server cannot be made; its own log on standard error says why");
+    return absl::UnavailableError("gRPC: the peers' server cannot be made; the log of this process says why");
   }
   for (int i = 0; i < kAccepts; ++i) std::make_shared<rpc::Call>(*calls_)->Accept();
   return absl::OkStatus();

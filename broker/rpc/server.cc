@@ -92,7 +92,7 @@ class ServerImpl final : public Server, public CallHost {
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
       queues_.clear();
-      return absl::UnavailableError("gRPC: the server cannot be made; its own log on standard error says why");
+      return absl::UnavailableError("gRPC: the server cannot be made; the log of this process says why");
     }
     address_ = Cat(options_.address.substr(0, options_.address.rfind(':')), ":", acceptor_->port());
     for (auto& queue : queues_) {

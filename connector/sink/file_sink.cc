@@ -385,7 +385,11 @@ absl::Status FileSinkImpl::DecideSchema(Partition& p, Offset first, Offset next)
   SinkState of_all;
   of_all.schema = schema;
   of_all.topic_id = p.state.topic_id;
-  SLUICE_RETURN_IF_ERROR(seams_.state->Put(SchemaKey(), EncodeSinkState(of_all), decided.version).status());
+  const absl::Status stored = seams_.state->Put(SchemaKey(), EncodeSinkState(of_all), decided.version).status();
+  if (absl::IsAborted(stored)) {
+    return absl::AbortedError(Cat(Where(p.id), ": another connector drives this sink; this one stops"));
+  }
+  SLUICE_RETURN_IF_ERROR(stored);
   p.state.schema = std::move(schema);
   return absl::OkStatus();
 }

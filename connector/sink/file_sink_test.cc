@@ -194,6 +194,28 @@ TEST_CASE("a power loss at any file operation leaves every record exactly once, 
   }
 }
 
+TEST_CASE(
+    "a kill at any file operation, and a power loss once the next connector is done, leave every record exactly once") {
+  uint64_t operations = 0;
+  {
+    World world;
+    FillWithDays(&world);
+    REQUIRE(world.Run().ok());
+    operations = world.files.operations();
+  }
+  for (uint64_t at = 1; at <= operations; ++at) {
+    INFO("operation " << at);
+    World world;
+    const auto good = FillWithDays(&world);
+    world.files.CrashAt(at);
+    REQUIRE_FALSE(world.Run().ok());
+    world.files.Kill();
+    REQUIRE(world.Run().ok());
+    world.files.Crash();
+    RequireExactlyOnce(&world, good);
+  }
+}
+
 TEST_CASE("a chunk over more days than may be open at once still makes one file a day") {
   World world;
   std::vector<std::string> values;

@@ -1,5 +1,6 @@
 #include "connector/sink/target.h"
 
+#include <set>
 #include <utility>
 
 #include "common/status_macros.h"
@@ -10,6 +11,7 @@ namespace sluice::connector {
 namespace {
 
 constexpr size_t kBufferBytes = size_t{1} << 20;
+constexpr size_t kSureMax = 1000;
 
 class LocalFile : public OutputFile {
  public:
@@ -72,19 +74,29 @@ class LocalTarget : public Target {
   }
 
  private:
-  // A new folder must survive a power loss as well as the file in it: every parent up to one that was there is synced.
+  // A folder must survive a power loss as well as the file in it. One that is there may be of a process that was killed
+  // before it had synced the parent, so each is made sure of once.
   absl::Status MakeFolder(const std::string& folder) {
+    if (sure_.contains(folder)) return absl::OkStatus();
     SLUICE_ASSIGN_OR_RETURN(const bool there, files_->Exists(folder));
-    if (there) return absl::OkStatus();
+    const bool above = folder.size() < folder_.size();
+    if (there && above) return absl::OkStatus();
     const size_t slash = folder.rfind('/');
     const bool has_parent = slash != std::string::npos && slash > 0;
-    if (has_parent) SLUICE_RETURN_IF_ERROR(MakeFolder(folder.substr(0, slash)));
-    SLUICE_RETURN_IF_ERROR(files_->CreateDirs(folder));
-    return files_->SyncDir(has_parent ? folder.substr(0, slash) : slash == 0 ? "/" : ".");
+    const std::string parent = has_parent ? folder.substr(0, slash) : slash == 0 ? "/" : ".";
+    if (has_parent) SLUICE_RETURN_IF_ERROR(MakeFolder(parent));
+    if (!there) SLUICE_RETURN_IF_ERROR(files_->CreateDirs(folder));
+    const absl::Status synced = files_->SyncDir(parent);
+    // Who may not read the parent has not made the folder.
+    if (!synced.ok() && !(there && absl::IsPermissionDenied(synced))) return synced;
+    if (sure_.size() >= kSureMax) sure_.clear();
+    sure_.insert(folder);
+    return absl::OkStatus();
   }
 
   FileSystem* const files_;
   const std::string folder_;
+  std::set<std::string> sure_;
 };
 
 bool TakePrefix(std::string_view prefix, std::string_view* text) {

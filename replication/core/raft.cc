@@ -131,9 +131,8 @@ absl::Status Raft::TakeAbsurdTerm(const Message& message) {
   for (const auto& [voter, term] : absurd_terms_) {
     if (members.IsVoter(voter)) terms.push_back(term);
   }
-  const size_t others = members.voters.size() - (members.IsVoter(self_) ? 1 : 0);
-  const size_t needed = std::min(members.Quorum(), others);
-  if (needed > 0 && terms.size() >= needed) {
+  const size_t needed = members.Quorum();  // of two voters the other alone is not believed
+  if (terms.size() >= needed) {
     std::sort(terms.begin(), terms.end(), std::greater<>());
     if (IsAbsurd(terms[needed - 1])) BecomeFollower(terms[needed - 1], VoterId{});
   }

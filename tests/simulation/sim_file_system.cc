@@ -428,13 +428,22 @@ SimFaultCounts SimFileSystem::counts() const {
   return counts_;
 }
 
-void SimFileSystem::Crash() {
+void SimFileSystem::Kill() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  ++counts_.crashes;
+  EndProcess();
+}
+
+void SimFileSystem::EndProcess() {
   ++life_;
   crashed_ = false;
   crash_at_ = 0;
   locks_.clear();
+}
+
+void SimFileSystem::Crash() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++counts_.crashes;
+  EndProcess();
   for (auto& [dir, changes] : name_changes_) {
     const size_t kept = random_.Below(changes.size() + 1);
     for (size_t i = 0; i < kept; ++i) ApplyNameChange(durable_names_, changes[i]);

@@ -7,7 +7,7 @@
 // do. Direct files check alignment as O_DIRECT does.
 //
 // Every call that changes something is an operation with a number, from 1; CrashAt(n) stops the world in the middle of
-// operation n: it may or may not have happened, and it and every later call fail until Crash() is called.
+// operation n: it may or may not have happened, and it and every later call fail until Crash() or Kill().
 // Threads: any.
 #pragma once
 
@@ -81,6 +81,9 @@ class SimFileSystem final : public FileSystem {
   SimFaultCounts counts() const;
   /// Power loss and restart: settles what survives. Files opened before are dead, locks are free.
   void Crash();
+  /// The process was killed and its machine was not: all that was written can be read, synced or not. Files opened
+  /// before are dead, locks are free.
+  void Kill();
 
   // Looking and tampering, without being counted.
   /// What a reader sees now; empty when there is no such file.
@@ -120,6 +123,7 @@ class SimFileSystem final : public FileSystem {
   void ChangeNames(const std::string& dir, NameChange change);
   // Counts an operation; false when the world stops in the middle of it. `*happens`: whether it takes effect.
   bool Operate(bool* happens);
+  void EndProcess();
   absl::Status CheckAlive() const;
   int64_t UsedBytesLocked() const;
 
