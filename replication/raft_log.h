@@ -11,8 +11,7 @@
 //  - a proposal fails only where nothing of it was appended, or another entry is committed in its place; one that lost
 //    its leader stays pending until either is known, or Options::unknown_after has passed: then it is Unknown;
 //  - the log start moves only by what is committed, or, where the log feeds a state machine (state_machine.h), over
-//  what
-//    that has saved; after a crash it goes on where it was (replica_blob.h);
+//    what that has saved; after a crash it goes on where it was (replica_blob.h);
 //  - writes reach storage in the order in which the core handed them out, and the core hears that they are durable in
 //    that order.
 // A replica that meets damage in its own log (DataLoss) gives up leadership, asks for no votes and gives none, as long

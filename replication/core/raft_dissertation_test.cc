@@ -464,4 +464,31 @@ TEST_CASE("a follower whose disk was put back as it was some time ago gets again
   CHECK(g.at(1).committed() > more->last_offset);
 }
 
+TEST_CASE("a replaced disk that holds what never was committed is counted for none of it") {
+  Paper g;
+  g.Led();
+  REQUIRE(g.Propose(1).ok());
+  g.Run();
+  const Offset shared = g.at(1).log_end();
+  REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(2)).ok());
+  g.Run();
+  REQUIRE(g.Leader() == 2);
+  for (int i = 0; i < 6; ++i) REQUIRE(g.Propose(2).ok());
+  g.Run();
+  g.Spread();
+  REQUIRE(g.Log(3) == g.Log(2));
+  // As the first leader's disk would have been, had it died with two proposals that nobody else got.
+  DiskImage& disk = g.node(3).durable;
+  std::erase_if(disk.log, [&](const record::Batch& batch) { return batch.base_offset() >= shared; });
+  for (int i = 0; i < 2; ++i) disk.log.push_back(TestGroup::Data("z").Assign(shared + i, LeaderEpoch(1)));
+  g.Restart(3);
+  g.at(2).OnUnreachable(TestGroup::Id(3));
+  g.isolated = {1};
+  const auto more = g.Propose(2);
+  REQUIRE(more.ok());
+  g.Spread(g.options.heartbeat_ticks * 4);
+  CHECK(g.Log(3) == g.Log(2));
+  CHECK(g.at(2).committed() > more->last_offset);
+}
+
 }  // namespace sluice::raft

@@ -73,8 +73,10 @@ absl::Status Raft::OnRejected(Progress& peer, const AppendResponse& response) {
   if (peer.state == Progress::State::kSnapshot) return absl::OkStatus();
   // Asked where it is known to agree, it has not got so far: its disk went back to what it was, as when a copy is put
   // in its place. It is not counted for what it has no more, and gets it again.
-  if (peer.state == Progress::State::kProbe && response.end == peer.next && response.log_end < peer.match) {
-    peer.match = std::min(response.log_end, response.hint.end);
+  // What it has instead need not be the leader's: nothing is known of it, as at the beginning of a term.
+  if (peer.state == Progress::State::kProbe && response.end == peer.next && response.end == peer.match &&
+      log_.EpochBefore(response.end)) {
+    peer.match = Offset(0);
   }
   if (response.end <= peer.match) {
     // It agreed there once, has restarted and does not know that this is committed, and we do not know the epoch to
