@@ -271,12 +271,17 @@ void Controller::AnswerApplied() {
 absl::StatusOr<replication::StateMachine::Offer> Controller::OfferSnapshot() {
   if (!failure_.ok()) return failure_;
   const SnapshotName name = snapshots_.Offer(state_, applied_, log_->log().bounds().log_start);
+  if (name.size_bytes > kClusterSnapshotBytesMax) {
+    return absl::ResourceExhaustedError(
+        Cat("the state has ", name.size_bytes, " bytes, a snapshot at most ", kClusterSnapshotBytesMax));
+  }
   return Offer{.base_end = name.applied, .detail = Bytes::Adopt(EncodeSnapshotName(name))};
 }
 
 void Controller::InstallSnapshot(NodeId from, Offset base_end, Bytes detail, Callback<absl::Status> done) {
   installing_ = std::move(done);
   auto name = DecodeSnapshotName(detail.view());
+  if (!failure_.ok()) name = failure_;
   if (name.ok() && name->applied != base_end) name = absl::DataLossError("a snapshot of another offset is offered");
   auto fetched = [this, alive = alive_, base_end](absl::StatusOr<ClusterSnapshot> snapshot) {
     if (*alive) OnFetched(base_end, std::move(snapshot));

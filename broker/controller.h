@@ -8,8 +8,7 @@
 //  - a change is decided where IsLeader: this replica leads in a term of which it has applied all that was there when
 //    it began, so nobody else can have changed anything meanwhile;
 //  - group 0's log is cut only below what is saved here; a replica that is behind the leader's log start gets a
-//  snapshot of
-//    the state, which is saved in one write before its log begins anew;
+//    snapshot of the state, which is saved in one write before its log begins anew;
 //  - a deleted topic leaves a mark until this node's replicas of it are dropped, so that a restart goes on with it.
 // What is committed and cannot be saved (a full disk) is in the state all the same; it is tried again each second, and
 // nothing further is applied or decided before. What cannot be read or understood (DataLoss) ends the controller, and
@@ -62,7 +61,7 @@ class ControllerObserver {
 struct ControllerOptions {
   /// Of group 0's log that are kept, where there are as many: beyond it whole segments below what is saved go.
   int64_t log_bytes = int64_t{8} << 20;
-  size_t snapshot_piece_bytes = size_t{1} << 20;
+  size_t snapshot_piece_bytes = size_t{64} << 10;  ///< Each within 2 s, on a slow link too.
 };
 
 /// When a segment of group 0's log is closed: so that what is kept beyond log_bytes is a fraction of it.

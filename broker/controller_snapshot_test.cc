@@ -168,6 +168,42 @@ TEST_CASE("what has come of a snapshot stays when its way breaks, and is not ask
   CHECK(absl::IsNotFound(giver.Answer({.name = name, .position = 0, .bytes_max = 10}).status()));
 }
 
+TEST_CASE("a large snapshot arrives over a slow link, piece by piece within the time of each") {
+  simulation::SimScheduler scheduler(1);
+  simulation::SimExecutor executor(scheduler);
+  struct SlowCalls final : PeerCalls {
+    void Call(PeerTarget, uint32_t, std::string request, absl::Duration deadline, PeerAnswered done) override {
+      auto answer = giver->Answer(DecodeSnapshotPieceRequest(request).value());
+      REQUIRE(answer.ok());
+      const absl::Duration takes = absl::Seconds(static_cast<double>(answer->size()) / 100e3) + absl::Milliseconds(300);
+      if (takes > deadline) answer = absl::DeadlineExceededError("too slow");
+      executor->PostAfter(std::min(takes, deadline),
+                          [answer = std::move(answer), done = std::move(done)]() mutable { done(std::move(answer)); });
+    }
+    void Serve(PeerCallHandler) override {}
+    SnapshotTransfer* giver = nullptr;
+    Executor* executor = nullptr;
+  } calls;
+  calls.executor = &executor;
+  SnapshotTransfer giver({.executor = executor});
+  SnapshotTransfer taker(
+      {.executor = executor, .calls = &calls, .piece_bytes = ControllerOptions().snapshot_piece_bytes});
+  calls.giver = &giver;
+  ClusterState state;
+  for (uint64_t n = 1; n <= 4000; ++n) state.Apply(Topic(n), Offset(static_cast<int64_t>(n)));
+  const SnapshotName name = giver.Offer(state, Offset(4001), Offset(5));
+  REQUIRE(name.size_bytes > 500'000);
+  std::optional<absl::StatusOr<ClusterSnapshot>> answer;
+  executor.Post([&] {
+    taker.Fetch(NodeId(1), name, [&](absl::StatusOr<ClusterSnapshot> got) { answer.emplace(std::move(got)); });
+  });
+  scheduler.RunFor(absl::Minutes(2));
+  REQUIRE(answer.has_value());
+  INFO(answer->status());
+  REQUIRE(answer->ok());
+  CHECK((*answer)->state == state);
+}
+
 TEST_CASE("a crash at any operation while the log is cut leaves a node that starts with all it had answered") {
   const auto run = [](uint64_t crash_at) {
     ControlRig rig(1, 1 + crash_at);

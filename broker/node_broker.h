@@ -47,7 +47,7 @@ struct BrokerOptions {
   TopicSettings topic_defaults;
 
   int64_t controller_log_bytes = int64_t{8} << 20;  ///< ControllerOptions::log_bytes.
-  size_t controller_snapshot_piece_bytes = size_t{1} << 20;
+  size_t controller_snapshot_piece_bytes = size_t{64} << 10;
 
   int64_t inflight_bytes_max = int64_t{128} << 20;    ///< Of produce items not answered yet.
   int64_t read_bytes_max = int64_t{64} << 20;         ///< Of answers to readers that are not written yet.

@@ -27,8 +27,8 @@ class SnapshotTransfer {
   /// All borrowed.
   struct Seams {
     Executor& executor;
-    PeerCalls* calls = nullptr;            ///< Null: a node without peers.
-    size_t piece_bytes = size_t{1} << 20;  ///< Asked for at a time; less than kPeerCallBytesMax.
+    PeerCalls* calls = nullptr;             ///< Null: a node without peers.
+    size_t piece_bytes = size_t{64} << 10;  ///< Asked for at a time; less than kPeerCallBytesMax.
   };
 
   explicit SnapshotTransfer(Seams seams) : seams_(seams) {}
