@@ -211,7 +211,9 @@ void Checkpointer::Stop(absl::AnyInvocable<void()> done) {
 
 // What is under way then ends with its log.
 void Checkpointer::EndStop() {
-  work_.clear();
+  for (Work& work : std::exchange(work_, {})) {
+    if (work.log == nullptr && work.done != nullptr) work.done(absl::UnavailableError("the log store stops"));
+  }
   if (stop_done_ == nullptr) return;
   home_.Cancel(timer_);
   std::exchange(stop_done_, nullptr)();

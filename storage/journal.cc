@@ -28,6 +28,12 @@ absl::Status JournalImpl::Begin(FileSystem& fs, const ReplayedJournal& replayed)
   state_ = replayed.state;
   pins_ = replayed.pins;
   records_applied_ = replayed.records;
+  if (!replayed.tail.file.empty()) {
+    // What was read may be on no disk yet, where the process before was killed between a write and its sync; and from
+    // here on files are written over that are not needed because of it.
+    SLUICE_ASSIGN_OR_RETURN(const auto last, fs.Open(replayed.tail.file, {.mode = OpenOptions::Mode::kReadWrite}));
+    SLUICE_RETURN_IF_ERROR(last->Sync());
+  }
   SLUICE_RETURN_IF_ERROR(files_.Adopt(replayed));
   SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_));
   SLUICE_RETURN_IF_ERROR(WriteOpening(replayed.supersede_from, replayed.continues_after, &replayed, &fs));
