@@ -25,7 +25,11 @@ struct JournalMeasurement {
 /// that follows the answer.
 absl::StatusOr<std::vector<JournalMeasurement>> MeasureJournal(const std::string& dir, absl::Duration each);
 
-/// The same as a table, or the error.
+/// Appends of 256 KiB to one partition, 16 not answered at a time, each written to a growing segment after its answer:
+/// millions of bytes a second through the journal.
+absl::StatusOr<double> MeasureJournalRush(const std::string& dir, absl::Duration each);
+
+/// Both as tables, or the error.
 void PrintJournalBench(std::ostream& out, const std::string& dir, absl::Duration each);
 
 }  // namespace sluice::bench

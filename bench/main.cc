@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/disk_bench.h"
 #include "bench/idle_groups_bench.h"
 #include "bench/journal_bench.h"
 #include "bench/record_bench.h"
@@ -133,13 +134,17 @@ class Bench {
     if (!StartServers()) return false;
     std::printf("\nProduce over gRPC, synced before the answer, %d requests in flight, batches of %zu KiB\n", kWindow,
                 kBatchBytes >> 10);
-    std::printf("  %-10s %12s %10s %10s %10s %12s %12s\n", "records", "records/s", "MB/s", "bare MB/s", "of bare",
-                "CPU s/mill.", "bare CPU s");
+    std::printf("  %-10s %12s %10s %10s %10s %10s %12s %12s\n", "records", "records/s", "MB/s", "bare MB/s", "of bare",
+                "of disk", "CPU s/mill.", "bare CPU s");
     const bool good = Produce("kilo", 1000) && Produce("hecto", 100);
     return good && Consume("kilo") && Latency();
   }
   // One case alone, for a profiler or a comparison of two builds.
-  bool RunProduce() { return StartServers() && Produce("kilo", 1000); }
+  bool RunProduce() {
+    if (!StartServers() || !Produce("kilo", 1000)) return false;
+    PrintDiskBench(std::cout, dir_, each_ / 2);
+    return true;
+  }
   bool RunLatency() { return StartServers() && Latency(); }
   // What a full run asks before the latency, without what does not bear on it.
   bool RunLatencyAfterLoad() { return StartServers() && Produce("kilo", 1000) && Latency() && Latency(); }
@@ -197,7 +202,7 @@ bool Bench::Create(const std::string& topic) {
 bool Bench::Produce(const std::string& topic, size_t record_bytes) {
   int records = 0;
   const std::string request = RequestOf(topic, record_bytes, kBatchBytes, &records);
-  std::vector<double> rates, ratios, cpu, bare_cpu, bare_rates;
+  std::vector<double> rates, ratios, cpu, bare_cpu, bare_rates, of_disk;
   for (int pair = 0; pair < pairs_; ++pair) {
     double before = bare_->CpuSeconds();
     const auto bare = to_bare_->Send("/bare/Sink", request, kWindow, each_, [](const std::string&) { return true; });
@@ -210,11 +215,15 @@ bool Bench::Produce(const std::string& topic, size_t record_bytes) {
     rates.push_back(static_cast<double>(mine->messages) / mine->seconds);
     bare_rates.push_back(static_cast<double>(bare->messages) / bare->seconds);
     ratios.push_back(rates.back() / bare_rates.back());
+    const auto disk = MeasureDisk(dir_, each_ / 4);
+    if (!Check(disk)) return false;
+    of_disk.push_back(rates.back() * static_cast<double>(request.size()) / 1e6 / disk->twice);
   }
   const double rate = Percentile(rates, 0.5);
   const double megabytes = static_cast<double>(request.size()) / 1e6;
-  std::printf("  %-10s %12.0f %10.0f %10.0f %9.0f%% %12.2f %12.2f\n", (std::to_string(record_bytes) + " B").c_str(),
-              rate * records, rate * megabytes, Percentile(bare_rates, 0.5) * megabytes, 100 * Percentile(ratios, 0.5),
+  std::printf("  %-10s %12.0f %10.0f %10.0f %9.0f%% %9.0f%% %12.2f %12.2f\n",
+              (std::to_string(record_bytes) + " B").c_str(), rate * records, rate * megabytes,
+              Percentile(bare_rates, 0.5) * megabytes, 100 * Percentile(ratios, 0.5), 100 * Percentile(of_disk, 0.5),
               Percentile(cpu, 0.5), Percentile(bare_cpu, 0.5));
   return true;
 }
@@ -282,8 +291,8 @@ int Main(int argc, char** argv) {
   std::string parent = "/var/tmp";
   CLI::App app("sluice-bench: what this build gives on this machine");
   app.add_flag("--quick", quick, "one short pass");
-  app.add_option("--only", only, "one case: produce, latency, both as aged, or idle-groups")
-      ->check(CLI::IsMember({"produce", "latency", "aged", "idle-groups"}));
+  app.add_option("--only", only, "one case: produce, latency, both as aged, disk, or idle-groups")
+      ->check(CLI::IsMember({"produce", "latency", "aged", "disk", "idle-groups"}));
   app.add_option("--dir", parent, "where to work: a folder on the disk to be measured");
   app.add_flag("--bare-server", bare)->group("");
   CLI11_PARSE(app, argc, argv);
@@ -305,11 +314,16 @@ int Main(int argc, char** argv) {
     good = bench.RunLatency();
   } else if (only == "aged") {
     good = bench.RunLatencyAfterLoad();
+  } else if (only == "disk") {
+    PrintDiskBench(std::cout, dir, each);
+    PrintJournalBench(std::cout, dir, each / 3);
+    good = true;
   } else if (only == "idle-groups") {
     good = PrintIdleGroupsBench(std::cout, dir, 5 * each);
   } else {
     PrintRecordBench(std::cout, each / 4);
     PrintJournalBench(std::cout, dir, each);
+    PrintDiskBench(std::cout, dir, each);
     good = bench.Run();
   }
   std::error_code ignored;
