@@ -208,5 +208,23 @@ TEST_CASE("a founder that was wiped and has no seeds forms a cluster of its own,
   CHECK(refused.ToString().find("give it a new node.id") != std::string::npos);
 }
 
+TEST_CASE("a controller that is cut off does not say that there is nothing to change") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  rig.Until([&] { return rig.base.LeaderNow().has_value(); });
+  const NodeId cut = *rig.base.LeaderNow();
+  Controller& controller = rig.node(cut.value()).controller();
+  rig.base.network.Isolate(cut);
+  std::optional<absl::Status> answer;
+  rig.base.node(cut).executor().Post([&] {
+    REQUIRE(controller.IsLeader());  // as far as it knows
+    controller.Decide([](const ControllerState&) { return std::optional<ControllerChange>(); },
+                      [&](absl::Status status) { answer = std::move(status); });
+  });
+  rig.Until([&] { return answer.has_value(); });
+  CHECK(absl::IsUnavailable(*answer));
+}
+
 }  // namespace
 }  // namespace sluice::broker

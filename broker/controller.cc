@@ -425,14 +425,21 @@ void Controller::DecideNext() {
 void Controller::DecideNow(Pending pending) {
   if (!IsLeader()) return pending.done(NotLeading());
   auto change = pending.decide(state_);
-  if (!change.ok()) return pending.done(change.status());
-  if (!change->has_value()) return pending.done(absl::OkStatus());
+  if (!change.ok() || !change->has_value()) return Confirm(change.status(), std::move(pending.done));
   if (const int32_t level = FeatureLevelOf(**change); level > state_.feature_level) {
     return pending.done(
         absl::FailedPreconditionError(Cat("the cluster's feature level is ", state_.feature_level, ", this needs ",
                                           level, ": not all of its nodes are of a version that knows it")));
   }
   Propose(**change, std::move(pending.done));
+}
+
+// What changes nothing is committed nowhere, which would show that this state is still the cluster's: another leader
+// may have made since what was found missing here.
+void Controller::Confirm(absl::Status decided, Callback<absl::Status> done) {
+  log_->log().ReadBarrier([decided = std::move(decided), done = std::move(done)](const absl::Status& leads) mutable {
+    done(leads.ok() ? std::move(decided) : leads);
+  });
 }
 
 void Controller::Propose(const ControllerChange& change, Callback<absl::Status> done) {

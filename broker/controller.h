@@ -163,6 +163,8 @@ class Controller : private replication::StateMachine {
   void RefuseWaiters(const absl::Status& why);
   void DecideNext();
   void DecideNow(Pending pending);
+  /// Answers with `decided` once it is certain that this node led when it was; otherwise Unavailable.
+  void Confirm(absl::Status decided, Callback<absl::Status> done);
   void Propose(const ControllerChange& change, Callback<absl::Status> done);
   absl::Status NotLeading() const;
   void NoteWrite(const absl::Status& written);

@@ -77,7 +77,9 @@ Error Partition::NotLeader() const {
 }
 
 Error Partition::ProposalFailed(const absl::Status& status) const {
-  if (log_ == nullptr && Planted(PlantedBug::kSayUnknownIsRefused)) return Fail(Reason::kNotAvailable, "stopped");
+  if (Planted(PlantedBug::kSayUnknownIsRefused) && (log_ == nullptr || absl::IsUnknown(status))) {
+    return Fail(Reason::kNotAvailable, "stopped");
+  }
   if (log_ == nullptr) {
     return Fail(Reason::kOutcomeUnknown, "the partition stopped before it was committed");
   }

@@ -81,9 +81,9 @@ void TopicManager::Apply(TopicChange change, Callback<Result<TopicInfo>> done) {
 }
 
 void TopicManager::Route(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done) {
-  if (seams_.controller.IsLeader()) return Decide(std::move(change), std::move(done));
   const std::optional<NodeId> leader = seams_.controller.leader();
-  if (leader.has_value() && *leader != options_.node && seams_.forward != nullptr) {
+  const bool leads = seams_.controller.IsLeader();
+  if (leads || (leader.has_value() && *leader != options_.node && seams_.forward != nullptr)) {
     // It may have lost its place since: then nothing was changed there, and the next one is asked.
     auto retry = [this, change, until, done = std::move(done)](Result<TopicChanged> changed) mutable {
       const bool again =
@@ -93,6 +93,7 @@ void TopicManager::Route(TopicChange change, absl::Duration until, Callback<Resu
       if (!again || seams_.clock.Monotonic() >= until) return done(std::move(changed));
       RouteLater(std::move(change), until, std::move(done));
     };
+    if (leads) return Decide(std::move(change), std::move(retry));
     return (*seams_.forward)(*leader, change, std::move(retry));
   }
   if (seams_.clock.Monotonic() >= until) {
@@ -135,10 +136,11 @@ void TopicManager::DecideUntil(TopicChange change, absl::Duration until, Callbac
 
 void TopicManager::OnDecided(Verdict verdict, absl::Status status, const std::string& name,
                              Callback<Result<TopicChanged>> done) {
-  if (verdict.refused.has_value()) return done(*std::move(verdict.refused));
-  if (absl::IsUnavailable(status) && !seams_.controller.IsLeader()) {
+  // A refusal of one who may lead no more says nothing of the cluster.
+  if (absl::IsUnavailable(status) && (verdict.refused.has_value() || !seams_.controller.IsLeader())) {
     return done(MakeError(Reason::kNotLeader, std::string(Message(status)), name.substr(0, 249)));
   }
+  if (verdict.refused.has_value()) return done(*std::move(verdict.refused));
   if (absl::IsUnknown(status)) {
     // Perhaps committed, and not saved.
     const TopicId id = verdict.topic.id;

@@ -60,7 +60,8 @@ void RaftLog::MoveLogStart(Offset log_start) {
   if (Planted(PlantedBug::kForgetLogStart)) {
     log_start_durable_ = log_start;
     for (auto& [offset, done] : std::exchange(log_start_waiters_, {})) WhenLogStartDurable(offset, std::move(done));
-    return;
+    raft_->OnLogStart(log_start);
+    return ScheduleTurn();
   }
   log_->SetLogStart(log_start, [self = shared_from_this(), log_start](const absl::Status& status) {
     if (self->ended()) return;

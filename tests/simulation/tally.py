@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Runs many seeds of the simulation of whole nodes, in steps that can be interrupted, and keeps the tally.
 
-tally.py PROGRAM STATE PAGE [--seeds N] [--step N] [--minutes M]
+tally.py PROGRAM STATE PAGE [--seeds N] [--step N] [--jobs N] [--minutes M]
 
 Goes on where STATE (JSON) says that it stopped, runs up to seed N in steps, at most for M minutes, and after each step
 writes the sum between the two marks in PAGE. Exits with 1 when a seed broke a rule in this run.
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -34,19 +35,35 @@ def save(path, state):
     os.replace(path + ".new", path)
 
 
-def run_step(program, state, count):
-    """One step of `count` seeds; its sums go into the state. Returns what was broken, or raises when it died."""
-    done = subprocess.run([program, "--seeds", str(count), "--from", str(state["next"])], capture_output=True, text=True)
-    found = TOTALS.search(done.stdout)
-    if found is None:
+def run_seeds(program, first, count):
+    """What it says of `count` seeds; raises when it died."""
+    done = subprocess.run([program, "--seeds", str(count), "--from", str(first)], capture_output=True, text=True)
+    if TOTALS.search(done.stdout) is None:
         raise RuntimeError(f"{program} ended without its sums:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def run_steps(args, state):
+    """As many steps as may run at a time; their sums go into the state. Returns what was broken."""
+    firsts = range(state["next"], args.seeds + 1, args.step)[:args.jobs]
+    counts = [min(args.step, args.seeds - first + 1) for first in firsts]
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        said = list(pool.map(run_seeds, [args.program] * len(firsts), firsts, counts))
+    broken = []
+    for output, count in zip(said, counts):
+        broken += add(state, output, count)
+    return broken
+
+
+def add(state, output, count):
+    found = TOTALS.search(output)
     for name, value in zip(NAMES, found.groups()):
         state["totals"][name] += int(value)
-    for line in done.stdout[found.end():].splitlines():
+    for line in output[found.end():].splitlines():
         name, colon, value = line.strip().rpartition(": ")
         if colon and value.isdigit():
             state["hits"][name] = state["hits"].get(name, 0) + int(value)
-    broken = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
+    broken = [line for line in output.splitlines() if line.startswith("seed ")]
     state["broken"] += broken
     state["next"] += count
     return broken
@@ -73,13 +90,14 @@ def main():
     parser.add_argument("page")
     parser.add_argument("--seeds", type=int, default=10_000)
     parser.add_argument("--step", type=int, default=250)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--minutes", type=float, default=60.0)
     args = parser.parse_args()
     state = load(args.state)
     until = time.monotonic() + 60 * args.minutes
     broken = []
     while state["next"] <= args.seeds and time.monotonic() < until:
-        broken += run_step(args.program, state, min(args.step, args.seeds - state["next"] + 1))
+        broken += run_steps(args, state)
         save(args.state, state)
         write_page(args.page, state)
         print(f"{state['next'] - 1} of {args.seeds} seeds", flush=True)

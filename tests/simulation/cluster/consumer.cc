@@ -123,7 +123,8 @@ void Consumer::OnFetched(NodeId from, bool waits, FetchOutcome outcome) {
 void Consumer::AskOffsets() {
   Context& context = site_.context;
   const PartitionKey key = *key_;
-  const NodeId node = beliefs_.Leader(key);
+  const bool of_anybody = context.plan.asks_anybody && context.random().OneIn(2);
+  const NodeId node = of_anybody ? site_.AnyNode() : beliefs_.Leader(key);
   const Offset end_then = context.history.AcknowledgedEnd(key);
   const Offset start_then = context.history.LogStartKnown(key);
   std::vector<ListOffsetsItem> items;
@@ -143,6 +144,10 @@ void Consumer::AskOffsets() {
         History& history = site_.context.history;
         const ListOffsetsOutcome& latest = answer.value->at(0);
         const ListOffsetsOutcome& earliest = answer.value->at(1);
+        site_.context.trace.Say([&] {
+          return Cat("node ", node, " says of ", key.ToString(), " that it ",
+                     latest.error ? latest.error->message : Cat("ends at ", latest.offset));
+        });
         if (!latest.error) {
           history.OnEndAnswered(key, latest.offset, end_then);
           history.OnEpoch(key, latest.leader_epoch, node);

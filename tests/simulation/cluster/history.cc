@@ -274,6 +274,11 @@ Offset History::LogStartKnown(const PartitionKey& key) const {
   return at == partitions_.end() ? Offset(0) : at->second.log_start_known;
 }
 
+NodeId History::LeaderKnown(const PartitionKey& key) const {
+  const auto at = partitions_.find(key);
+  return at == partitions_.end() || at->second.leaders.empty() ? NodeId(0) : at->second.leaders.rbegin()->second;
+}
+
 void History::OnEndAnswered(const PartitionKey& key, Offset end, Offset end_then) {
   if (end < end_then) {
     Fail(Rule::kNothingGoesBack, Cat(key.ToString(), " is said to end at ", end, ", and was known to end at ", end_then,

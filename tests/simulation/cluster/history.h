@@ -90,6 +90,8 @@ class History {
   Offset AcknowledgedEnd(const PartitionKey& key) const;
   /// The highest log start that was answered until now.
   Offset LogStartKnown(const PartitionKey& key) const;
+  /// Who answered for the latest epoch; 0 where nobody did yet.
+  NodeId LeaderKnown(const PartitionKey& key) const;
   /// An answer that is linearizable: of a question asked when `end_then` and `start_then` were known.
   void OnEndAnswered(const PartitionKey& key, Offset end, Offset end_then);
   void OnStartAnswered(const PartitionKey& key, Offset start, Offset start_then);

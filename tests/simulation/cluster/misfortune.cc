@@ -94,9 +94,47 @@ void World::Strike(Blow blow) {
     case Blow::kMend:
       node.Mend();
       return MendNetwork();
+    case Blow::kDeafen:
+      return Deafen(node.id());
+    case Blow::kStrand:
+      return Strand();
     case Blow::kCount:
       return;
   }
+}
+
+// A leader, long enough for the others to elect another; then for about as long as it takes one to see that nobody
+// answers.
+void World::Strand() {
+  const auto key = site_.AnyPartition();
+  const auto at = nodes_.find(key ? context_.history.LeaderKnown(*key) : NodeId(0));
+  if (stranded_ || nodes_.size() == 1 || at == nodes_.end() || !at->second->serving()) return;
+  Node& node = *at->second;
+  context_.hits.Add(Hit::kStranded);
+  context_.trace.Say([&] { return Cat("node ", node.id(), " is stranded"); });
+  stranded_ = true;
+  MendNetwork();
+  node.Pause();
+  peers_.messages.Isolate(node.id());
+  const absl::Duration still = Between(context_.random(), absl::Milliseconds(2500), absl::Seconds(5));
+  context_.scheduler.At(still, [&node] { node.Resume(); });
+  context_.scheduler.At(still + Between(context_.random(), absl::Milliseconds(200), absl::Seconds(2)),
+                        [this, id = node.id()] {
+                          stranded_ = false;
+                          peers_.messages.Rejoin(id);
+                        });
+}
+
+// What it sends in its time as a leader is taken and kept; it is never told so.
+void World::Deafen(NodeId node) {
+  if (nodes_.size() == 1) return;
+  context_.hits.Add(Hit::kPeersDeafened);
+  context_.trace.Say([&] { return Cat("node ", node, " hears nothing of its peers"); });
+  for (const auto& [id, other] : nodes_) {
+    if (id != node) peers_.messages.Block(id, node);
+  }
+  context_.scheduler.At(Between(context_.random(), absl::Seconds(1), absl::Seconds(3)),
+                        [this, node] { peers_.messages.Rejoin(node); });
 }
 
 void World::CutPeers(NodeId node) {

@@ -125,6 +125,7 @@ void Node::OnJoined(const absl::StatusOr<broker::Joined>& joined) {
 void Node::OpenRaft() {
   replication::RaftNodeOptions options;
   options.node = id_;
+  options.log.unknown_after = context_.plan.unknown_after;
   raft_ = replication::RaftNode::Make(options, {.shards = executors_->shards(),
                                                 .transport = port_.get(),
                                                 .clock = &clock_,

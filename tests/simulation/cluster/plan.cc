@@ -14,6 +14,8 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "peers cut off",
     "peers cut one way",
     "peers swizzled",
+    "peers deafened",
+    "stranded",
     "peers slow",
     "peers' message lost",
     "peers' call lost",
@@ -96,7 +98,8 @@ Plan DrawPlan(uint64_t seed, SimRandom& random) {
   plan.storms = std::max(1 + static_cast<int>(random.Below(3)), static_cast<int>(plan.nodes.size()) - 1);
   plan.storm_max = Milliseconds(random, 1000, random.OneIn(6) ? 12000 : 5000);
   plan.blow_interval = Milliseconds(random, 60, 1200);
-  for (int& weight : plan.weights) weight = random.OneIn(3) ? 0 : static_cast<int>(random.Below(8)) + 1;
+  for (size_t i = 0; i <= static_cast<size_t>(Blow::kMend); ++i)
+    plan.weights[i] = random.OneIn(3) ? 0 : static_cast<int>(random.Below(8)) + 1;
   const auto weight = [&plan](Blow blow) -> int& { return plan.weights[static_cast<size_t>(blow)]; };
   weight(Blow::kMend) += 3;
   weight(Blow::kCrash) += 1;
@@ -118,6 +121,19 @@ Plan DrawPlan(uint64_t seed, SimRandom& random) {
   plan.journal_file_bytes = OneOf<int64_t>(random, {64 << 10, 64 << 10, 256 << 10});
   plan.controller_log_bytes = OneOf<int64_t>(random, {200, 500, 1500, 5000, 1 << 20});
   plan.snapshot_piece_bytes = OneOf<size_t>(random, {100, 500, 4000});
+
+  // Drawn by themselves, so that the seeds without it are what they were when they found their bugs: storms that are
+  // long enough for leaders that do not know that they are none any more, and clients that turn to others meanwhile.
+  SimRandom later(seed);
+  if (plan.nodes.back() >= 3 && later.OneIn(4)) {
+    plan.storm_max = Milliseconds(later, 8000, 16000);
+    plan.blow_interval = Milliseconds(later, 500, 2500);
+    plan.asks_anybody = true;
+    plan.client_timeout = absl::Seconds(2);
+    plan.unknown_after = Milliseconds(later, 10, 500);
+    weight(Blow::kStrand) = 20;
+    weight(Blow::kDeafen) = 12;
+  }
   return plan;
 }
 

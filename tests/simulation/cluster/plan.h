@@ -32,6 +32,8 @@ enum class Hit : uint8_t {
   kPeersCut,
   kPeersCutOneWay,
   kPeersSwizzled,  ///< Cut off one after the other, and let back in another order.
+  kPeersDeafened,
+  kStranded,  ///< Goes on after a while, cut off, and may take itself for the leader that it was.
   kPeersSlow,
   kPeerMessageLost,
   kPeerCallLost,
@@ -112,7 +114,9 @@ enum class Blow : uint8_t {
   kSwizzlePeers,
   kSlowPeers,
   kLossyPeers,
-  kMend,  ///< Ends what lasts: full and slow disks, cuts.
+  kMend,    ///< Ends what lasts: full and slow disks, cuts.
+  kStrand,  ///< A node stands still, and goes on cut off from its peers: what it led, others lead by then.
+  kDeafen,  ///< A node hears none of its peers, and is heard by them.
   kCount,
 };
 inline constexpr size_t kBlows = static_cast<size_t>(Blow::kCount);
@@ -136,12 +140,15 @@ struct Plan {
   absl::Duration admin_interval;
   absl::Duration client_delay_max;
   int answer_loss_per_mille = 0;
+  absl::Duration client_timeout = absl::Seconds(6);
+  bool asks_anybody = false;  ///< Where a partition begins and ends is asked of any node, not only of its leader.
 
   // Nodes
   int64_t segment_bytes = 16 << 10;
   int64_t journal_file_bytes = 64 << 10;
   int64_t controller_log_bytes = 4 << 10;
   size_t snapshot_piece_bytes = 1 << 10;
+  absl::Duration unknown_after = absl::Seconds(10);  ///< replication::RaftLogOptions
 };
 
 /// `seed` says how many nodes; the rest is drawn.

@@ -1,5 +1,5 @@
 // The checker is checked: each bug that can be planted above the Raft core (common/planted_bug.h) must be caught within
-// a bounded number of seeds, which all hold without it. Those that it does not catch yet: docs/reliability.md.
+// a bounded number of seeds, which all hold without it.
 #include <catch2/catch.hpp>
 
 #include <cstdint>
@@ -18,12 +18,15 @@ constexpr uint64_t kSeedsMax = 1000;
 constexpr simulation::Planting kBugs[] = {
     {PlantedBug::kSkipJournalSync, "the journal does not sync"},
     {PlantedBug::kAcknowledgeBeforeCommit, "proposals are acknowledged before they are committed"},
+    {PlantedBug::kForgetLogStart, "a log start is answered and not written down"},
     {PlantedBug::kServeAboveCommit, "readers get what is not committed"},
     {PlantedBug::kIgnoreExpectedOffset, "compare and append does not compare"},
+    {PlantedBug::kSayUnknownIsRefused, "what may have been written is reported as refused"},
     {PlantedBug::kForgetBrokenSession, "items behind a failed one are taken"},
     {PlantedBug::kAcceptAnyClientEpoch, "the client's epoch is not compared"},
     {PlantedBug::kDeleteToEnd, "more is deleted than was asked"},
     {PlantedBug::kSkipABatch, "a fetch leaves out a batch"},
+    {PlantedBug::kStaleLeaderAnswers, "a leader answers where its log ends without asking whether it still leads"},
     {PlantedBug::kForgetDeletedTopic, "a deleted topic stays"},
     {PlantedBug::kControllerAppliesUncommitted, "the controller applies what is not committed"},
     {PlantedBug::kAnswerChangeBeforeCommit, "changes of topics are answered before they are committed"},

@@ -34,8 +34,6 @@ struct Lane {
 
 class Wire {
  public:
-  static constexpr absl::Duration kTimeout = absl::Seconds(6);
-
   Wire(Context& context, std::map<NodeId, std::unique_ptr<Node>>& nodes) : context_(context), nodes_(nodes) {}
 
   /// Calls `ask(node, done)` at the node, in its process. With `life`, only if the process is still that one, in the
@@ -44,7 +42,7 @@ class Wire {
   void Call(NodeId to, std::shared_ptr<Lane> lane, std::optional<uint64_t> life, Ask ask,
             absl::AnyInvocable<void(Answer<T>)> done) {
     auto call = std::make_shared<Pending<T>>(std::move(done));
-    context_.scheduler.At(kTimeout, [this, call] {
+    context_.scheduler.At(context_.plan.client_timeout, [this, call] {
       if (call->over) return;
       context_.hits.Add(Hit::kClientTimedOut);
       call->Finish({});

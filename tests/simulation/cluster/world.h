@@ -78,6 +78,8 @@ class World {
   void MendAll();
   void MendNetwork();
   void Swizzle();
+  void Strand();
+  void Deafen(NodeId node);
   void CutPeers(NodeId node);
   void CutPeersOneWay(NodeId from, NodeId to);
   void SlowPeers();
@@ -126,6 +128,7 @@ class World {
   std::vector<std::unique_ptr<Consumer>> consumers_;
   std::map<PartitionKey, std::pair<ReplicaId, std::vector<NodeId>>> placed_;  ///< As last looked at.
   bool disk_lost_ = false;
+  bool stranded_ = false;  ///< Some node is: the others are to go on without it.
 };
 
 template <class Condition>
