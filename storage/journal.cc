@@ -202,6 +202,7 @@ void JournalImpl::Abandon() {
   const auto queued = std::exchange(queue_, {});
   const auto pending = std::exchange(pending_, {});
   const auto in_flight = std::exchange(in_flight_, {});
+  const auto stopped = std::exchange(stopped_, nullptr);
 }
 
 void JournalImpl::Stop(absl::AnyInvocable<void()> done) {

@@ -280,6 +280,7 @@ void LogStore::Stop(Done done) {
 void LogStore::Abandon() {
   journal_->Abandon();
   checkpointer_->Abandon();
+  scrubber_->Abandon();
   for (auto& [replica, entry] : replicas_) {
     if (entry.log != nullptr) entry.log->Abandon();
   }

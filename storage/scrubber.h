@@ -59,6 +59,8 @@ class Scrubber : public std::enable_shared_from_this<Scrubber> {
   void Start();
   /// Starts nothing more; `done` once no read is under way.
   void Stop(absl::AnyInvocable<void()> done);
+  /// As LogStore::Abandon.
+  void Abandon() { stop_done_ = nullptr; }
   ScrubStats stats() const;
 
  private:
