@@ -112,6 +112,10 @@ void Controller::Pump() {
   }
   if (unsaved_ == nullptr && arrived_.has_value()) TakeSnapshot();
   if (unsaved_ != nullptr) return Save();
+  // Nothing more will come, and to wait for it would be answered at once, again and again.
+  if (const absl::Status& why = log_->log().failure(); !why.ok()) {
+    return PumpDone(absl::UnavailableError(Cat("the controller's log has failed: ", Message(why))));
+  }
   const replication::LogBounds bounds = log_->log().bounds();
   const bool uncommitted = Planted(PlantedBug::kControllerAppliesUncommitted);
   if (applied_ < (uncommitted ? bounds.log_end : bounds.high_watermark)) return ReadSome();

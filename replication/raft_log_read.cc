@@ -113,8 +113,8 @@ void RaftLog::WakeWaiters(bool all) {
   const WaitId newest = next_wait_;
   while (!waiters_.empty()) {
     auto at = waiters_.begin();
-    if (!ended() && at->first.first >= high_watermark_) {
-      if (!all) return;
+    if (ended() || at->first.first >= high_watermark_) {
+      if (!all && !ended()) return;
       while (at != waiters_.end() && at->first.second >= newest) ++at;
       if (at == waiters_.end()) return;
     }
