@@ -103,6 +103,10 @@ void Controller::Pump() {
   if (pumping_) return;
   pumping_ = true;
   if (stopped_) return PumpDone(absl::UnavailableError("the controller is stopping"));
+  // It stays failed until it is opened anew, by the next process; what is not saved yet is read from it again then.
+  if (const absl::Status& why = log_->log().failure(); !why.ok()) {
+    Fail(absl::UnavailableError(Cat("the controller's log has failed: ", Message(why))));
+  }
   if (!failure_.ok()) return PumpDone(failure_);
   if (unsaved_ == nullptr && !forgets_.empty()) {
     unsaved_ = std::make_shared<Write>(Write{.applied = applied_, .changes = {}, .delta = {}});
@@ -112,10 +116,6 @@ void Controller::Pump() {
   }
   if (unsaved_ == nullptr && arrived_.has_value()) TakeSnapshot();
   if (unsaved_ != nullptr) return Save();
-  // Nothing more will come, and to wait for it would be answered at once, again and again.
-  if (const absl::Status& why = log_->log().failure(); !why.ok()) {
-    return PumpDone(absl::UnavailableError(Cat("the controller's log has failed: ", Message(why))));
-  }
   const replication::LogBounds bounds = log_->log().bounds();
   const bool uncommitted = Planted(PlantedBug::kControllerAppliesUncommitted);
   if (applied_ < (uncommitted ? bounds.log_end : bounds.high_watermark)) return ReadSome();

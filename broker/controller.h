@@ -12,7 +12,7 @@
 //  - a deleted topic leaves a mark until this node's replicas of it are dropped, so that a restart goes on with it.
 // What is committed and cannot be saved (a full disk) is in the state all the same; it is tried again each second, and
 // nothing further is applied or decided before. What cannot be read or understood (DataLoss) ends the controller, and
-// so does a store that has failed, which takes nothing more until it is opened anew: observers hear OnFailure.
+// so does a log or a store that has failed, which takes nothing more until it is opened anew: observers hear OnFailure.
 //
 // Threads: everything is called on, and every callback and observer runs on, the controller's executor.
 #pragma once

@@ -227,6 +227,39 @@ TEST_CASE("a metadata store that has failed ends the controller, and who waits i
   CHECK(rig.controller(leader).state().topics.size() == 2);
 }
 
+TEST_CASE("a log that has failed ends the controller, also where something is left to be saved") {
+  for (const bool full : {false, true}) {
+    ControlRig rig(3);
+    rig.StartAll();
+    rig.Change(Topic(1));
+    rig.Converge();
+    const NodeId follower = rig.Follower();
+    ControlNode& node = rig.node(follower);
+    if (full) {
+      node.fs.SetCapacity(node.fs.UsedBytes());
+      rig.Change(Topic(2));
+      rig.scheduler.RunFor(absl::Seconds(2));
+    }
+    node.fs.FailSyncsOf(".journal", 1);
+    rig.Change(Topic(3));
+    REQUIRE(rig.RunUntil([&] { return !node.controller->log()->failure().ok(); }, absl::Seconds(10)));
+    REQUIRE(rig.RunUntil([&] { return !node.witness->failure.ok(); }, absl::Seconds(2)));
+    INFO(node.witness->failure);
+    CHECK(absl::IsUnavailable(node.witness->failure));
+    CHECK(node.witness->failure.ToString().find("the controller's log has failed") != std::string::npos);
+    std::optional<absl::Status> waited;
+    node.executor().Post([&] { node.controller->WaitApplied(Offset(1000), [&](auto status) { waited = status; }); });
+    REQUIRE(rig.RunUntil([&] { return waited.has_value(); }, absl::Seconds(1)));
+    CHECK(absl::IsUnavailable(*waited));
+    // The next process goes on.
+    node.Kill();
+    node.fs.SetCapacity(-1);
+    rig.Start(follower);
+    rig.Converge();
+    CHECK(node.controller->state().topics.size() == (full ? 3 : 2));
+  }
+}
+
 TEST_CASE("a controller whose node begins to stop keeps nobody waiting, and goes on otherwise") {
   ControlRig rig(3);
   rig.StartAll();
