@@ -226,5 +226,33 @@ TEST_CASE("a controller that is cut off does not say that there is nothing to ch
   CHECK(absl::IsUnavailable(*answer));
 }
 
+TEST_CASE("a controller that is cut off refuses no node: it may have been let in meanwhile") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  rig.Until([&] { return rig.base.LeaderNow().has_value(); });
+  const NodeId cut = *rig.base.LeaderNow();
+  ClusterNode& leader = rig.node(cut.value());
+  RegisterRequest request;
+  request.cluster_id = leader.folder.cluster;
+  request.node = leader.controller().state().FindNode(NodeId(cut == NodeId(1) ? 2 : 1))->node;
+  request.node.disk = Uuid::FromRandom(9, 9);
+  const auto ask = [&] {
+    std::optional<absl::StatusOr<RegisterAnswer>> answer;
+    rig.base.node(cut).executor().Post([&] {
+      REQUIRE(leader.controller().IsLeader());  // as far as it knows
+      leader.service->Register(request, [&](absl::StatusOr<RegisterAnswer> said) { answer = std::move(said); });
+    });
+    rig.Until([&] { return answer.has_value(); });
+    return *answer;
+  };
+  const auto refused = ask();
+  REQUIRE(refused.ok());
+  CHECK(refused->refused.find("give it a new node.id") != std::string::npos);
+  rig.base.network.Isolate(cut);
+  const auto unsure = ask();
+  CHECK(absl::IsUnavailable(unsure.status()));
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -116,7 +116,9 @@ void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<R
       [this, alive = alive_, request, refused, done = std::move(done)](absl::Status decided) mutable {
         if (!*alive) return done(absl::UnavailableError("the node is stopping"));
         RegisterAnswer answer = WhoWeAre();
-        if (!refused->empty()) {
+        // A refusal is final, so it is only what the cluster's leader says: the decision comes back as something else
+        // where it is not certain that this node still was.
+        if (absl::IsFailedPrecondition(decided) && !refused->empty()) {
           seams_.log.Warn("a node was refused", {{"node", request.node.id}, {"why", *refused}});
           answer.refused = *refused;
           return done(std::move(answer));
