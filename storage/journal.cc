@@ -205,12 +205,18 @@ void JournalImpl::Abandon() {
   const auto stopped = std::exchange(stopped_, nullptr);
 }
 
+void JournalImpl::FailOnFullDisk() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  waits_for_room_ = false;
+}
+
 void JournalImpl::Stop(absl::AnyInvocable<void()> done) {
   bool post = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     SLUICE_CHECK(!stopping_) << "journal stopped twice";
     stopping_ = true;
+    waits_for_room_ = false;
     stopped_ = std::move(done);
     post = !round_due_ || gathering_;
     round_due_ = true;

@@ -11,8 +11,8 @@
 //  - after a failed write or sync nothing is ever answered OK again by this object, and that file is never synced
 //  again:
 //    all entries, queued and to come, get the error, and Options::on_fatal is called once so that the process stops.
-// Threads: Submit, Admit, OldestFilePins, FilesHolding, PinsOf and stats from any; everything else happens on the io
-// executor.
+// Threads: Submit, Admit, FailOnFullDisk, OldestFilePins, FilesHolding, PinsOf and stats from any; everything else
+// happens on the io executor.
 #pragma once
 
 #include <cstddef>
@@ -141,8 +141,12 @@ class Journal {
   /// Called on the io executor, after a rotation, while more than half of total_bytes_max is pinned. Set it once,
   /// before the first Submit.
   virtual void OnPressure(std::function<void()> callback) = 0;
-  /// Finishes what is queued, then runs `done` on the io executor; entries submitted later get Cancelled. After `done`
-  /// nothing of the journal runs any more.
+  /// From now on a full disk is not waited for: what still finds no room when it is tried the next time, within half a
+  /// second, fails, and everything after it. That is no reason for on_fatal: nothing of it was begun. For a stop, which
+  /// those who wait for answers would hold up. Any thread.
+  virtual void FailOnFullDisk() = 0;
+  /// Finishes what is queued, a full disk as with FailOnFullDisk, then runs `done` on the io executor; entries
+  /// submitted later get Cancelled. After `done` nothing of the journal runs any more.
   virtual void Stop(absl::AnyInvocable<void()> done) = 0;
   /// Forgets what is queued and under way, unanswered, as when the process is killed: what waits for an answer may own
   /// the journal. For simulators; only once nothing runs on the executors any more.

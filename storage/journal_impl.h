@@ -40,6 +40,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   std::vector<JournalFileInfo> FilesHolding(const ReplicaId& replica) const override;
   std::vector<JournalPin> PinsOf(const ReplicaId& replica) const override;
   void OnPressure(std::function<void()> callback) override { pressure_ = std::move(callback); }
+  void FailOnFullDisk() override;
   void Stop(absl::AnyInvocable<void()> done) override;
   void Abandon() override;
   JournalStats stats() const override;
@@ -64,6 +65,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   void SyncGroup();
   void Finish(std::vector<InFlight> group);
   void Fail(const absl::Status& status);
+  void FailEntries(const absl::Status& status);
   void StallOnFullDisk(const absl::Status& status);
   void Rest();
   void FinishStop();
@@ -107,6 +109,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   bool round_due_ = false;     // a round is posted, running, or waiting to gather
   bool gathering_ = false;     // it is waiting, and may be woken
   bool stopping_ = false;
+  bool waits_for_room_ = true;
   absl::AnyInvocable<void()> stopped_;
   absl::Status failed_;
   absl::Status stalled_;  // no space for the next file

@@ -318,15 +318,17 @@ void JournalImpl::OnPrepared(const absl::Status& status) {
 }
 
 void JournalImpl::StallOnFullDisk(const absl::Status& status) {
-  bool stopping = false;
+  bool waits = true;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stalled_ = status;
-    stopping = stopping_;
+    waits = waits_for_room_;
   }
-  if (stopping || options_.timers == nullptr) {
-    // Without a timer nobody could ever try again; and a stop does not wait for an operator to make room.
-    return Fail(status);
+  if (options_.timers == nullptr) return Fail(status);  // nobody could ever try again
+  // A stop does not wait for an operator to make room. All that was written is synced, so nothing is wrong but that.
+  if (!waits) {
+    FailEntries(status);
+    return Rest();
   }
   options_.timers->PostAfter(kFullDiskRetry, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->PostRound();
@@ -334,8 +336,13 @@ void JournalImpl::StallOnFullDisk(const absl::Status& status) {
 }
 
 void JournalImpl::Fail(const absl::Status& status) {
+  FailEntries(status);
+  if (options_.on_fatal) options_.on_fatal(status);
+  Rest();
+}
+
+void JournalImpl::FailEntries(const absl::Status& status) {
   std::vector<Entry> queued;
-  bool stopping = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     failed_ = status;
@@ -343,8 +350,6 @@ void JournalImpl::Fail(const absl::Status& status) {
     waiting_bytes_ = 0;
     queued_bytes_ = 0;
     stats_.queued_entries = 0;
-    round_due_ = false;
-    stopping = stopping_;
   }
   for (InFlight& one : in_flight_) one.status = status;
   Finish(std::exchange(in_flight_, {}));
@@ -355,8 +360,6 @@ void JournalImpl::Fail(const absl::Status& status) {
   for (Entry& entry : queued) {
     if (entry.done) entry.done(status);
   }
-  if (options_.on_fatal) options_.on_fatal(status);
-  if (stopping) FinishStop();
 }
 
 }  // namespace sluice::storage

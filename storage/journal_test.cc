@@ -345,6 +345,48 @@ TEST_CASE("a full disk makes writers wait and new ones be refused, and all goes 
   REQUIRE(bench.rig.journal->Admit().ok());
 }
 
+TEST_CASE("what waits for room is answered with an error once it is told not to wait, and nothing durable is lost") {
+  const bool prepares = GENERATE(false, true);
+  const bool asked_before = GENERATE(false, true);
+  CAPTURE(prepares, asked_before);
+  Bench bench;
+  bench.rig.prepares = prepares;
+  bench.Open();
+  bench.Create(kA);
+  bench.rig.scheduler.RunFor(absl::Seconds(2));
+  bench.fs.SetCapacity(bench.fs.UsedBytes());
+  if (asked_before) bench.rig.journal->FailOnFullDisk();
+  std::vector<absl::Status> answers;
+  JournalState acknowledged = bench.state;
+  for (int i = 0; i < 12; ++i) {
+    const AppendRecord append = NextAppend(bench.state, kA, 6000, false, 1, ++bench.salt);
+    REQUIRE(bench.state.Apply(append).ok());
+    bench.rig.Submit({append}, [&, append](absl::Status status) {
+      if (status.ok()) REQUIRE(acknowledged.Apply(append).ok());
+      answers.push_back(std::move(status));
+    });
+    bench.rig.scheduler.RunFor(absl::Milliseconds(5));
+  }
+  const size_t answered = answers.size();
+  REQUIRE(asked_before == (answered == 12));
+  bench.rig.journal->FailOnFullDisk();
+  bench.rig.scheduler.RunFor(absl::Seconds(1));
+  REQUIRE(answers.size() == 12);
+  bool failed = false;
+  for (const absl::Status& status : answers) {
+    CHECK((absl::IsResourceExhausted(status) || (status.ok() && !failed)));
+    failed = failed || !status.ok();
+  }
+  CHECK(failed);
+  CHECK(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  bench.rig.Stop();
+  CHECK(bench.rig.fatal_calls == 0);
+  bench.fs.SetCapacity(-1);
+  bench.fs.Crash();
+  bench.Open();
+  CHECK(bench.rig.state == acknowledged);
+}
+
 TEST_CASE("the journal of another disk is refused") {
   Bench bench;
   bench.Open();

@@ -287,6 +287,8 @@ void LogStore::Abandon() {
 }
 
 void LogStore::StopLogs(Done done) {
+  // The logs wait for what they have given to the journal, and it would wait for room.
+  journal_->FailOnFullDisk();
   const auto logs = Logs();
   Done stopped = Gather(logs.size() + 1, [self = shared_from_this(), done = std::move(done)](absl::Status) mutable {
     LogStore& store = *self;

@@ -3,6 +3,8 @@
 
 #include <map>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "storage/journal_mark.h"
@@ -196,6 +198,51 @@ TEST_CASE("a stop on a full disk ends, and loses nothing") {
   s.PowerOff();
   s.node.fs.SetCapacity(-1);
   s.Open();
+  s.RequireAllThere();
+}
+
+TEST_CASE("a stop ends although appends wait in a journal that a full disk holds up, and they are answered") {
+  const bool room_comes = GENERATE(false, true);
+  CAPTURE(room_comes);
+  Several s(1, 4);
+  s.Open();
+  s.Fill(2, 3000);
+  s.node.fs.SetCapacity(s.node.fs.UsedBytes());
+  // What leaders must write is taken although there is no next file: more of it than the present one has room for.
+  std::vector<absl::Status> answers;
+  int asked = 0;
+  std::vector<std::pair<int32_t, record::Batch>> waiting;
+  for (; asked < 20; ++asked) {
+    const int32_t i = asked % s.count;
+    waiting.emplace_back(i, MakeBatch("w", 1, 3000).Assign(s.At(i).log_end(), s.epoch));
+    s.At(i).Append(
+        {waiting.back().second}, [&](absl::Status status) { answers.push_back(std::move(status)); },
+        Log::Urgency::kEssential);
+  }
+  s.node.scheduler.RunFor(absl::Seconds(3));
+  const size_t answered = answers.size();
+  REQUIRE(answered < 20);
+  for (const absl::Status& status : answers) REQUIRE(status.ok());
+  if (room_comes) s.node.fs.SetCapacity(-1);  // the journal has not noticed yet
+  std::optional<absl::Status> stopped;
+  const absl::Duration began = s.node.clock.Monotonic();
+  s.node.store->Stop([&](absl::Status status) { stopped = std::move(status); });
+  for (int i = 0; i < 3000 && !stopped; ++i) s.node.scheduler.RunFor(absl::Milliseconds(10));
+  REQUIRE(stopped.has_value());
+  CHECK(s.node.clock.Monotonic() - began < absl::Seconds(7));
+  REQUIRE(answers.size() == 20);
+  for (size_t k = 0; k < 20; ++k) {
+    CAPTURE(k, answers[k].ToString());
+    CHECK((answers[k].ok() || (k >= answered && !room_comes && absl::IsUnknown(answers[k]))));
+  }
+  CHECK(s.node.fatal.ok());
+  // What was acknowledged is there, and after it nothing but what was asked for.
+  s.PowerOff();
+  s.node.fs.SetCapacity(-1);
+  s.Open();
+  for (size_t k = 0; k < 20; ++k) {
+    if (answers[k].ok()) s.written[waiting[k].first].push_back(waiting[k].second);
+  }
   s.RequireAllThere();
 }
 
