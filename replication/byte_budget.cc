@@ -64,6 +64,16 @@ void ByteBudget::Lease::GiveBack() {
   State::Serve(state);
 }
 
+void ByteBudget::Lease::Shrink(int64_t bytes) {
+  if (state_ == nullptr || bytes >= bytes_) return;
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->used -= bytes_ - bytes;
+    bytes_ = bytes;
+  }
+  State::Serve(state_);
+}
+
 ByteBudget::ByteBudget(int64_t bytes_max) : state_(std::make_shared<Lease::State>(bytes_max)) {}
 
 void ByteBudget::Ask(int64_t bytes, Executor& home, absl::AnyInvocable<void(Lease)> granted) {

@@ -24,6 +24,8 @@ class ByteBudget {
     ~Lease() { GiveBack(); }
     int64_t bytes() const { return bytes_; }
     void GiveBack();
+    /// Gives back what is above `bytes`.
+    void Shrink(int64_t bytes);
 
    private:
     friend class ByteBudget;

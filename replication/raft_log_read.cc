@@ -150,8 +150,10 @@ void RaftLog::ServeLogRead(const raft::LogRead& read) {
     const auto self = weak.lock();
     if (self == nullptr || self->ended()) return;
     // From where the log may be read: its start may lie inside the batch that is wanted.
+    const Offset from = std::max(read.from, self->log_->log_start());
+    const int64_t bytes_max = lease.bytes();
     self->log_->Read(
-        std::max(read.from, self->log_->log_start()), self->log_->log_end(), lease.bytes(),
+        from, self->log_->log_end(), bytes_max,
         [self, read, lease = std::move(lease)](absl::StatusOr<std::vector<record::Batch>> batches) mutable {
           self->FinishLogRead(read, std::move(lease), std::move(batches));
         });
@@ -166,18 +168,24 @@ void RaftLog::FinishLogRead(const raft::LogRead& read, ByteBudget::Lease lease,
     batches = absl::OutOfRangeError(absl::StrCat("no batch begins at offset ", read.from.value()));
   }
   if (batches.ok()) {
+    int64_t bytes = 0;
+    for (const record::Batch& batch : *batches) bytes += static_cast<int64_t>(batch.size_bytes());
+    lease.Shrink(bytes);
     shares_.push_back({.to = read.to, .end = batches->back().next_offset(), .since = Now(), .lease = std::move(lease)});
   }
   raft_->OnRead(read.token, std::move(batches));
   ScheduleTurn();
 }
 
+// A share ends when its batches are acknowledged. It ends as well when the leader has gone back before them, as after a
+// loss, or when it did not want them any more: then they are read again, for a share of their own.
 void RaftLog::GiveBackShares() {
   const std::vector<raft::FollowerStatus> followers = raft_->followers();
   std::erase_if(shares_, [&](const RecoveryShare& share) {
     const auto at = std::find_if(followers.begin(), followers.end(),
                                  [&](const raft::FollowerStatus& follower) { return follower.id == share.to; });
-    return at == followers.end() || at->match >= share.end || Now() - share.since > seams_.options->recovery_lease_max;
+    return at == followers.end() || at->match >= share.end || at->next < share.end ||
+           Now() - share.since > seams_.options->recovery_lease_max;
   });
 }
 

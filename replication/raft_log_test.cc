@@ -193,17 +193,35 @@ TEST_CASE("a read barrier needs a quorum") {
   CHECK(absl::IsUnavailable(barrier));
 }
 
-TEST_CASE("a follower that was away for long catches up from old segments, within the recovery budget") {
+// A cluster in which one follower was away while 200 batches of about 570 bytes were written, and may begin to catch
+// up; the leader remembers hardly any of them.
+simulation::RaftClusterOptions ReadsBehind() {
   simulation::RaftClusterOptions options;
   options.raft.recovery_bytes_max = 16 << 10;
   options.raft.log.raft.message_bytes_max = 4 << 10;
   options.raft.log.raft.window_bytes_max = 4 << 10;
-  RaftCluster cluster(1, options);
+  return options;
+}
+
+NodeId LeaveOneBehind(RaftCluster& cluster) {
   cluster.StartAll();
   const NodeId away = Other(cluster.Leader());
   cluster.Crash(away);
   for (int i = 0; i < 200; ++i) cluster.Write("v" + std::to_string(i), 500);
   cluster.RunFor(absl::Seconds(5));
+  return away;
+}
+
+// How many batches an append to `to` carries; 0 for everything else.
+size_t BatchesFor(const raft::Message& message, NodeId to) {
+  const auto* append = std::get_if<raft::AppendRequest>(&message.body);
+  return append != nullptr && message.to.node == to ? append->batches.size() : 0;
+}
+
+TEST_CASE("a follower that was away for long catches up from old segments, within the recovery budget") {
+  const simulation::RaftClusterOptions options = ReadsBehind();
+  RaftCluster cluster(1, options);
+  const NodeId away = LeaveOneBehind(cluster);
   cluster.Start(away);
   int64_t most = 0;
   REQUIRE(cluster.RunUntil([&] {
@@ -215,6 +233,35 @@ TEST_CASE("a follower that was away for long catches up from old segments, withi
   CHECK(cluster.Values(away) == cluster.acknowledged);
   cluster.RunFor(absl::Seconds(5));
   for (const auto& node : cluster.nodes) CHECK(node->raft->stats().recovery_bytes == 0);
+}
+
+TEST_CASE("a follower that catches up is sent as many batches at once as a message may hold") {
+  RaftCluster cluster(1, ReadsBehind());
+  const NodeId away = LeaveOneBehind(cluster);
+  size_t messages = 0;
+  cluster.network.SetFilter([&](const ReplicaId&, const raft::Message& message) {
+    messages += BatchesFor(message, away) > 0 ? 1 : 0;
+    return true;
+  });
+  cluster.Start(away);
+  cluster.Converge();
+  CHECK(messages < 100);
+}
+
+TEST_CASE("what was read for a follower and lost on its way does not hold up what is read again") {
+  simulation::RaftClusterOptions options = ReadsBehind();
+  options.raft.log.recovery_lease_max = absl::Hours(1);
+  RaftCluster cluster(1, options);
+  const NodeId away = LeaveOneBehind(cluster);
+  int lost = 0;
+  cluster.network.SetFilter([&](const ReplicaId&, const raft::Message& message) {
+    const bool pass = lost == 10 || BatchesFor(message, away) == 0;
+    lost += pass ? 0 : 1;
+    return pass;
+  });
+  cluster.Start(away);
+  REQUIRE(cluster.RunUntil([&] { return cluster.Converged(); }, absl::Seconds(20)));
+  CHECK(lost == 10);
 }
 
 TEST_CASE("leadership is handed over without a proposal lost") {

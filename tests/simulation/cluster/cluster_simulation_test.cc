@@ -36,7 +36,7 @@ TEST_CASE("whole nodes keep every promise to their clients through storms, and w
 TEST_CASE("seeds of whole nodes that found bugs hold") {
   simulation::ReportSeedOnAbort("./dev test sim");
   for (const uint64_t seed :
-       {8, 67, 111, 118, 375, 2726, 3058, 4548, 5278, 6094, 7888, 7928, 8573, 8687, 9616, 11495}) {
+       {8, 67, 111, 118, 375, 2726, 3058, 4548, 5278, 6094, 7888, 7928, 8454, 8573, 8687, 9616, 11495}) {
     simulation::CurrentSeed() = seed;
     const Outcome outcome = RunSeed(seed);
     INFO(Report(outcome));
