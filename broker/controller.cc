@@ -126,6 +126,7 @@ void Controller::PumpDone(absl::Status status) {
   pumping_ = false;
   if (absl::IsDataLoss(status)) Fail(status);
   if (!stopped_ && failure_.ok()) {
+    LeaveOldGiver();
     if (status.ok()) {
       WatchLeadership();
       status = failure_;
@@ -334,6 +335,14 @@ void Controller::TakeSnapshot() {
 void Controller::AnswerInstall(const absl::Status& status) {
   install_saved_at_.reset();
   if (installing_ != nullptr) std::exchange(installing_, nullptr)(status);
+}
+
+// A change of leader wakes who waits for more of the log.
+void Controller::LeaveOldGiver() {
+  const auto from = snapshots_.fetching_from();
+  const auto who = leader();
+  if (!from.has_value() || !who.has_value() || *who == *from) return;
+  snapshots_.GiveUp(absl::UnavailableError(Cat("node ", *from, " leads no more, node ", *who, " does")));
 }
 
 // ---- Leading -------------------------------------------------------------------------------------------------------

@@ -157,6 +157,8 @@ class Controller : private replication::StateMachine {
   absl::Status CheckSnapshot(const ClusterSnapshot& snapshot) const;
   void TakeSnapshot();
   void AnswerInstall(const absl::Status& status);
+  /// Ends the fetch of a snapshot whose giver leads no more: who leads now offers another.
+  void LeaveOldGiver();
   void WaitForMore();
   void WatchLeadership();
   void AnswerApplied();

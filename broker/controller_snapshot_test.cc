@@ -122,6 +122,55 @@ TEST_CASE("a snapshot arrives though pieces are lost and the one who offers it d
   }
 }
 
+TEST_CASE("when the one who offers a snapshot dies without a word, the next leader offers one as soon as it leads") {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    SmallLogs rig(4, seed);
+    for (int id = 1; id <= 3; ++id) rig.Start(id);
+    rig.Settle(3);
+    rig.MakeTopics(1, 60);
+    rig.Settle(3);
+    const int first = rig.Leader();
+    rig.call_network.SetDelay(absl::Milliseconds(100), absl::Milliseconds(100));
+    REQUIRE(rig.node(4).TryStart().ok());
+    rig.Until([&] { return rig.log(4).raft().installing(); });
+    rig.base.scheduler.RunFor(absl::Milliseconds(700));
+    REQUIRE(rig.log(4).raft().installing());
+    rig.base.network.Isolate(NodeId(first));
+    rig.call_network.SetDelay(absl::Milliseconds(1), absl::Milliseconds(2));
+    rig.Until([&] {
+      const auto leader = rig.node(4).controller().leader();
+      return leader.has_value() && *leader != NodeId(first);
+    });
+    REQUIRE(rig.Installed(4) == 0);
+    rig.Until([&] { return rig.Installed(4) == 1; }, absl::Seconds(1));
+    rig.base.network.HealAll();
+    rig.Settle(3);
+    CHECK(rig.node(4).controller().state().topics.size() == 60);
+  }
+}
+
+TEST_CASE(
+    "a snapshot arrives as it was offered though the log is cut behind it meanwhile, and what came since follows") {
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    SmallLogs rig(4, seed);
+    for (int id = 1; id <= 3; ++id) rig.Start(id);
+    rig.Settle(3);
+    rig.MakeTopics(1, 60);
+    rig.Settle(3);
+    rig.call_network.SetDelay(absl::Milliseconds(100), absl::Milliseconds(100));
+    REQUIRE(rig.node(4).TryStart().ok());
+    rig.Until([&] { return rig.log(4).raft().installing(); });
+    const Offset offered = rig.base.controller(rig.base.Leader()).applied();
+    rig.MakeTopics(61, 160);
+    REQUIRE(rig.LogStart(rig.Leader()) > offered);
+    REQUIRE(rig.log(4).raft().installing());
+    rig.Until([&] { return rig.node(4).controller().applied() > Offset(0); });
+    CHECK(rig.node(4).controller().state().topics.size() == 60);
+    rig.Settle(3);
+    CHECK(rig.node(4).controller().state().topics.size() == 160);
+  }
+}
+
 TEST_CASE("what has come of a snapshot stays when its way breaks, and is not asked for again") {
   simulation::SimScheduler scheduler(1);
   simulation::SimExecutor executor(scheduler);

@@ -75,7 +75,7 @@ void SnapshotTransfer::Fetch(NodeId from, const SnapshotName& name, Callback<abs
 }
 
 void SnapshotTransfer::AskNext() {
-  if (!taken_.has_value() || taken_->done == nullptr) return;
+  if (!fetching_from().has_value()) return;
   if (seams_.calls == nullptr) return Finish(absl::UnavailableError("this node has no peers"));
   const SnapshotPieceRequest request{
       .name = taken_->name, .position = taken_->bytes.size(), .bytes_max = static_cast<uint32_t>(seams_.piece_bytes)};
@@ -89,7 +89,7 @@ void SnapshotTransfer::AskNext() {
 }
 
 void SnapshotTransfer::OnPiece(uint64_t call, absl::StatusOr<std::string> piece) {
-  if (call != calls_made_ || !taken_.has_value() || taken_->done == nullptr) return;
+  if (call != calls_made_ || !fetching_from().has_value()) return;
   if (!piece.ok()) {
     if (!MayCome(piece.status()) || ++taken_->failures >= kFailuresMax) return Finish(piece.status());
     retry_timer_ = seams_.executor.PostAfter(kRetryAfter, [this, alive = alive_] {
@@ -116,6 +116,19 @@ void SnapshotTransfer::OnPiece(uint64_t call, absl::StatusOr<std::string> piece)
     snapshot = absl::DataLossError("the snapshot is of another offset than was offered");
   }
   Finish(std::move(snapshot));
+}
+
+std::optional<NodeId> SnapshotTransfer::fetching_from() const {
+  if (!taken_.has_value() || taken_->done == nullptr) return std::nullopt;
+  return taken_->from;
+}
+
+void SnapshotTransfer::GiveUp(absl::Status why) {
+  if (!fetching_from().has_value()) return;
+  seams_.executor.Cancel(std::exchange(retry_timer_, 0));
+  seams_.executor.Post([this, alive = alive_, call = ++calls_made_, why = std::move(why)]() mutable {
+    if (*alive && call == calls_made_ && fetching_from().has_value()) Finish(std::move(why));
+  });
 }
 
 void SnapshotTransfer::Finish(absl::StatusOr<ClusterSnapshot> result) {

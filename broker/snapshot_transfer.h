@@ -46,6 +46,10 @@ class SnapshotTransfer {
   /// Fetches the snapshot from `from`, one at a time. Unavailable where pieces do not come; DataLoss where what has
   /// come is not what was named, or cannot be read; otherwise what the other node answers.
   void Fetch(NodeId from, const SnapshotName& name, Callback<absl::StatusOr<ClusterSnapshot>> done);
+  /// From whom a snapshot is being fetched now.
+  std::optional<NodeId> fetching_from() const;
+  /// Ends the fetch, where there is one, with this error; what has come is kept.
+  void GiveUp(absl::Status why);
   /// Ends what is under way, unanswered.
   void Stop();
 
