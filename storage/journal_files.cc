@@ -144,6 +144,10 @@ void JournalFiles::NoteNeeded(const JournalPins& pins) {
   }
 }
 
+absl::Status JournalFiles::Reserve(int64_t bytes) {
+  return offset_ + bytes <= current_.bytes ? absl::OkStatus() : file_->Allocate(offset_ + bytes);
+}
+
 absl::Status JournalFiles::WriteFrame(absl::Span<const std::string_view> parts) {
   SLUICE_RETURN_IF_ERROR(file_->WritePartsAt(offset_, parts));
   for (const std::string_view part : parts) offset_ += static_cast<int64_t>(part.size());

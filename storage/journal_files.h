@@ -50,6 +50,9 @@ class JournalFiles {
   /// The next Mark says that files before the oldest that is pinned are not needed; StartFile calls it. Only while all
   /// frames are synced, as what let go of a file may be in the last of them.
   void NoteNeeded(const JournalPins& pins);
+  /// Makes sure of the room on the disk for a frame of so many bytes, where it goes beyond the file as it is.
+  /// ResourceExhausted when the disk is full: nothing changed.
+  absl::Status Reserve(int64_t bytes);
   /// Writes a finished frame behind the last one.
   absl::Status WriteFrame(absl::Span<const std::string_view> parts);
   absl::Status Sync() { return file_->Sync(); }

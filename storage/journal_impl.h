@@ -93,6 +93,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   absl::Duration throttled_;      // how long this round has waited for what lags
   bool preparing_ = false;        // the next file is being made
   bool awaits_file_ = false;      // a round goes on once it is
+  bool lacks_room_ = false;       // for a frame that goes beyond the file's end
   bool ends_ = false;             // nothing is left to do but what FinishStop waits for
 
   std::atomic<bool> prepare_fast_{false};      // read where the file is made

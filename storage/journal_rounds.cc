@@ -33,8 +33,8 @@ void JournalImpl::Round() {
   throttled_ = absl::ZeroDuration();
   TakeQueued();
   if (pending_.empty()) return Rest();
-  const auto bytes = static_cast<int64_t>(journal_format::kFrameHeaderBytes + NextGroupBytes());
-  if (files_.IsFull(RoundUpToBlock(bytes))) {
+  const int64_t bytes = RoundUpToBlock(static_cast<int64_t>(journal_format::kFrameHeaderBytes + NextGroupBytes()));
+  if (files_.IsFull(bytes)) {
     if (options_.prepare_io != nullptr && !files_.HasNext(pins_)) {
       awaits_file_ = true;
       prepare_fast_ = true;
@@ -43,6 +43,15 @@ void JournalImpl::Round() {
     absl::Status status = Rotate();
     if (absl::IsResourceExhausted(status)) return StallOnFullDisk(status);
     if (!status.ok()) return Fail(status);
+  }
+  // An entry may be larger than a file. Before it is taken: what is half written can only be given up.
+  if (absl::Status status = files_.Reserve(bytes); !status.ok()) {
+    lacks_room_ = absl::IsResourceExhausted(status);
+    return lacks_room_ ? StallOnFullDisk(status) : Fail(status);
+  }
+  if (std::exchange(lacks_room_, false)) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stalled_ = absl::OkStatus();
   }
   EncodeGroup();
   if (!frame_.empty()) {

@@ -124,7 +124,15 @@ class SimFile final : public File {
     return alive ? absl::OkStatus() : PowerIsOff();
   }
 
-  absl::Status Allocate(int64_t) override { return Alive(); }
+  // Nothing is put aside: it tells whether there is room now.
+  absl::Status Allocate(int64_t size) override {
+    const std::lock_guard<std::mutex> lock(fs_.mutex_);
+    if (auto status = Alive(); !status.ok()) return status;
+    const int64_t grows = size - static_cast<int64_t>(node_->seen.size());
+    if (fs_.capacity_ < 0 || grows <= 0 || fs_.UsedBytesLocked() + grows <= fs_.capacity_) return absl::OkStatus();
+    ++fs_.counts_.full;
+    return absl::ResourceExhaustedError(absl::StrCat(path_, ": fallocate: no space left on device (errno 28)"));
+  }
 
   absl::StatusOr<int64_t> Size() override {
     const std::lock_guard<std::mutex> lock(fs_.mutex_);
