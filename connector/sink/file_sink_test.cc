@@ -3,6 +3,7 @@
 #include <zstd.h>
 
 #include <catch2/catch.hpp>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -68,9 +69,9 @@ struct World {
     return out;
   }
   // The lines of all raw files, counted.
-  std::map<std::string, int> Lines() {
+  std::map<std::string, int> Lines(const std::string& folder = "lake") {
     std::map<std::string, int> lines;
-    for (const auto& [path, contents] : Files()) {
+    for (const auto& [path, contents] : Files(folder)) {
       const std::string text = path.ends_with(".zst") ? Unzstd(contents) : contents;
       for (size_t begin = 0; begin < text.size();) {
         const size_t end = text.find('\n', begin);
@@ -110,8 +111,8 @@ std::set<std::string> FillWithDays(World* world) {
   return good;
 }
 
-void RequireExactlyOnce(World* world, const std::set<std::string>& good) {
-  const auto lines = world->Lines();
+void RequireExactlyOnce(World* world, const std::set<std::string>& good, const std::string& folder = "lake") {
+  const auto lines = world->Lines(folder);
   REQUIRE(lines.size() == good.size());
   for (const auto& [line, count] : lines) {
     INFO(line);
@@ -123,6 +124,38 @@ void RequireExactlyOnce(World* world, const std::set<std::string>& good) {
   for (const auto& [letter, count] : letters) {
     INFO(letter);
     REQUIRE(count == 1);
+  }
+}
+
+// Ends a run at each of its file operations, as `end` does, and lets the next one finish. What that committed must
+// survive a power loss, whatever folders it found or made.
+void InterruptAtEachOperation(const std::function<void(simulation::SimFileSystem&)>& end) {
+  const std::string to = GENERATE(as<std::string>(), "lake", "far/away/lake");
+  CAPTURE(to);
+  const auto fill = [&](World* world) {
+    world->config.to = "file://" + to;
+    world->config.path = "dt={event_time:%Y-%m-%d}";
+    world->config.event_time = "/time";
+    return FillWithDays(world);
+  };
+  uint64_t operations = 0;
+  {
+    World world;
+    fill(&world);
+    REQUIRE(world.Run().ok());
+    operations = world.files.operations();
+  }
+  for (uint64_t at = 1; at <= operations; ++at) {
+    CAPTURE(at);
+    World world;
+    const auto good = fill(&world);
+    world.files.CrashAt(at);
+    REQUIRE_FALSE(world.Run().ok());
+    end(world.files);
+    world.files.CrashAt(0);
+    REQUIRE(world.Run().ok());
+    world.files.Crash();
+    RequireExactlyOnce(&world, good, to);
   }
 }
 
@@ -172,48 +205,12 @@ TEST_CASE("a crash at any write to state or dead letters leaves every record exa
 }
 
 TEST_CASE("a power loss at any file operation leaves every record exactly once, in whole files") {
-  uint64_t operations = 0;
-  {
-    World world;
-    FillWithDays(&world);
-    REQUIRE(world.Run().ok());
-    operations = world.files.operations();
-  }
-  for (uint64_t at = 1; at <= operations; ++at) {
-    INFO("operation " << at);
-    World world;
-    const auto good = FillWithDays(&world);
-    world.files.CrashAt(at);
-    REQUIRE_FALSE(world.Run().ok());
-    world.files.Crash();
-    world.files.CrashAt(0);
-    REQUIRE(world.Run().ok());
-    // What a commit said is there must survive the next power loss too.
-    world.files.Crash();
-    RequireExactlyOnce(&world, good);
-  }
+  InterruptAtEachOperation([](simulation::SimFileSystem& files) { files.Crash(); });
 }
 
 TEST_CASE(
     "a kill at any file operation, and a power loss once the next connector is done, leave every record exactly once") {
-  uint64_t operations = 0;
-  {
-    World world;
-    FillWithDays(&world);
-    REQUIRE(world.Run().ok());
-    operations = world.files.operations();
-  }
-  for (uint64_t at = 1; at <= operations; ++at) {
-    INFO("operation " << at);
-    World world;
-    const auto good = FillWithDays(&world);
-    world.files.CrashAt(at);
-    REQUIRE_FALSE(world.Run().ok());
-    world.files.Kill();
-    REQUIRE(world.Run().ok());
-    world.files.Crash();
-    RequireExactlyOnce(&world, good);
-  }
+  InterruptAtEachOperation([](simulation::SimFileSystem& files) { files.Kill(); });
 }
 
 TEST_CASE("a chunk over more days than may be open at once still makes one file a day") {

@@ -79,16 +79,16 @@ class LocalTarget : public Target {
   absl::Status MakeFolder(const std::string& folder) {
     if (sure_.contains(folder)) return absl::OkStatus();
     SLUICE_ASSIGN_OR_RETURN(const bool there, files_->Exists(folder));
-    const bool above = folder.size() < folder_.size();
-    if (there && above) return absl::OkStatus();
     const size_t slash = folder.rfind('/');
     const bool has_parent = slash != std::string::npos && slash > 0;
     const std::string parent = has_parent ? folder.substr(0, slash) : slash == 0 ? "/" : ".";
     if (has_parent) SLUICE_RETURN_IF_ERROR(MakeFolder(parent));
     if (!there) SLUICE_RETURN_IF_ERROR(files_->CreateDirs(folder));
     const absl::Status synced = files_->SyncDir(parent);
-    // Who may not read the parent has not made the folder.
-    if (!synced.ok() && !(there && absl::IsPermissionDenied(synced))) return synced;
+    // Who may not read the parent has not made the folder; nor is it new where folders cannot be synced, as on an
+    // image.
+    const bool not_ours = there && (absl::IsPermissionDenied(synced) || absl::IsInvalidArgument(synced));
+    if (!synced.ok() && !not_ours) return synced;
     if (sure_.size() >= kSureMax) sure_.clear();
     sure_.insert(folder);
     return absl::OkStatus();
