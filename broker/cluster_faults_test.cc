@@ -178,6 +178,25 @@ TEST_CASE("where all disks are full the leader stays") {
   rig.Settle(3);
 }
 
+TEST_CASE("the leader names those whose disks are full where without them there is no majority") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  ClusterNode& leader = rig.node(rig.Leader());
+  std::vector<NodeId> followers;
+  for (auto& node : rig.nodes) {
+    if (node->id == leader.id) continue;
+    CHECK(leader.membership->WithoutRoom().empty());
+    followers.push_back(node->id);
+    node->disk_full = true;
+    rig.base.scheduler.RunFor(absl::Seconds(2));
+  }
+  CHECK(leader.membership->WithoutRoom() == followers);
+  rig.node(followers.front().value()).disk_full = false;
+  rig.base.scheduler.RunFor(absl::Seconds(2));
+  CHECK(leader.membership->WithoutRoom().empty());
+}
+
 TEST_CASE("a founder that was wiped and has no seeds forms a cluster of its own, which touches nobody else") {
   ClusterRig rig(3);
   rig.StartAll();

@@ -150,10 +150,27 @@ Group0View Group0Membership::View() {
   return view;
 }
 
-// A leader without room refuses every change, and goes on leading: heartbeats need no disk.
+bool Group0Membership::IsFull() const {
+  return seams_.controller.WritesRefused() || (seams_.disk_full != nullptr && seams_.disk_full());
+}
+
+std::vector<NodeId> Group0Membership::WithoutRoom() const {
+  const replication::RaftLog* log = seams_.controller.log();
+  if (log == nullptr) return {};
+  const raft::Configuration& members = log->raft().configuration();
+  std::vector<NodeId> full;
+  for (const VoterId& voter : members.voters) {
+    const auto last = seams_.registry == nullptr ? std::nullopt : seams_.registry->LastHeartbeat(voter.node);
+    const bool says_so = last.has_value() && last->cannot_write;
+    if (voter == log->raft().self() ? IsFull() : says_so) full.push_back(voter.node);
+  }
+  if (members.voters.size() - full.size() >= members.Quorum()) return {};
+  return full;
+}
+
+// A leader without room refuses every change once nothing at all fits, and goes on leading: heartbeats need no disk.
 void Group0Membership::HandOverIfFull() {
-  const bool full = seams_.controller.WritesRefused() || (seams_.disk_full != nullptr && seams_.disk_full());
-  if (!full) return;
+  if (!IsFull()) return;
   const absl::Duration now = seams_.clock.Monotonic();
   if (handed_over_at_.has_value() && now - *handed_over_at_ < kHandOverEvery) return;
   const auto to = Successor(View());

@@ -71,10 +71,15 @@ class Group0Membership final : public ControllerObserver {
 
   void OnLeadership(bool leads) override;
 
+  /// At the leader: the voters whose disks are full, by what they say, where without them there is no majority;
+  /// otherwise nobody.
+  std::vector<NodeId> WithoutRoom() const;
+
  private:
   void CheckLater();
   void Check();
   Group0View View();
+  bool IsFull() const;
   void HandOverIfFull();
 
   const Seams seams_;

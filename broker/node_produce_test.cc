@@ -174,6 +174,10 @@ TEST_CASE("a batch beyond max.message.bytes, an old epoch and a full disk are re
   REQUIRE_FALSE(full.ok());
   CHECK(full.error().reason == Reason::kDiskFull);
   CHECK(full.error().retriable);
+  const auto none = node.Create("u");
+  REQUIRE_FALSE(none.ok());
+  CHECK(none.error().reason == Reason::kDiskFull);
+  CHECK(none.error().message.find("on the disk of node 1 ") != std::string::npos);
   node.fs.SetCapacity(-1);
   node.scheduler.RunFor(absl::Seconds(3));
   CHECK(node.Produce("t", "v").ok());

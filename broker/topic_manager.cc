@@ -18,6 +18,8 @@ constexpr absl::Duration kLeaderWaitMax = absl::Seconds(5);
 /// And for the nodes that its replicas are to be on: longer than a node takes from its registration on to be counted
 /// on.
 constexpr absl::Duration kNodesWaitMax = absl::Seconds(2);
+/// How long one waits for a majority to have it; less than who passed it on waits.
+constexpr absl::Duration kChangeWaitMax = absl::Seconds(10);
 constexpr absl::Duration kNodesAskEvery = absl::Milliseconds(50);
 /// Of one topic, as stored: half of what the metadata store and a call between nodes can carry.
 constexpr size_t kTopicBytesMax = size_t{2} << 20;
@@ -110,26 +112,65 @@ void TopicManager::RouteLater(TopicChange change, absl::Duration until, Callback
 }
 
 void TopicManager::Decide(TopicChange change, Callback<Result<TopicChanged>> done) {
-  DecideUntil(std::move(change), seams_.clock.Monotonic() + kNodesWaitMax, std::move(done));
+  auto waiting = AnswerInTime(NameOf(change), std::move(done));
+  DecideUntil(std::move(change), seams_.clock.Monotonic() + kNodesWaitMax, std::move(waiting));
 }
 
-void TopicManager::DecideUntil(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done) {
+// A majority without room keeps what it is sent waiting, and what comes behind it, too.
+std::shared_ptr<TopicManager::Waiting> TopicManager::AnswerInTime(const std::string& name,
+                                                                  Callback<Result<TopicChanged>> done) {
+  auto waiting = std::make_shared<Waiting>();
+  waiting->done = std::move(done);
+  waiting->timer = seams_.home.PostAfter(kChangeWaitMax, [this, waiting, name] {
+    const std::string full = NoRoom();
+    const Reason untried = full.empty() ? Reason::kNotAvailable : Reason::kDiskFull;
+    const std::string_view how = waiting->proposed
+                                     ? "the change is not written by a majority of the controller's nodes yet, and may "
+                                       "still be made"
+                                     : "the change was not made: the controller waits for a majority of its nodes";
+    Answer(*waiting, MakeError(waiting->proposed ? Reason::kOutcomeUnknown : untried,
+                               Cat(how, full.empty() ? "" : "; ", full), name.substr(0, 249)));
+  });
+  return waiting;
+}
+
+void TopicManager::Answer(Waiting& waiting, Result<TopicChanged> changed) {
+  seams_.home.Cancel(std::exchange(waiting.timer, 0));
+  if (waiting.done != nullptr) std::exchange(waiting.done, nullptr)(std::move(changed));
+}
+
+std::string TopicManager::NoRoom() const {
+  const std::vector<NodeId> nodes = seams_.without_room == nullptr ? std::vector<NodeId>() : seams_.without_room();
+  std::string names;
+  for (const NodeId node : nodes) names += Cat(names.empty() ? "node " : ", node ", node);
+  return names.empty() ? names
+                       : Cat("no space is left on the disk of ", names,
+                             " (storage.disk_low_watermark): delete topics or records, or make room there");
+}
+
+void TopicManager::DecideUntil(TopicChange change, absl::Duration until, std::shared_ptr<Waiting> waiting) {
   const std::string name = NameOf(change);
   if (!seams_.controller.IsLeader()) {
-    return done(MakeError(Reason::kNotLeader, "this node does not lead the controller", name.substr(0, 249)));
+    return Answer(*waiting,
+                  MakeError(Reason::kNotLeader, "this node does not lead the controller", name.substr(0, 249)));
   }
   auto asked = std::make_shared<TopicChange>(std::move(change));
   auto verdict = std::make_shared<Verdict>();
   seams_.controller.Decide(
-      [this, asked, verdict](const ControllerState& state) -> Decided {
-        return std::visit([&](const auto& spec) { return DecideOne(spec, state, verdict.get()); }, *asked);
+      [this, asked, verdict, waiting](const ControllerState& state) -> Decided {
+        if (waiting->done == nullptr) return absl::CancelledError("nobody waits for it any more");
+        Decided decided = std::visit([&](const auto& spec) { return DecideOne(spec, state, verdict.get()); }, *asked);
+        waiting->proposed = decided.ok() && decided->has_value();
+        return decided;
       },
-      [this, asked, until, name, verdict, done = std::move(done)](absl::Status status) mutable {
+      [this, asked, until, name, verdict, waiting](absl::Status status) mutable {
+        if (waiting->done == nullptr) return;
         if (!verdict->later || seams_.clock.Monotonic() >= until) {
-          return OnDecided(std::move(*verdict), std::move(status), name, std::move(done));
+          return OnDecided(std::move(*verdict), std::move(status), name,
+                           [this, waiting](Result<TopicChanged> changed) { Answer(*waiting, std::move(changed)); });
         }
-        seams_.home.PostAfter(kNodesAskEvery, [this, asked, until, done = std::move(done)]() mutable {
-          DecideUntil(std::move(*asked), until, std::move(done));
+        seams_.home.PostAfter(kNodesAskEvery, [this, asked, until, waiting = std::move(waiting)]() mutable {
+          DecideUntil(std::move(*asked), until, std::move(waiting));
         });
       });
 }
@@ -259,6 +300,9 @@ TopicManager::Decided TopicManager::DecideOne(const CreateTopicSpec& spec, const
   if (state.FindTopic(spec.name) != nullptr) {
     return refuse(MakeError(Reason::kTopicExists, Cat("topic \"", spec.name, "\" exists"), spec.name));
   }
+  if (std::string full = NoRoom(); !full.empty()) {
+    return refuse(MakeError(Reason::kDiskFull, std::move(full), spec.name));
+  }
   topic.replicas = spec.replicas == 0 ? options_.default_replicas : spec.replicas;
   auto assignments = Place(state, topic.partitions, &topic.replicas);
   verdict->later = absl::IsUnavailable(assignments.status());
@@ -316,6 +360,9 @@ TopicManager::Decided TopicManager::DecideOne(const AddPartitionsSpec& spec, con
         Invalid(absl::InvalidArgumentError(Cat("partitions: expected a new total from ", topic->partitions + 1, " to ",
                                                kPartitionsMax, ", got ", spec.partitions)),
                 spec.name));
+  }
+  if (std::string full = NoRoom(); !full.empty()) {
+    return refuse(MakeError(Reason::kDiskFull, std::move(full), spec.name));
   }
   int32_t replicas = topic->replicas;
   auto assignments = Place(state, spec.partitions - topic->partitions, &replicas);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,6 +43,9 @@ class TopicManager {
     Random& random;
     const Logger& log;
     Forward* forward = nullptr;  ///< Null on a node without peers.
+    /// At the leader: the nodes without which group 0 has no majority, and whose disks are full; none where there is
+    /// room enough. May be empty.
+    std::function<std::vector<NodeId>()> without_room = nullptr;
   };
 
   TopicManager(Options options, Seams seams) : options_(options), seams_(seams) {}
@@ -49,7 +53,9 @@ class TopicManager {
   /// For what people ask of this node.
   void Apply(TopicChange change, Callback<Result<TopicInfo>> done);
   /// For what people asked of another one: kNotLeader where the controller does not lead here. Answers once committed
-  /// and applied. What nodes that have just come, or are away, cannot hold yet waits for them for a moment.
+  /// and applied, or after kChangeWaitMax: kOutcomeUnknown where it may still be made. What nodes that have just come,
+  /// or are away, cannot hold yet waits for them for a moment. Where there is no room (kDiskFull) nothing is made
+  /// larger; topics can be deleted and altered as long as the disks take anything at all.
   void Decide(TopicChange change, Callback<Result<TopicChanged>> done);
 
  private:
@@ -60,12 +66,23 @@ class TopicManager {
     bool created = false;
     bool later = false;  ///< Refused for now: what stands in the way passes.
   };
+  /// Of one change, as far as its answer goes.
+  struct Waiting {
+    bool proposed = false;
+    Executor::TimerId timer = 0;
+    Callback<Result<TopicChanged>> done;  ///< Null: answered.
+  };
   using Decided = absl::StatusOr<std::optional<ControllerChange>>;
 
   /// Where the controller has no leader, tries again until then (Clock::Monotonic).
   void Route(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
   void RouteLater(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
-  void DecideUntil(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
+  /// `done` is called once, after kChangeWaitMax at the latest.
+  std::shared_ptr<Waiting> AnswerInTime(const std::string& name, Callback<Result<TopicChanged>> done);
+  /// In words, where group 0 has no room; empty where it has.
+  std::string NoRoom() const;
+  void DecideUntil(TopicChange change, absl::Duration until, std::shared_ptr<Waiting> waiting);
+  void Answer(Waiting& waiting, Result<TopicChanged> changed);
   void OnDecided(Verdict verdict, absl::Status status, const std::string& name, Callback<Result<TopicChanged>> done);
   void OnRouted(const TopicChange& change, TopicInfo changed, Callback<Result<TopicInfo>> done);
   void UndoCreate(TopicInfo topic, absl::Status why, Callback<Result<TopicInfo>> done);

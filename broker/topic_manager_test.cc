@@ -27,7 +27,8 @@ class Topics {
                                                                  .clock = rig.clock,
                                                                  .random = rig.node(at).random,
                                                                  .log = rig.logger,
-                                                                 .forward = &forward});
+                                                                 .forward = &forward,
+                                                                 .without_room = [this] { return without_room; }});
   }
 
   Result<TopicInfo> Apply(TopicChange change) {
@@ -42,6 +43,7 @@ class Topics {
   TopicManager::Forward forward = [](NodeId, const TopicChange&, Callback<Result<TopicChanged>> done) {
     done(MakeError(Reason::kNotLeader, "another one leads"));
   };
+  std::vector<NodeId> without_room;
   CatalogCell catalog;
   std::unique_ptr<Reconciler> reconciler;
   std::unique_ptr<TopicManager> manager;
@@ -125,6 +127,76 @@ TEST_CASE("where the feature level does not rise the answer says why, and that l
   CHECK(refused.error().message.find("feature level is 0") != std::string::npos);
   const auto alone = topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 1});
   CHECK(alone.ok());
+}
+
+TEST_CASE("below the low watermark of the disk topics are deleted and altered, and none is made or widened") {
+  ControlRig rig(3);
+  rig.disk_low_bytes = 1 << 20;
+  rig.StartAll();
+  const NodeId leader = rig.Leader();
+  Topics topics(rig, leader);
+  for (const char* name : {"a", "b"}) {
+    REQUIRE(topics.Decide(CreateTopicSpec{.name = name, .partitions = 1, .replicas = 1}).ok());
+  }
+  for (auto& node : rig.nodes) {
+    node->fs.SetCapacity(node->fs.UsedBytes() + (512 << 10));
+    topics.without_room.push_back(node->id);
+  }
+  rig.scheduler.RunFor(absl::Seconds(20));
+  for (auto& node : rig.nodes) {
+    storage::Log& log = rig.controller(node->id).log()->storage_log();
+    REQUIRE(log.Admit(100).ok());
+  }
+  CHECK(topics.Decide(DeleteTopicSpec{"a"}).ok());
+  CHECK(topics.Decide(AlterTopicSpec{.name = "b", .set = {{"retention.bytes", "1000000"}}, .unset = {}}).ok());
+  for (const TopicChange& change : {TopicChange(CreateTopicSpec{.name = "c", .partitions = 1, .replicas = 1}),
+                                    TopicChange(AddPartitionsSpec{"b", 2})}) {
+    const auto refused = topics.Decide(change);
+    REQUIRE_FALSE(refused.ok());
+    CHECK(refused.error().reason == Reason::kDiskFull);
+    CHECK(refused.error().message.find("on the disk of node 1, node 2, node 3") != std::string::npos);
+  }
+  rig.Converge();
+  CHECK(rig.controller(leader).state().topics.size() == 1);
+}
+
+TEST_CASE("a change that a majority has no room for is answered in time, and so is the one behind it") {
+  ControlRig rig(3);
+  rig.StartAll();
+  const NodeId leader = rig.Leader();
+  Topics topics(rig, leader);
+  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 1}).ok());
+  for (auto& node : rig.nodes) {
+    if (node->id == leader) continue;
+    node->fs.SetCapacity(node->fs.UsedBytes());
+    topics.without_room.push_back(node->id);
+  }
+  std::optional<Result<TopicChanged>> answer;
+  int changes = 0;
+  absl::Duration took;
+  do {
+    const absl::Duration began = rig.scheduler.now();
+    TopicConfig config{{"retention.bytes", std::to_string(++changes)}};
+    answer = topics.Decide(AlterTopicSpec{.name = "t", .set = std::move(config), .unset = {}});
+    took = rig.scheduler.now() - began;
+    REQUIRE(changes < 5000);
+  } while (answer->ok());
+  CHECK(answer->error().reason == Reason::kOutcomeUnknown);
+  CHECK(answer->error().message.find("on the disk of node") != std::string::npos);
+  CHECK(took <= absl::Seconds(11));
+  const absl::Duration began = rig.scheduler.now();
+  const auto behind = topics.Decide(DeleteTopicSpec{"t"});
+  REQUIRE_FALSE(behind.ok());
+  CHECK(behind.error().reason == Reason::kDiskFull);
+  CHECK(rig.scheduler.now() - began <= absl::Seconds(11));
+  // What may still be made is; what was not made is not.
+  for (auto& node : rig.nodes) node->fs.SetCapacity(-1);
+  rig.Converge();
+  rig.scheduler.RunFor(absl::Seconds(20));
+  rig.Converge();
+  const auto& state = rig.controller(rig.Leader()).state();
+  REQUIRE(state.topics.size() == 1);
+  CHECK(state.topics.begin()->second.config.at("retention.bytes") == std::to_string(changes));
 }
 
 TEST_CASE("a topic that could not be stored is refused at the door") {

@@ -113,7 +113,9 @@ absl::Status Log::Admit(int64_t bytes, Urgency urgency) const {
     return absl::UnavailableError(absl::StrCat("partition ", replica_.ToString(), " is being truncated"));
   }
   if (urgency == Urgency::kEssential) return absl::OkStatus();
-  if (env_.shared->disk_full) {
+  // What is kept free below the watermark is for the controller's own log, the one of no topic: it is small, and
+  // without it no topic could be deleted to make room.
+  if (env_.shared->disk_full && !replica_.topic.IsNil()) {
     return absl::ResourceExhaustedError("the disk is full: free space is below storage.disk_low_watermark");
   }
   if (!write_error_.ok()) {

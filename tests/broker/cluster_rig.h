@@ -55,6 +55,7 @@ class ClusterNode {
   int32_t feature_max = kFeatureLevelMax;
   FolderIdentity folder;
   bool stop_after_join = false;  ///< As killed once the folder has its cluster id, before group 0 is opened.
+  bool disk_full = false;        ///< As its heartbeats say.
   std::optional<absl::Status> refused;
 
   std::unique_ptr<simulation::SimPeerCalls> calls;
@@ -218,7 +219,8 @@ inline absl::Status ClusterNode::TryStart(absl::Duration most) {
                                     .addresses = calls.get(),
                                     .log = rig_.base.logger,
                                     .disk_free_bytes = [] { return int64_t{1} << 30; },
-                                    .on_refused = [this](const absl::Status& why) { refused = why; }});
+                                    .on_refused = [this](const absl::Status& why) { refused = why; },
+                                    .disk_full = [this] { return disk_full; }});
   refused.reset();
   node.executor().Post([this, registration] {
     registry->Start();

@@ -231,6 +231,7 @@ class ControlRig {
   simulation::SimNetwork network;
   const Logger logger = Logger::Silent();
   ControllerOptions controller_options;
+  int64_t disk_low_bytes = 0;  ///< Below this much free space a node's logs take no data.
   std::vector<std::unique_ptr<ControlNode>> nodes;
 };
 
@@ -249,8 +250,8 @@ inline void ControlNode::Boot() {
   options.journal.total_bytes_max = 1 << 20;
   options.journal.random = &random;
   options.journal.timers = &executors_->shard;
-  options.disk_low_watermark_bytes = 0;
-  options.disk_high_watermark_bytes = 0;
+  options.disk_low_watermark_bytes = rig_.disk_low_bytes;
+  options.disk_high_watermark_bytes = rig_.disk_low_bytes;
   auto opened = storage::LogStore::Open(fs, rig_.clock,
                                         {.home = &executors_->shard,
                                          .journal_io = &executors_->journal_io,
