@@ -6,7 +6,59 @@
 namespace sluice::storage {
 namespace {
 
+using simulation::MakeBatch;
 using simulation::StorageNode;
+
+TEST_CASE("a full disk refuses appends, serves reads, and takes appends again when there is room") {
+  Writer w;
+  w.Start();
+  w.Fill(10, 1000);
+  w.node.fs.SetCapacity(w.node.fs.UsedBytes() + 20'000);
+  int refused = 0;
+  int answered = 0;
+  for (int i = 0; i < 200; ++i) {
+    record::Batch batch = MakeBatch("f", 1, 1000).Assign(w.log->log_end(), w.epoch);
+    w.log->Append({batch}, [&, batch](const absl::Status& status) {
+      ++answered;
+      if (status.ok()) w.written.push_back(batch);
+      if (absl::IsResourceExhausted(status)) ++refused;
+    });
+    w.node.scheduler.RunFor(absl::Milliseconds(2));
+  }
+  CHECK(refused > 100);
+  CHECK(w.node.fatal.ok());
+  using Result = absl::StatusOr<std::vector<record::Batch>>;
+  Result read = w.node.Await<Result>([&](auto done) { w.log->Read(Offset(0), Offset(10), 1, std::move(done)); });
+  REQUIRE(read.ok());
+  CHECK(read->at(0).bytes() == w.written[0].bytes());
+  w.node.fs.SetCapacity(-1);
+  w.node.scheduler.RunFor(absl::Seconds(10));
+  CHECK(answered == 200);
+  CHECK(static_cast<int>(w.written.size()) == 210 - refused);
+  w.Fill(20, 1000);
+  w.Restart();
+  w.RequireAllThere();
+}
+
+TEST_CASE("free space below the low watermark refuses appends until the high one is reached") {
+  Writer w;
+  w.node.options.disk_low_watermark_bytes = 1 << 20;
+  w.node.options.disk_high_watermark_bytes = 2 << 20;
+  w.Start();
+  w.Fill(2);
+  const auto leave = [&](int64_t free_bytes) {
+    w.node.fs.SetCapacity(w.node.fs.UsedBytes() + free_bytes);
+    w.node.scheduler.RunFor(absl::Seconds(3));
+  };
+  leave(500'000);
+  const absl::Status refused = w.Append();
+  CHECK(absl::IsResourceExhausted(refused));
+  CHECK(w.Holds(refused, "disk_low_watermark"));
+  leave(1'500'000);
+  CHECK(absl::IsResourceExhausted(w.Append()));
+  leave(3'000'000);
+  CHECK(w.Append().ok());
+}
 
 TEST_CASE("a store opens on a completely full disk with what it kept aside, serves reads, and keeps room again later") {
   Writer w;
