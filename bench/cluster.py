@@ -2,10 +2,11 @@
 """What a cluster costs and how long it is away: three real nodes on this machine, on their usual ports. `./dev bench
 --cluster [--quick] [--only ITEM]`; a line for each figure, and JSON with --output json.
 
-Items: kill (kill -9 of a leader), stop (a controlled stop of one), produce (three replicas), idle (many quiet partitions),
-restart (of a node with many partitions). Each makes a cluster of its own."""
+Items: kill (kill -9 of a leader), stop (a controlled stop of one), produce (three replicas), catch-up (of a follower that was
+away), idle (many quiet partitions), restart (of a node with many partitions). Each makes a cluster of its own."""
 
 import argparse
+import concurrent.futures
 import json
 import os
 import shutil
@@ -68,11 +69,11 @@ class Cluster:
             time.sleep(0.05)
         raise SystemExit(f"{topic} has no leader for 10 s")
 
-    def wait_whole(self):
-        deadline = time.monotonic() + 60
+    def wait_whole(self, seconds=60):
+        deadline = time.monotonic() + seconds
         while json.loads(self.sluice("--output", "json", "partition", "list", "--under-replicated"))["partitions"]:
             if time.monotonic() > deadline:
-                raise SystemExit("the cluster was not whole again after 60 s")
+                raise SystemExit(f"the cluster was not whole again after {seconds} s")
             time.sleep(0.05)
 
     def cpu_seconds(self):
@@ -204,6 +205,29 @@ def produce(folder, partitions, records):
     yield "p99.9", few["p999_ms"], "ms"
 
 
+def catch_up(folder, batch_bytes, gigabytes):
+    """A follower that was away while much was written; a producer goes on at a modest rate while it catches up."""
+    records = int(gigabytes * 1e6)
+    with Cluster(folder) as cluster:
+        cluster.sluice("topic", "create", "load", "--replicas", "3")
+        cluster.wait_whole()
+        away_node = next(node for node in cluster.nodes if node is not cluster.leader("load"))
+        os.kill(away_node.pid(), 9)
+        away_node.wait_stopped()
+        load(cluster, "load", records, "--batch-bytes", str(batch_bytes))
+        cluster.start(away_node)
+        away_node.wait_ready()
+        began = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:
+            live = beside.submit(load, cluster, "load", 5_000, "--rate", "1000", "--linger-ms", "0")
+            cluster.wait_whole(600)
+            took = time.monotonic() - began
+            live = live.result()
+    yield f"a follower catches up {gigabytes} GB in batches of at most {batch_bytes >> 10} KiB, under 1,000 records/s", took, "s"
+    yield "p50 of a record from then on", live["p50_ms"], "ms"
+    yield "p99", live["p99_ms"], "ms"
+
+
 def idle(folder, partitions, seconds):
     with Cluster(folder) as cluster:
         cluster.sluice("topic", "create", "quiet", "--replicas", "3", "--partitions", str(partitions))
@@ -271,7 +295,7 @@ def restart(folder, partitions, gigabytes):
 def main():
     parser = argparse.ArgumentParser(prog="./dev bench --cluster", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", choices=["kill", "stop", "produce", "idle", "restart"])
+    parser.add_argument("--only", choices=["kill", "stop", "produce", "catch-up", "idle", "restart"])
     parser.add_argument("--output", choices=["table", "json"], default="table")
     options = parser.parse_args()
     few = options.quick
@@ -280,6 +304,8 @@ def main():
         "stop": lambda folder: away(folder, "stop", 3 if few else 20),
         "produce": lambda folder: (line for count in (1, 100) for line in
                                    produce(os.path.join(folder, str(count)), count, 200_000 if few else 2_000_000)),
+        "catch-up": lambda folder: (line for kib in (4, 256) for line in
+                                    catch_up(os.path.join(folder, str(kib)), kib << 10, 0.2 if few else 2)),
         "idle": lambda folder: idle(folder, 100 if few else 1000, 5 if few else 30),
         "restart": lambda folder: restart(folder, 100 if few else 1000, 1 if few else 10),
     }
