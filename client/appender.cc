@@ -86,9 +86,9 @@ class Append : public std::enable_shared_from_this<Append> {
     if (Left() <= absl::ZeroDuration()) {
       return Finish(absl::DeadlineExceededError("the batch was not sent: the time ran out before that"));
     }
-    ProduceItemToSend item{request_.topic, partition(), request_.batch.view(), request_.expected_base_offset,
+    ProduceItemToSend item{request_.topic, partition(), request_.batch, request_.expected_base_offset,
                            /*reset=*/false};
-    core_->CallAt(leader, "/sluice.v1.Log/Append", EncodeProduceRequest(1, {&item, 1}), Left(),
+    core_->CallAt(leader, "/sluice.v1.Log/Append", Join(EncodeProduceRequest(1, {&item, 1})), Left(),
                   [self = shared_from_this(), leader](absl::StatusOr<Bytes> answer) {
                     self->OnAnswer(leader, Read(self->request_, std::move(answer)));
                   });

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -30,8 +31,9 @@ class Stream {
     absl::AnyInvocable<void(absl::Status status, size_t unsent)> on_close;
   };
   virtual ~Stream() = default;
-  /// Queues one message; messages leave in order. The caller bounds what it queues.
-  virtual void Send(Bytes message) = 0;
+  /// Queues one message, given in pieces that are sent one behind the other; messages leave in order. The caller bounds
+  /// what it queues.
+  virtual void Send(std::vector<Bytes> pieces) = 0;
   /// Says that no more messages come; the broker answers what it has and then ends the stream.
   virtual void CloseSend() = 0;
 };

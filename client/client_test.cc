@@ -20,17 +20,21 @@ TEST_CASE("A list of brokers is split, checked, and gets the default port") {
 }
 
 TEST_CASE("A produce request written by hand is what the generated class reads") {
-  const std::string batch(100000, 'b');
+  const Bytes batch = Bytes::Adopt(std::string(100000, 'b'));
   std::vector<ProduceItemToSend> items = {{"t", 0, batch, std::nullopt, false},
-                                          {"topic-2", 300, "xyz", Offset(int64_t{1} << 40), true},
-                                          {"t", 1, "", Offset(0), false}};
-  const Bytes bytes = EncodeProduceRequest(uint64_t{1} << 63, items);
+                                          {"topic-2", 300, Bytes::Copy("xyz"), Offset(int64_t{1} << 40), true},
+                                          {"t", 1, Bytes(), Offset(0), false}};
+  const std::vector<Bytes> pieces = EncodeProduceRequest(uint64_t{1} << 63, items);
+  CHECK(pieces.size() == 3);  // the large batch, and what is around it
+  CHECK(pieces[1].data() == batch.data());
+  const Bytes bytes = Join(pieces);
   v1::ProduceRequest request;
   REQUIRE(request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
   CHECK(request.correlation_id() == uint64_t{1} << 63);
   REQUIRE(request.items_size() == 3);
   CHECK(request.items(0).topic() == "t");
-  CHECK(request.items(0).batch() == batch);
+  CHECK(request.items(0).batch() == batch.view());
+  CHECK(request.items(1).batch() == "xyz");
   CHECK_FALSE(request.items(0).has_expected_base_offset());
   CHECK(request.items(1).partition() == 300);
   CHECK(request.items(1).expected_base_offset() == int64_t{1} << 40);

@@ -46,7 +46,7 @@ class ClosedChannel : public Channel {
 
  private:
   class ClosedStream : public Stream {
-    void Send(Bytes) override {}
+    void Send(std::vector<Bytes>) override {}
     void CloseSend() override {}
   };
   static absl::Status Status() { return absl::CancelledError("the client is closed"); }

@@ -26,15 +26,23 @@ std::chrono::system_clock::time_point DeadlineAfter(absl::Duration timeout) {
          absl::ToChronoNanoseconds(std::clamp(timeout, absl::ZeroDuration(), absl::Hours(24)));
 }
 
-grpc::ByteBuffer ToBuffer(Bytes bytes) {
-  if (bytes.size() <= 512) {
-    grpc::Slice slice(bytes.data(), bytes.size());  // gRPC's copy is cheaper than a reference
-    return grpc::ByteBuffer(&slice, 1);
-  }
+grpc::Slice ToSlice(Bytes bytes) {
+  if (bytes.size() <= 512) return grpc::Slice(bytes.data(), bytes.size());  // its copy is cheaper than a reference
   auto* held = new Bytes(std::move(bytes));
-  grpc::Slice slice(
+  return grpc::Slice(
       const_cast<char*>(held->data()), held->size(), [](void* p) { delete static_cast<Bytes*>(p); }, held);
+}
+
+grpc::ByteBuffer ToBuffer(Bytes bytes) {
+  const grpc::Slice slice = ToSlice(std::move(bytes));
   return grpc::ByteBuffer(&slice, 1);
+}
+
+grpc::ByteBuffer ToBuffer(std::vector<Bytes> pieces) {
+  std::vector<grpc::Slice> slices;
+  slices.reserve(pieces.size());
+  for (Bytes& piece : pieces) slices.push_back(ToSlice(std::move(piece)));
+  return grpc::ByteBuffer(slices.data(), slices.size());
 }
 
 Bytes FromBuffer(const grpc::ByteBuffer& buffer) {
@@ -108,8 +116,8 @@ class StreamState : public std::enable_shared_from_this<StreamState> {
     call_->StartCall(Tag([this](bool ok) { OnStarted(ok); }));
   }
 
-  void Send(Bytes message) {
-    waiting_.push_back(std::move(message));
+  void Send(std::vector<Bytes> pieces) {
+    waiting_.push_back(std::move(pieces));
     WriteNext();
   }
 
@@ -157,9 +165,9 @@ class StreamState : public std::enable_shared_from_this<StreamState> {
       return;
     }
     writing_ = true;
-    Bytes message = std::move(waiting_.front());
+    grpc::ByteBuffer message = ToBuffer(std::move(waiting_.front()));
     waiting_.pop_front();
-    call_->Write(ToBuffer(std::move(message)), Tag([this](bool) { OnWritten(); }));
+    call_->Write(message, Tag([this](bool) { OnWritten(); }));
   }
 
   void OnWritten() {
@@ -192,7 +200,7 @@ class StreamState : public std::enable_shared_from_this<StreamState> {
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
   grpc::ByteBuffer incoming_;
   grpc::Status status_;
-  std::deque<Bytes> waiting_;
+  std::deque<std::vector<Bytes>> waiting_;
   bool started_ = false;
   bool writing_ = false;
   bool close_send_ = false;
@@ -206,7 +214,7 @@ class GrpcStream : public Stream {
  public:
   explicit GrpcStream(std::shared_ptr<StreamState> state) : state_(std::move(state)) {}
   ~GrpcStream() override { state_->Abandon(); }
-  void Send(Bytes message) override { state_->Send(std::move(message)); }
+  void Send(std::vector<Bytes> pieces) override { state_->Send(std::move(pieces)); }
   void CloseSend() override { state_->CloseSend(); }
 
  private:

@@ -157,7 +157,7 @@ bool ProducerCore::SendRequest(Broker& broker, std::vector<Partition*>& partitio
   if (request.items.empty()) return true;
   std::vector<ProduceItemToSend> items;
   for (auto& [partition, batch] : request.items) {
-    items.push_back({partition->topic->name, partition->id, batch->encoded.view(), std::nullopt,
+    items.push_back({partition->topic->name, partition->id, batch->encoded, std::nullopt,
                      std::exchange(partition->reset_next, false)});
   }
   broker.stream->Send(EncodeProduceRequest(request.correlation_id, items));

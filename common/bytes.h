@@ -5,6 +5,7 @@
 // Threads: a Bytes object belongs to one thread at a time; copies of it may be used from different threads.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -53,6 +54,8 @@ class MutableBytes {
   char* data() { return block_.get(); }
   size_t size() const { return size_; }
   std::string_view view() const { return {block_.get(), size_}; }
+  /// Keeps the first `size` bytes; the memory stays as large as it was.
+  void Truncate(size_t size) { size_ = std::min(size_, size); }
   /// The first `size` bytes as Bytes; this object is empty afterwards.
   Bytes Freeze(size_t size) &&;
   Bytes Freeze() && { return std::move(*this).Freeze(size_); }

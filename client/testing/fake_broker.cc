@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "client/await.h"
+#include "client/producer_wire.h"
 #include "client/wire.h"
 #include "common/check.h"
 #include "common/record/control.h"
@@ -36,9 +37,9 @@ class FakeStream : public Stream {
     broker_->streams_.erase(this);
   }
 
-  void Send(Bytes message) override {
+  void Send(std::vector<Bytes> pieces) override {
     broker_->executor_.Post(
-        [broker = broker_, alive = broker_->alive_, address = address_, state = state_, message = std::move(message)] {
+        [broker = broker_, alive = broker_->alive_, address = address_, state = state_, message = Join(pieces)] {
           if (!*alive || state->closed) return;
           const FakeBroker::Node& node = broker->node(address);
           if (node.silent) return;

@@ -19,6 +19,15 @@ namespace {
 
 constexpr size_t kBatchBytesMax = size_t{std::numeric_limits<int32_t>::max()};
 
+constexpr size_t kBufferBytesFirst = 512;
+constexpr size_t kRoomBeyondLast = 16;  // a sixteenth: batches of one producer are about equal
+
+MutableBytes CopyOf(std::string_view view) {
+  MutableBytes copy(view.size());
+  std::memcpy(copy.data(), view.data(), view.size());
+  return copy;
+}
+
 size_t NullableBytes(std::optional<std::string_view> field) {
   if (!field.has_value()) return VarintBytes(-1);
   return VarintBytes(static_cast<int64_t>(field->size())) + field->size();
@@ -41,7 +50,17 @@ size_t FieldBytes(std::optional<std::string_view> key, std::optional<std::string
 
 }  // namespace
 
-BatchBuilder::BatchBuilder() : buffer_(kBatchHeaderBytes, '\0') {}
+BatchBuilder::BatchBuilder() : size_(kBatchHeaderBytes), capacity_wanted_(kBufferBytesFirst) {}
+
+// Room for `bytes` in all; what was written stays.
+void BatchBuilder::Reserve(size_t bytes) {
+  if (bytes <= buffer_.size()) return;
+  MutableBytes larger(std::max({bytes, capacity_wanted_, 2 * buffer_.size()}));
+  if (size_ > kBatchHeaderBytes) {
+    std::memcpy(larger.data() + kBatchHeaderBytes, buffer_.data() + kBatchHeaderBytes, size_ - kBatchHeaderBytes);
+  }
+  buffer_ = std::move(larger);
+}
 
 void BatchBuilder::SetProducer(int64_t id, int16_t epoch, int32_t base_sequence) {
   producer_id_ = id;
@@ -67,12 +86,12 @@ absl::Status BatchBuilder::Append(int64_t timestamp_ms, std::optional<std::strin
   }
   const size_t body = VarintBytes(delta) + VarintBytes(count_) + FieldBytes(key, value, headers);
   const size_t size = VarintBytes(static_cast<int64_t>(body)) + body;
-  if (size > kBatchBytesMax - buffer_.size()) {
-    return absl::ResourceExhaustedError(Cat("a record of ", size, " bytes does not fit behind ", buffer_.size()));
+  if (size > kBatchBytesMax - size_) {
+    return absl::ResourceExhaustedError(Cat("a record of ", size, " bytes does not fit behind ", size_));
   }
-  const size_t from = buffer_.size();
-  // A varint may be written with slack behind it; the slack is cut off again.
-  buffer_.resize(from + size + kVarintBytesMax);
+  const size_t from = size_;
+  // A varint may be written with slack behind it.
+  Reserve(from + size + kVarintBytesMax);
   char* to = PutVarint(buffer_.data() + from, static_cast<int64_t>(body));
   *to++ = 0;  // attributes
   to = PutVarint(to, delta);
@@ -82,7 +101,7 @@ absl::Status BatchBuilder::Append(int64_t timestamp_ms, std::optional<std::strin
   to = PutVarint(to, static_cast<int64_t>(headers.size()));
   for (const Header& header : headers) to = PutNullable(PutNullable(to, header.key), header.value);
   SLUICE_CHECK(to == buffer_.data() + from + size);
-  buffer_.resize(from + size);
+  size_ = from + size;
   max_timestamp_ms_ = count_ == 0 ? timestamp_ms : std::max(max_timestamp_ms_, timestamp_ms);
   first_timestamp_ms_ = first;
   ++count_;
@@ -90,14 +109,13 @@ absl::Status BatchBuilder::Append(int64_t timestamp_ms, std::optional<std::strin
 }
 
 void BatchBuilder::Reset() {
-  buffer_.resize(kBatchHeaderBytes);
+  size_ = kBatchHeaderBytes;
   count_ = 0;
 }
 
-PendingBatch BatchBuilder::Finish(uint16_t attributes, std::string* image) {
-  char* const header = image->data();
+void BatchBuilder::WriteHeader(uint16_t attributes, char* header, size_t size) const {
   StoreBig<int64_t>(header + kBaseOffsetAt, 0);
-  StoreBig<int32_t>(header + kBatchLengthAt, static_cast<int32_t>(image->size() - kLengthCountsFrom));
+  StoreBig<int32_t>(header + kBatchLengthAt, static_cast<int32_t>(size - kLengthCountsFrom));
   StoreBig<int32_t>(header + kLeaderEpochAt, kNoLeaderEpoch);
   StoreBig<int8_t>(header + kMagicAt, kMagic);
   StoreBig<uint16_t>(header + kAttributesAt, attributes);
@@ -108,26 +126,36 @@ PendingBatch BatchBuilder::Finish(uint16_t attributes, std::string* image) {
   StoreBig<int16_t>(header + kProducerEpochAt, producer_epoch_);
   StoreBig<int32_t>(header + kBaseSequenceAt, base_sequence_);
   StoreBig<int32_t>(header + kRecordCountAt, count_);
-  StoreBig<uint32_t>(header + kCrcAt, Crc32c(std::string_view(*image).substr(kCrcCoversFrom)));
-  MutableBytes bytes(image->size());
-  std::memcpy(bytes.data(), image->data(), image->size());
+  StoreBig<uint32_t>(header + kCrcAt, Crc32c(std::string_view(header, size).substr(kCrcCoversFrom)));
+}
+
+PendingBatch BatchBuilder::FinishRecords(uint16_t attributes) {
+  WriteHeader(attributes, buffer_.data(), size_);
+  const size_t size = size_;
   Reset();
+  // One that would keep more than twice its size is copied instead.
+  if (size < buffer_.size() / 2) return PendingBatch::FromBuilder(CopyOf(buffer_.view().substr(0, size)));
+  capacity_wanted_ = size + size / kRoomBeyondLast;
+  MutableBytes bytes = std::exchange(buffer_, MutableBytes(0));
+  bytes.Truncate(size);
   return PendingBatch::FromBuilder(std::move(bytes));
 }
 
 absl::StatusOr<PendingBatch> BatchBuilder::Build(Codec codec, int level) {
   if (count_ == 0) return absl::FailedPreconditionError("a batch needs at least one record");
-  if (codec == Codec::kNone) return Finish(0, &buffer_);
+  if (codec == Codec::kNone) return FinishRecords(0);
   compressed_.resize(kBatchHeaderBytes);
-  const std::string_view records = std::string_view(buffer_).substr(kBatchHeaderBytes);
+  const std::string_view records = buffer_.view().substr(kBatchHeaderBytes, size_ - kBatchHeaderBytes);
   SLUICE_RETURN_IF_ERROR(Compress(codec, level, records, &compressed_));
   if (compressed_.size() > kBatchBytesMax) return absl::ResourceExhaustedError("a compressed batch of over 2 GiB");
-  return Finish(static_cast<uint16_t>(codec), &compressed_);
+  WriteHeader(static_cast<uint16_t>(codec), compressed_.data(), compressed_.size());
+  Reset();
+  return PendingBatch::FromBuilder(CopyOf(compressed_));
 }
 
 absl::StatusOr<PendingBatch> BatchBuilder::BuildControl() {
   if (count_ == 0) return absl::FailedPreconditionError("a batch needs at least one record");
-  return Finish(kControlBit, &buffer_);
+  return FinishRecords(kControlBit);
 }
 
 RecordReader::RecordReader(const BatchView& batch, std::unique_ptr<std::string> decompressed)

@@ -35,7 +35,8 @@ struct Record {
   bool operator==(const Record&) const = default;
 };
 
-/// Builds batches, one after the other, in one buffer that is used again. One thread at a time.
+/// Builds batches, one after the other. Records are written where the batch will lie: an uncompressed one that fills
+/// at least half of the builder's memory takes that along, and the next begins with as much. One thread at a time.
 class BatchBuilder {
  public:
   BatchBuilder();
@@ -51,7 +52,7 @@ class BatchBuilder {
   int32_t record_count() const { return count_; }
   bool empty() const { return count_ == 0; }
   /// Bytes of the batch as it stands, before compression.
-  size_t size_bytes() const { return buffer_.size(); }
+  size_t size_bytes() const { return size_; }
   /// What appending would add at most.
   static size_t RecordBytesMax(std::optional<std::string_view> key, std::optional<std::string_view> value,
                                std::span<const Header> headers = {});
@@ -65,9 +66,13 @@ class BatchBuilder {
   void Reset();
 
  private:
-  PendingBatch Finish(uint16_t attributes, std::string* image);
+  void Reserve(size_t bytes);
+  void WriteHeader(uint16_t attributes, char* image, size_t size) const;
+  PendingBatch FinishRecords(uint16_t attributes);
 
-  std::string buffer_;      // the header's room, then the records
+  MutableBytes buffer_{0};  // the header's room, then the records; empty where the last batch took it along
+  size_t size_;             // of the batch so far
+  size_t capacity_wanted_;  // of the next buffer
   std::string compressed_;  // scratch of Build
   int32_t count_ = 0;
   int64_t first_timestamp_ms_ = kNoTimestamp;

@@ -106,6 +106,31 @@ TEST_CASE("a builder used again starts an empty batch") {
   REQUIRE(batch->view().base_sequence() == 10);
 }
 
+TEST_CASE("batches of one builder do not share memory, whatever their sizes are") {
+  BatchBuilder builder;
+  const size_t values[] = {10, 700, 300'000, 290'000, 5, 150'000, 150'001, 0, 1'000'000, 20};
+  std::vector<std::pair<std::string, PendingBatch>> built;
+  char letter = 'a';
+  for (const size_t bytes : values) {
+    std::string value(bytes, letter++);
+    REQUIRE(builder.Append(1, std::nullopt, value).ok());
+    REQUIRE(builder.Append(2, "second", "x").ok());
+    auto batch = builder.Build();
+    REQUIRE(batch.ok());
+    REQUIRE(builder.empty());
+    built.emplace_back(std::move(value), *std::move(batch));
+  }
+  for (auto& [value, batch] : built) {
+    REQUIRE(batch.view().VerifyCrc().ok());
+    auto reader = RecordReader::Open(batch.view());
+    REQUIRE(reader.ok());
+    const auto records = ReadAll(*reader);
+    REQUIRE(records.ok());
+    REQUIRE(records->size() == 2);
+    REQUIRE(records->front().value == value);
+  }
+}
+
 TEST_CASE("the builder's size is that of the uncompressed batch, and no record takes more than was foretold") {
   BatchBuilder builder;
   const std::vector<Header> headers = {{"name", "value"}, {"null", std::nullopt}};
