@@ -270,9 +270,9 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   void CarryOut(raft::Ready ready);
   void OnRoleChange(const raft::RoleChange& change);
   void SendAll(std::vector<raft::Message> messages);
-  /// What follows from how far the log is committed; answers are run by the caller of the turn.
   /// Whether all that storage has is the core's, too: not while a truncation is on its way there.
   bool StorageFollowsCore() const;
+  /// What follows from how far the log is committed; answers are run by the caller of the turn.
   void Settle();
   void RunAnswers();
   void Halt(const absl::Status& why);
