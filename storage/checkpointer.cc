@@ -188,9 +188,10 @@ void Checkpointer::Run(Work work) {
       if (bytes > 0) log->FlushSoon();
       return finished(absl::OkStatus());
     }
-    if (bytes == 0) return finished(absl::OkStatus());
+    // The last one also writes the index of a segment that earlier ones have synced.
+    if (bytes == 0 && kind != Kind::kLast) return finished(absl::OkStatus());
     // Lets the older files of the journal go, which then need not be read.
-    if (kind == Kind::kLast && bytes <= kLastCarryBytesMax && log->CarryForward(finished)) return;
+    if (kind == Kind::kLast && bytes > 0 && bytes <= kLastCarryBytesMax && log->CarryForward(finished)) return;
     log->Checkpoint(std::move(finished), kind == Kind::kLast ? Log::Indexes::kAll : Log::Indexes::kGrown);
   });
 }

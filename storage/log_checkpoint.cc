@@ -64,6 +64,7 @@ absl::Status LogShared::SyncFolder(FileSystem& fs, const std::string& path, bool
 void Log::Checkpoint(Done done, Indexes indexes) {
   if (absl::Status status = CheckOpen(); !status.ok()) return Answer(std::move(done), std::move(status));
   index_all_ = index_all_ || indexes == Indexes::kAll;
+  if (index_all_ && active_ != nullptr) IndexLater(active_);
   checkpoints_waiting_.push_back(std::move(done));
   Pump();
 }

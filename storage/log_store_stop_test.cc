@@ -201,6 +201,40 @@ TEST_CASE("a stop on a full disk ends, and loses nothing") {
   s.RequireAllThere();
 }
 
+TEST_CASE(
+    "a stop writes the index of what was checkpointed before as well, for three file operations a log and no sync") {
+  constexpr int32_t kLogs = 30;
+  Several s(1, kLogs);
+  s.node.options.journal.file_bytes = 1 << 20;
+  s.node.options.journal.total_bytes_max = 16 << 20;
+  s.Open();
+  s.Fill(4, 1500);
+  REQUIRE(s.node.Do([&](auto done) { s.node.store->CheckpointAll(std::move(done)); }).ok());
+  for (const auto& log : s.logs) REQUIRE(log->uncheckpointed_bytes() == 0);
+  const uint64_t before = s.node.fs.operations();
+  const uint64_t segment_syncs = s.node.fs.SyncsOf(".log");
+  REQUIRE(s.Stop().ok());
+  // A file made, its name, its bytes; and the journal's mark.
+  CHECK(s.node.fs.operations() - before <= kLogs * 3 + 4);
+  CHECK(s.node.fs.SyncsOf(".log") == segment_syncs);
+  CHECK(s.node.fs.SyncsOf(".index") == 0);
+  int indexes = 0;
+  for (int32_t i = 0; i < kLogs; ++i) {
+    const auto names = s.node.fs.List("data/topics/" + StorageNode::Replica(i).ToString());
+    REQUIRE(names.ok());
+    for (const std::string& name : *names) indexes += name.ends_with(".index") ? 1 : 0;
+  }
+  CHECK(indexes == kLogs);
+  s.PowerOff();
+  s.Open();
+  CHECK(s.rewritten() == 0);
+  s.RequireAllThere();
+  // Nothing was written since: another stop leaves them alone.
+  const uint64_t again = s.node.fs.operations();
+  REQUIRE(s.Stop().ok());
+  CHECK(s.node.fs.operations() - again <= 4);
+}
+
 TEST_CASE("a stop ends although appends wait in a journal that a full disk holds up, and they are answered") {
   const bool room_comes = GENERATE(false, true);
   CAPTURE(room_comes);
