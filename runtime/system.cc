@@ -51,13 +51,14 @@ void AskForHugePages() {
   constexpr intptr_t kRoom = intptr_t{256} * kMiB;
   constexpr intptr_t kSmallPages = intptr_t{6} * kMiB;
   constexpr intptr_t kHugePage = intptr_t{2} * kMiB;
-  const auto begin = reinterpret_cast<intptr_t>(sbrk(0));
+  char* const heap_end = static_cast<char*>(sbrk(0));
+  const auto begin = reinterpret_cast<intptr_t>(heap_end);
   mallopt(M_TOP_PAD, static_cast<int>(kRoom));
   void* volatile block = std::malloc(kMiB);  // grows the heap; is not needed itself
   std::free(block);
   const auto end = reinterpret_cast<intptr_t>(sbrk(0));
   const intptr_t from = (begin + kSmallPages + kHugePage - 1) / kHugePage * kHugePage;
-  if (end > from) (void)madvise(reinterpret_cast<void*>(from), static_cast<size_t>(end - from), MADV_HUGEPAGE);
+  if (end > from) (void)madvise(heap_end + (from - begin), static_cast<size_t>(end - from), MADV_HUGEPAGE);
 }
 
 }  // namespace

@@ -65,15 +65,25 @@ class LocalTarget : public Target {
     const size_t slash = path.rfind('/');
     const std::string folder = slash == std::string::npos ? folder_ : folder_ + "/" + path.substr(0, slash);
     const std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
-    SLUICE_RETURN_IF_ERROR(MakeFolder(folder));
     const std::string temporary = Cat(folder, "/.", name, ".tmp");
-    SLUICE_ASSIGN_OR_RETURN(const bool left_over, files_->Exists(temporary));
-    if (left_over) SLUICE_RETURN_IF_ERROR(files_->Remove(temporary));
-    SLUICE_ASSIGN_OR_RETURN(auto file, files_->Open(temporary, {.mode = OpenOptions::Mode::kCreateNew}));
-    return std::make_unique<LocalFile>(files_, folder, name, std::move(file));
+    SLUICE_RETURN_IF_ERROR(MakeFolder(folder));
+    auto file = Open(temporary);
+    if (absl::IsNotFound(file.status())) {  // somebody has removed a folder meanwhile
+      sure_.clear();
+      SLUICE_RETURN_IF_ERROR(MakeFolder(folder));
+      file = Open(temporary);
+    }
+    if (!file.ok()) return std::move(file).status();
+    return std::make_unique<LocalFile>(files_, folder, name, *std::move(file));
   }
 
  private:
+  absl::StatusOr<std::unique_ptr<File>> Open(const std::string& temporary) {
+    SLUICE_ASSIGN_OR_RETURN(const bool left_over, files_->Exists(temporary));
+    if (left_over) SLUICE_RETURN_IF_ERROR(files_->Remove(temporary));
+    return files_->Open(temporary, {.mode = OpenOptions::Mode::kCreateNew});
+  }
+
   // A folder must survive a power loss as well as the file in it. One that is there may be of a process that was killed
   // before it had synced the parent, so each is made sure of once.
   absl::Status MakeFolder(const std::string& folder) {
@@ -84,7 +94,7 @@ class LocalTarget : public Target {
     const std::string parent = has_parent ? folder.substr(0, slash) : slash == 0 ? "/" : ".";
     if (has_parent) SLUICE_RETURN_IF_ERROR(MakeFolder(parent));
     if (!there) SLUICE_RETURN_IF_ERROR(files_->CreateDirs(folder));
-    const absl::Status synced = files_->SyncDir(parent);
+    absl::Status synced = files_->SyncDir(parent);
     // Who may not read the parent has not made the folder; nor is it new where folders cannot be synced, as on an
     // image.
     const bool not_ours = there && (absl::IsPermissionDenied(synced) || absl::IsInvalidArgument(synced));
