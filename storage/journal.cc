@@ -128,29 +128,26 @@ absl::StatusOr<Journal::Opened> Journal::Open(FileSystem& fs, Options options, B
 
 void JournalImpl::Submit(Entry entry) {
   const int64_t bytes = BytesOf(entry);
-  absl::Status refused;
-  bool post = false;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    refused = failed_;
-    if (refused.ok() && stopping_) refused = absl::CancelledError("the journal has been stopped");
-    if (refused.ok()) {
-      queue_.push_back(std::move(entry));
-      queued_bytes_ += bytes;
-      waiting_bytes_ += bytes;
-      ++stats_.queued_entries;
-      const bool enough = gathering_ && waiting_bytes_ >= options_.gather_bytes;
-      post = !round_due_ || enough;
-      round_due_ = true;
-      if (enough) gathering_ = false;
-    }
-  }
-  if (post) PostRound();
+  std::unique_lock<std::mutex> lock(mutex_);
+  absl::Status refused = failed_;
+  if (refused.ok() && stopping_) refused = absl::CancelledError("the journal has been stopped");
   if (!refused.ok()) {
-    io_.Post([done = std::move(entry.done), refused]() mutable {
-      if (done) done(refused);
+    lock.unlock();
+    io_.Post([done = std::move(entry.done), refused = std::move(refused)]() mutable {
+      if (done) done(std::move(refused));
     });
+    return;
   }
+  queue_.push_back(std::move(entry));
+  queued_bytes_ += bytes;
+  waiting_bytes_ += bytes;
+  ++stats_.queued_entries;
+  const bool enough = gathering_ && waiting_bytes_ >= options_.gather_bytes;
+  const bool post = !round_due_ || enough;
+  round_due_ = true;
+  if (enough) gathering_ = false;
+  lock.unlock();
+  if (post) PostRound();
 }
 
 absl::Status JournalImpl::Admit() const {
@@ -180,6 +177,7 @@ std::vector<JournalFileInfo> JournalImpl::FilesHolding(const ReplicaId& replica)
     for (const JournalPin& pin : pins_.Of(replica)) sequences.insert(pin.file);
   }
   std::vector<JournalFileInfo> files;
+  files.reserve(sequences.size());
   for (const uint64_t sequence : sequences) {
     files.push_back({.sequence = sequence, .path = JournalFilePath(options_.dir, sequence)});
   }

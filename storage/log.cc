@@ -239,7 +239,7 @@ void Log::SaveHardState(HardState hard_state, Done done) {
   absl::Status status = CheckOpen();
   if (status.ok()) status = registry_.Apply(record);
   if (!status.ok()) return Answer(std::move(done), std::move(status));
-  Submit(std::move(record), std::move(done));
+  Submit(record, std::move(done));
 }
 
 void Log::SaveRaftConfig(Bytes config, Done done) {

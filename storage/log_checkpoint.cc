@@ -18,7 +18,7 @@ constexpr int64_t kCarryDoubtfulBytesMax = 4 << 20;
 
 absl::Status WriteIndexFile(FileSystem& fs, const std::string& path, std::string_view contents) {
   // Neither synced nor renamed into place: an index that is torn or missing is built anew.
-  const absl::Status removed = fs.Remove(path);
+  absl::Status removed = fs.Remove(path);
   if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
   SLUICE_ASSIGN_OR_RETURN(const auto file, fs.Open(path, {.mode = OpenOptions::Mode::kCreateNew}));
   return file->WriteAt(0, contents);

@@ -65,7 +65,7 @@ bool Log::PumpHeal() {
   }
   if (heal_written_) {
     RunTask([rewrite = heal_] { return rewrite->Install(); },
-            [this, segment, target](absl::Status status) { OnInstalled(segment, target, std::move(status)); });
+            [this, segment, target](const absl::Status& status) { OnInstalled(segment, target, status); });
     return true;
   }
   auto more = std::make_shared<bool>(true);

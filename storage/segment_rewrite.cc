@@ -46,7 +46,7 @@ absl::StatusOr<bool> SegmentRewrite::Step() {
 }
 
 absl::Status SegmentRewrite::Create() {
-  const absl::Status removed = fs_.Remove(NewPath());
+  absl::Status removed = fs_.Remove(NewPath());
   if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
   SLUICE_ASSIGN_OR_RETURN(new_, fs_.Open(NewPath(), {.mode = OpenOptions::Mode::kCreateNew}));
   if (job_.synced > 0) {
