@@ -197,7 +197,7 @@ void ClusterClient::Start(std::optional<Registration> joined) {
   }
   if (joined.has_value()) {
     epoch_ = joined->epoch;
-    for (const auto& [id, address] : joined->nodes) book_.Registered(id, address);
+    for (const auto& [id, address] : joined->nodes) book_.Told(id, address, joined->epoch);
   }
   RunLater(absl::ZeroDuration());
 }
@@ -367,7 +367,7 @@ void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool loc
     return;
   }
   epoch_ = answer->registered->epoch;
-  for (const auto& [id, address] : answer->registered->nodes) book_.Registered(id, address);
+  for (const auto& [id, address] : answer->registered->nodes) book_.Told(id, address, *epoch_);
   AnswerRegistered();
   RunLater(absl::ZeroDuration());
 }

@@ -66,7 +66,7 @@ TEST_CASE("what group 0 says of a node for other reasons does not undo where it 
   book.Said(NodeId(2), "n2:3", false);  // by somebody who has not heard yet
   CHECK(book.AddressOf(NodeId(2)) == "n2:2");
   CHECK(book.News() == std::map<NodeId, std::string>{{NodeId(1), "n1:1"}, {NodeId(2), "n2:2"}});
-  book.Registered(NodeId(2), "n2:4");
+  book.Told(NodeId(2), "n2:4", Offset(7));
   CHECK(book.AddressOf(NodeId(2)) == "n2:4");
   book.Said(NodeId(2), "n2:5", false);
   CHECK(book.AddressOf(NodeId(2)) == "n2:5");
@@ -75,6 +75,24 @@ TEST_CASE("what group 0 says of a node for other reasons does not undo where it 
   book.Registered(NodeId(2), "n2:4", Offset(9));
   CHECK(book.AddressOf(NodeId(2)) == "n2:4");
   CHECK(book.News() == std::map<NodeId, std::string>{{NodeId(1), "n1:1"}});
+}
+
+// The answer to a registration can come later than what group 0 had to say meanwhile.
+TEST_CASE("where a node was when this one registered does not undo where it has registered since") {
+  PeerBook book(NodeId(1), "n1:1", nullptr);
+  book.Registered(NodeId(2), "n2:1", Offset(5));
+  book.Registered(NodeId(2), "n2:2", Offset(8));
+  book.Told(NodeId(2), "n2:1", Offset(7));
+  CHECK(book.AddressOf(NodeId(2)) == "n2:2");
+  // And a log that is behind does not undo what the leader knew.
+  book.Registered(NodeId(3), "n3:1", Offset(6));
+  book.Told(NodeId(3), "n3:3", Offset(10));
+  book.Registered(NodeId(3), "n3:2", Offset(7));
+  CHECK(book.AddressOf(NodeId(3)) == "n3:3");
+  book.Told(NodeId(3), "n3:2", Offset(9));
+  CHECK(book.AddressOf(NodeId(3)) == "n3:3");
+  book.Registered(NodeId(3), "n3:4", Offset(11));
+  CHECK(book.AddressOf(NodeId(3)) == "n3:4");
 }
 
 TEST_CASE("who says where a node is must be that node, with its disk") {

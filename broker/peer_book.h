@@ -2,13 +2,13 @@
 // by now. A cluster whose nodes have all moved has no leader to register with, so what group 0 says of them is the past
 // and each other's word is all there is.
 //
-// Always holds: a new registration of a node wins over all that was said before; what a node says of itself wins over
+// Always holds: of two registrations of a node the later one wins, in whatever order they are heard of; a new one wins
+// over all that was said before; what a node says of itself wins over
 // what others say of it. A wrong address does no harm: whoever is called there says who it is, and is refused.
 // Threads: the controller's executor.
 #pragma once
 
 #include <map>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -23,16 +23,21 @@ class PeerBook {
   PeerBook(NodeId self, std::string own_address, PeerAddresses* addresses)
       : self_(self), own_address_(std::move(own_address)), addresses_(addresses) {}
 
-  /// As group 0 has it, which tells of a node for other reasons, too: `epoch` is that of its last registration. Or as
-  /// the leader has told it, without one.
-  void Registered(NodeId node, const std::string& address, std::optional<Offset> epoch = std::nullopt) {
+  /// As group 0 has it here, which tells of a node for other reasons, too: `epoch` is that of its last registration.
+  void Registered(NodeId node, const std::string& address, Offset epoch) {
     if (node == self_ || address.empty()) return;
     Entry& entry = entries_[node];
-    const bool again = epoch.has_value() && std::exchange(entry.epoch, *epoch) != *epoch;
-    if (std::exchange(entry.registered, address) == address && !again) return;
-    entry.said.clear();
-    entry.by_itself = false;
-    Tell(node, address);
+    const bool again = std::exchange(entry.epoch, epoch) != epoch;
+    const bool moved = epoch > entry.told_at && std::exchange(entry.registered, address) != address;
+    if (again || moved) TakeRegistered(node, entry);
+  }
+  /// As the leader has told it when it had applied `at` of group 0: more than this node has, or less by now.
+  void Told(NodeId node, const std::string& address, Offset at) {
+    if (node == self_ || address.empty()) return;
+    Entry& entry = entries_[node];
+    if (at <= entry.epoch || at <= entry.told_at) return;
+    entry.told_at = at;
+    if (std::exchange(entry.registered, address) != address) TakeRegistered(node, entry);
   }
   /// Somebody says that the node is there; `by_itself`: the node.
   void Said(NodeId node, const std::string& address, bool by_itself) {
@@ -67,11 +72,17 @@ class PeerBook {
  private:
   struct Entry {
     std::string registered;
-    Offset epoch{-1};
-    std::string said;  ///< Empty: it is where it registered.
+    Offset epoch{-1};    ///< Of its last registration, as group 0 has it here.
+    Offset told_at{-1};  ///< Of group 0, when the leader last told of it.
+    std::string said;    ///< Empty: it is where it registered.
     bool by_itself = false;
     const std::string& AddressNow() const { return said.empty() ? registered : said; }
   };
+  void TakeRegistered(NodeId node, Entry& entry) {
+    entry.said.clear();
+    entry.by_itself = false;
+    Tell(node, entry.registered);
+  }
   void Tell(NodeId node, const std::string& address) {
     if (addresses_ != nullptr) addresses_->SetPeer(node, address);
   }

@@ -233,8 +233,9 @@ class Raft {
 
   // ---- Snapshots
 
-  /// At the leader: tells `to`, which needs one, to begin at `base_end`: the start of a batch, committed, not below
-  /// log_start unless in its batch. `detail` is passed on as it is. OK and nothing sent when it is not needed any more.
+  /// At the leader: tells `to`, which needs one, to begin at `base_end`: the start of a batch, not below log_start
+  /// unless in its batch, and committed, as the driver knows by itself: its state has applied what is before. `detail`
+  /// is passed on as it is. OK and nothing sent when it is not needed any more.
   absl::Status SendSnapshot(const VoterId& to, Offset base_end, Bytes detail);
   void OnSnapshotFailed(const VoterId& to);
   /// At the follower: Ready::install has been carried out, durably.

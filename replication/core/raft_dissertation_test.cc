@@ -205,6 +205,46 @@ TEST_CASE("7: a follower that the leader's log start has passed begins anew, and
   CHECK(g.at(3).committed() == g.at(1).committed());
 }
 
+// A restart forgets what is committed, and remembers what was applied of it.
+TEST_CASE("7: a leader that has not found out yet that its state is committed gives it to the follower that it needs") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  for (int i = 0; i < 10; ++i) REQUIRE(g.Propose(1).ok());
+  g.Run();
+  g.MoveLogStart(1, Offset(6));
+  g.node(1).state = g.at(1).committed();
+  g.Restart(1);
+  REQUIRE(g.at(1).committed() < *g.node(1).state);
+  g.Crash(2);
+  g.isolated = {};
+  g.MakeLeader(1);
+  g.Spread(5);
+  INFO(g.trace);
+  CHECK(g.trace.find("3 has installed a snapshot at 11") != std::string::npos);
+  CHECK(g.at(1).committed() == g.at(1).log_end());
+  CHECK(g.at(3).committed() == g.at(1).log_end());
+}
+
+TEST_CASE("7: a snapshot of more than the leader's log has is not sent") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  for (int i = 0; i < 10; ++i) REQUIRE(g.Propose(1).ok());
+  g.Run();
+  g.MoveLogStart(1, Offset(6));
+  g.node(1).state = g.at(1).log_end() + 5;
+  g.isolated = {2, 3};
+  g.at(1).StepDown();
+  g.isolated = {3};
+  g.MakeLeader(1);
+  g.isolated = {};
+  g.Spread(5);
+  INFO(g.trace);
+  CHECK(g.trace.find("installed a snapshot") == std::string::npos);
+  CHECK(g.trace.find("a snapshot at 16") != std::string::npos);
+}
+
 TEST_CASE("7: a snapshot of what a follower has already leaves its log as it is") {
   Paper g;
   g.Led();

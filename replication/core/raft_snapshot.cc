@@ -22,11 +22,14 @@ absl::Status Raft::SendSnapshot(const VoterId& to, Offset base_end, Bytes detail
   if (role_ != Role::kLeader) return absl::UnavailableError("not the leader");
   Progress* peer = lead_->Find(to);
   if (peer == nullptr || peer->state != Progress::State::kSnapshot) return absl::OkStatus();
+  if (base_end > log_.end() || base_end.value() < 0) {
+    return absl::InvalidArgumentError(Cat("a snapshot at ", base_end, ", the log ends at ", log_.end()));
+  }
+  // A restart forgets what is committed. What a state has applied was, in a term before this one, and a leader has all
+  // that was: to wait until this term has committed would be to wait for the follower that waits for the snapshot.
+  Commit(base_end);
   if (LastCommittedConfiguration()->configuration.voters.empty()) {
     return absl::UnavailableError("which members are committed is not known yet");
-  }
-  if (base_end > committed_ || base_end.value() < 0) {
-    return absl::InvalidArgumentError(Cat("a snapshot at ", base_end, ", committed to ", committed_));
   }
   InstallSnapshot snapshot;
   snapshot.base = {log_.EpochBefore(base_end).value_or(LeaderEpoch(0)), base_end};

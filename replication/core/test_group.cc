@@ -331,7 +331,7 @@ void TestGroup::SendSnapshot(int number, int to) {
   const auto first = std::find_if(n.memory.log.begin(), n.memory.log.end(),
                                   [&](const record::Batch& b) { return b.next_offset() > n.memory.log_start; });
   const Offset base = first == n.memory.log.end() ? n.memory.log_start : first->base_offset();
-  const absl::Status status = at(number).SendSnapshot(Id(to), base, Bytes());
+  const absl::Status status = at(number).SendSnapshot(Id(to), n.state.value_or(base), Bytes());
   if (!status.ok()) Note(number, status, "sends a snapshot");
   Check();
 }

@@ -57,6 +57,7 @@ class TestGroup {
     DiskImage durable;  ///< What a crash leaves.
     std::vector<Ready> unpersisted;
     std::vector<VoterId> snapshots_wanted;
+    std::optional<Offset> state;  ///< What it has applied, where snapshots are a state; else they begin with the log.
     std::optional<SnapshotInstall> install;
     std::vector<ReadIndexResult> reads;
     Offset committed;             ///< The highest that it ever reported.
