@@ -53,7 +53,8 @@ SimPeerCalls::SimPeerCalls(SimCallNetwork& network, broker::PeerCaller self)
 }
 
 SimPeerCalls::~SimPeerCalls() {
-  network_.listening_.erase(self_.address);
+  const auto it = network_.listening_.find(self_.address);
+  if (it != network_.listening_.end() && it->second == this) network_.listening_.erase(it);
 }
 
 std::string SimPeerCalls::AddressOf(NodeId node) const {

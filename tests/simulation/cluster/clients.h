@@ -36,6 +36,8 @@ struct Site {
   int calls_under_way = 0;
 
   NodeId AnyNode() const;
+  /// 0: none is there.
+  NodeId AtAddress(const std::string& address) const;
   /// A partition of a usable topic.
   std::optional<PartitionKey> AnyPartition() const;
   std::vector<PartitionKey> Partitions() const;

@@ -35,8 +35,7 @@ TEST_CASE("whole nodes keep every promise to their clients through storms, and w
 // Each of these broke a rule once (docs/reliability.md).
 TEST_CASE("seeds of whole nodes that found bugs hold") {
   simulation::ReportSeedOnAbort("./dev test sim");
-  for (const uint64_t seed :
-       {8, 67, 111, 118, 375, 2726, 3058, 4548, 5278, 6094, 7888, 7928, 8454, 8573, 8687, 9616, 11495}) {
+  for (const uint64_t seed : kSeedsBeforeMoves) {
     simulation::CurrentSeed() = seed;
     const Outcome outcome = RunSeed(seed);
     INFO(Report(outcome));

@@ -51,6 +51,9 @@ void World::MustWork() {
     return context_.history.Fail(Rule::kLiveness, Cat("not all nodes are ready:", who));
   }
   CheckCluster();
+  for (const auto& [id, node] : nodes_) {
+    if (!node->gone()) known_.insert(id);
+  }
   MustChangeTopics();
   for (const PartitionKey& key : site_.Partitions()) {
     if (failed()) return;
@@ -103,6 +106,13 @@ std::string World::WrongInCluster(NodeId asked) {
     const auto at = nodes_.find(node.id);
     if (at == nodes_.end()) return Cat("node ", asked, " knows a node ", node.id, ", and there is none");
     ++known;
+    const Place& place = at->second->place();
+    if (!at->second->gone() && (node.peer_address != place.peer() || node.address != place.client())) {
+      return Cat("node ", asked, " takes node ", node.id, " to be at ", node.peer_address, " and ", node.address);
+    }
+    if (node.id != asked && !at->second->gone() && !nodes_.at(asked)->Finds(node.id)) {
+      return Cat("node ", asked, " sends to node ", node.id, " where it is not");
+    }
     if (node.alive == at->second->gone() || node.fenced == node.alive) {
       return Cat("node ", asked, " takes node ", node.id, node.alive ? " for alive" : " for dead");
     }

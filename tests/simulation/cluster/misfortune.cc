@@ -1,4 +1,6 @@
 // What happens to the nodes of a world.
+#include <algorithm>
+
 #include "common/text.h"
 #include "tests/simulation/cluster/world.h"
 
@@ -98,9 +100,67 @@ void World::Strike(Blow blow) {
       return Deafen(node.id());
     case Blow::kStrand:
       return Strand();
+    case Blow::kMove:
+      return MoveNodes(node);
     case Blow::kCount:
       return;
   }
+}
+
+// ---- Addresses
+
+// Somebody must be where everybody knows it to be: nodes that all move while they are apart do not find each other
+// again without an operator who tells them.
+void World::MoveNodes(Node& node) {
+  const bool all = nodes_.size() > 1 && context_.random().OneIn(4);
+  const auto stays = [&](NodeId id) {
+    return std::any_of(known_.begin(), known_.end(), [&](NodeId known) { return known != id; });
+  };
+  size_t moved = 0;
+  for (const auto& [id, each] : nodes_) {
+    if ((!all && each.get() != &node) || each->gone() || each->lost_disk()) continue;
+    if (nodes_.size() > 1 && !stays(id)) continue;
+    Move(*each);
+    ++moved;
+  }
+  if (moved > 1) context_.hits.Add(Hit::kMovedAtOnce);
+}
+
+void World::Move(Node& node) {
+  SimRandom& random = context_.random();
+  Place place = node.place();
+  const bool whole = random.OneIn(2);
+  if (!whole && random.OneIn(2)) {
+    place.client_port += 10;
+  } else if (!whole) {
+    place.peer_port += 10;
+  } else {
+    vacated_.insert(place.host);
+    place = {.host = Cat("node", node.id(), "-", ++moves_)};
+    const std::string other = FreeHost(node.place().host);
+    if (!other.empty() && random.OneIn(2)) {
+      context_.hits.Add(Hit::kMovedToAnothers);
+      vacated_.erase(other);
+      place.host = other;
+    }
+  }
+  context_.hits.Add(Hit::kMoved);
+  context_.trace.Say([&] { return Cat("node ", node.id(), " moves to ", place.peer(), ", ", place.client()); });
+  known_.erase(node.id());
+  node.MoveTo(std::move(place));
+  if (node.serving() && random.OneIn(3)) return node.StopInOrder();
+  if (!disk_lost_ && random.OneIn(2)) return node.PowerOff();
+  node.KillProcess();
+}
+
+// Whoever was there has started again elsewhere.
+std::string World::FreeHost(const std::string& but) const {
+  for (const std::string& host : vacated_) {
+    const bool in_use = std::any_of(peers_.where.begin(), peers_.where.end(),
+                                    [&](const auto& at) { return at.second.starts_with(host + ":"); });
+    if (host != but && !in_use) return host;
+  }
+  return {};
 }
 
 // A leader, long enough for the others to elect another; then for about as long as it takes one to see that nobody
@@ -167,6 +227,8 @@ void World::LoseDisk(Node& victim) {
     if (node.get() == &victim) continue;
     if (!node->ready() || node->stopping() || node->in_doubt() || node->excused()) return;
   }
+  if (known_.size() == 1 && known_.contains(victim.id())) return;
+  known_.erase(victim.id());
   disk_lost_ = true;
   for (const auto& [id, node] : nodes_) node->Mend();
   victim.LoseDisk(PeerAddresses());

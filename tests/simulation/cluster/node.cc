@@ -1,6 +1,5 @@
 #include "tests/simulation/cluster/node.h"
 
-#include <charconv>
 #include <utility>
 
 #include "common/text.h"
@@ -38,24 +37,13 @@ Node::Node(Context& context, NodeSetup setup, Peers& peers)
       random_(context.random().Next()),
       log_(MakeLogger(context, setup.id)),
       founds_(setup.founds),
-      seeds_(std::move(setup.seeds)) {}
+      seeds_(std::move(setup.seeds)),
+      place_(FirstPlace(setup.id)) {
+  peers_.where[id_] = place_.peer();
+}
 
 Node::~Node() {
   Kill();
-}
-
-std::string Node::ClientAddress(NodeId id) {
-  return Cat("node", id, ":7400");
-}
-
-std::string Node::PeerAddress(NodeId id) {
-  return Cat("node", id, ":7401");
-}
-
-NodeId Node::AtAddress(const std::string& address) {
-  int32_t id = 0;
-  if (address.starts_with("node")) std::from_chars(address.data() + 4, address.data() + address.size(), id);
-  return NodeId(id);
 }
 
 // ---- Its life

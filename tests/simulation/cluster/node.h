@@ -20,6 +20,7 @@
 #include "broker/raft_log_factory.h"
 #include "common/executor.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "replication/raft_node.h"
 #include "storage/log_store.h"
 #include "storage/meta/metadata_store.h"
@@ -29,6 +30,18 @@
 #include "tests/simulation/sim_file_system.h"
 
 namespace sluice::cluster_simulation {
+
+/// Where a node is found.
+struct Place {
+  std::string host;
+  int client_port = 7400;
+  int peer_port = 7401;
+  std::string client() const { return Cat(host, ":", client_port); }
+  std::string peer() const { return Cat(host, ":", peer_port); }
+};
+inline Place FirstPlace(NodeId id) {
+  return {.host = Cat("node", id)};
+}
 
 /// What an operator configures.
 struct NodeSetup {
@@ -43,11 +56,9 @@ class Node {
   ~Node();
 
   NodeId id() const { return id_; }
-  /// Where clients find it.
-  static std::string ClientAddress(NodeId id);
-  static NodeId AtAddress(const std::string& address);
-  /// Where nodes find it.
-  static std::string PeerAddress(NodeId id);
+  const Place& place() const { return place_; }
+  /// Whether what this one sends to the other goes where that is.
+  bool Finds(NodeId other) const { return up() && port_ != nullptr && port_->Finds(other); }
 
   // ---- Its life
   /// A new process; it serves a little later, or is noted as one that could not start.
@@ -63,6 +74,8 @@ class Node {
   /// The process dies with its disk; the next one finds an empty one, and must be refused: from then on this node is
   /// gone, and its number with it.
   void LoseDisk(std::vector<std::string> seeds);
+  /// From its next process on it is found elsewhere; whoever calls sees to it that there is one.
+  void MoveTo(Place place) { place_ = std::move(place); }
   /// As after SIGTERM; ends by itself.
   void StopInOrder();
   void Pause();
@@ -136,6 +149,7 @@ class Node {
   const Logger log_;
   bool founds_;
   std::vector<std::string> seeds_;
+  Place place_;
 
   // Of the process
   std::unique_ptr<simulation::SimProcess> process_;

@@ -81,12 +81,15 @@ absl::Status Node::OpenStore() {
 
 void Node::OpenPeers() {
   const uint64_t high = random_.Next();
+  if (std::exchange(peers_.where[id_], place_.peer()) != place_.peer()) {
+    context_.trace.Say([&] { return Cat("node ", id_, " is at ", place_.peer(), " now"); });
+  }
   port_ = std::make_unique<PeerPort>(peers_,
                                      broker::PeerCaller{.node = id_,
                                                         .cluster = folder_.cluster_id,
                                                         .disk = folder_.disk_id,
                                                         .session = Uuid::FromRandom(high, random_.Next()),
-                                                        .address = PeerAddress(id_)},
+                                                        .address = place_.peer()},
                                      executors_->wire);
 }
 
@@ -96,8 +99,8 @@ void Node::Join() {
   options.node = {.id = id_,
                   .disk = folder_.disk_id,
                   .incarnation = {},
-                  .grpc_address = ClientAddress(id_),
-                  .peer_address = PeerAddress(id_),
+                  .grpc_address = place_.client(),
+                  .peer_address = place_.peer(),
                   .rack = {},
                   .version = kVersion,
                   .feature_min = broker::kFeatureLevelMin,
@@ -141,11 +144,11 @@ void Node::StartBroker(std::optional<broker::Registration> joined) {
   broker::BrokerOptions options;
   options.node = id_;
   options.cluster_id = folder_.cluster_id;
-  options.address = ClientAddress(id_);
+  options.address = place_.client();
   options.version = kVersion;
   options.data_dir = "data";
   options.membership = {.disk = folder_.disk_id,
-                        .peer_address = PeerAddress(id_),
+                        .peer_address = place_.peer(),
                         .seeds = seeds_,
                         .joins = folder_.joins,
                         .joined = std::move(joined)};

@@ -1,7 +1,8 @@
 // A node's end of the peers' network. What arrives waits, like everything else, while the process is paused; what is
-// sent goes only to nodes whose address this one was told.
+// sent goes only to nodes whose address this one was told, and that are still there.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@ struct Peers {
   explicit Peers(simulation::SimScheduler& scheduler) : messages(scheduler), calls(scheduler, messages) {}
   simulation::SimNetwork messages;
   simulation::SimCallNetwork calls;
+  std::map<NodeId, std::string> where;  ///< Each node's address, of the process that it has or had last.
 };
 
 class PeerPort final : public replication::PeerTransport,
@@ -27,10 +29,16 @@ class PeerPort final : public replication::PeerTransport,
                        public broker::PeerAddresses {
  public:
   PeerPort(Peers& peers, broker::PeerCaller self, Executor& wire)
-      : messages_(peers.messages.Join(self.node)), calls_(peers.calls, std::move(self)), wire_(wire) {}
+      : peers_(peers), messages_(peers.messages.Join(self.node)), calls_(peers.calls, std::move(self)), wire_(wire) {}
 
   /// Of the cluster that the node has joined.
   void SetCluster(const Uuid& cluster) { calls_.SetCluster(cluster); }
+
+  /// Whether what is sent to the node goes where it is.
+  bool Finds(NodeId node) const {
+    const auto at = peers_.where.find(node);
+    return at != peers_.where.end() && at->second == calls_.AddressOf(node);
+  }
 
   // PeerTransport
   void Start(replication::PeerReceiver& receiver) override {
@@ -39,10 +47,10 @@ class PeerPort final : public replication::PeerTransport,
   }
   void Stop(absl::AnyInvocable<void()> done) override { messages_->Stop(std::move(done)); }
   bool Send(const ReplicaId& group, raft::Message message) override {
-    return Knows(message.to.node) && messages_->Send(group, std::move(message));
+    return Finds(message.to.node) && messages_->Send(group, std::move(message));
   }
   bool SendLiveness(NodeId to, replication::LivenessMessage message) override {
-    return Knows(to) && messages_->SendLiveness(to, std::move(message));
+    return Finds(to) && messages_->SendLiveness(to, std::move(message));
   }
 
   // PeerReceiver
@@ -81,8 +89,7 @@ class PeerPort final : public replication::PeerTransport,
   void RemovePeer(NodeId node) override { calls_.RemovePeer(node); }
 
  private:
-  bool Knows(NodeId node) const { return !calls_.AddressOf(node).empty(); }
-
+  const Peers& peers_;
   std::unique_ptr<simulation::SimTransport> messages_;
   simulation::SimPeerCalls calls_;
   Executor& wire_;

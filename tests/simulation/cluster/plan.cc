@@ -36,6 +36,9 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "disk slow",
     "disk lost",
     "node with another disk refused",
+    "node moved",
+    "node moved to where another one was",
+    "nodes moved at once",
     "wall clock jumped",
     "outcome unknown",
     "refused: disk full",
@@ -83,6 +86,16 @@ std::vector<int> NodesOf(uint64_t seed) {
     default:
       return {3};
   }
+}
+
+bool StaysAsItWas(uint64_t seed) {
+  return std::find(kSeedsBeforeMoves.begin(), kSeedsBeforeMoves.end(), seed) != kSeedsBeforeMoves.end();
+}
+
+/// From a stream of their own.
+void DrawLaterThings(uint64_t seed, Plan& plan) {
+  SimRandom random(~seed);
+  if (random.OneIn(3)) plan.weights[static_cast<size_t>(Blow::kMove)] = 5 + static_cast<int>(random.Below(30));
 }
 
 }  // namespace
@@ -134,6 +147,7 @@ Plan DrawPlan(uint64_t seed, SimRandom& random) {
     weight(Blow::kStrand) = 20;
     weight(Blow::kDeafen) = 12;
   }
+  if (!StaysAsItWas(seed)) DrawLaterThings(seed, plan);
   return plan;
 }
 

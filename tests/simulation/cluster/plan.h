@@ -56,6 +56,10 @@ enum class Hit : uint8_t {
   kDiskSlow,
   kDiskLost,
   kOtherDiskRefused,  ///< Of a node that came with another disk than it is registered with.
+  // addresses
+  kMoved,
+  kMovedToAnothers,  ///< Where clients and nodes looked for another node.
+  kMovedAtOnce,      ///< All but one.
   // clocks
   kClockJumped,
   // what clients were told
@@ -117,9 +121,14 @@ enum class Blow : uint8_t {
   kMend,    ///< Ends what lasts: full and slow disks, cuts.
   kStrand,  ///< A node stands still, and goes on cut off from its peers: what it led, others lead by then.
   kDeafen,  ///< A node hears none of its peers, and is heard by them.
+  kMove,    ///< A node, or all but one, start again with other addresses.
   kCount,
 };
 inline constexpr size_t kBlows = static_cast<size_t>(Blow::kCount);
+
+/// Seeds that found bugs before there were moves and what came later: they are what they were then.
+inline constexpr std::array<uint64_t, 17> kSeedsBeforeMoves = {8,    67,   111,  118,  375,  2726, 3058, 4548, 5278,
+                                                               6094, 7888, 7928, 8454, 8573, 8687, 9616, 11495};
 
 struct Plan {
   std::vector<int> nodes{1};  ///< How many there are at the beginning, and at the end of each of the first storms.

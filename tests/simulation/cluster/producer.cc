@@ -32,6 +32,13 @@ std::optional<PartitionKey> Site::AnyPartition() const {
   return all[context.random().Below(all.size())];
 }
 
+NodeId Site::AtAddress(const std::string& address) const {
+  for (const auto& [id, node] : nodes) {
+    if (node->place().client() == address) return id;
+  }
+  return NodeId(0);
+}
+
 NodeId Beliefs::Leader(const PartitionKey& key) {
   const auto at = leaders_.find(key);
   if (at != leaders_.end() && !(site_.context.storm && site_.context.random().OneIn(20))) return at->second;
@@ -39,7 +46,7 @@ NodeId Beliefs::Leader(const PartitionKey& key) {
 }
 
 void Beliefs::Learn(const PartitionKey& key, const broker::Error& error) {
-  const NodeId hint = Node::AtAddress(error.leader);
+  const NodeId hint = site_.AtAddress(error.leader);
   if (site_.nodes.contains(hint)) {
     leaders_[key] = hint;
   } else if (error.reason == Reason::kNotLeader || error.reason == Reason::kNotAvailable ||

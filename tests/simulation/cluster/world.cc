@@ -54,7 +54,7 @@ void World::StartLater(Node& node) {
 
 std::vector<std::string> World::PeerAddresses() const {
   std::vector<std::string> addresses;
-  for (const auto& [id, node] : nodes_) addresses.push_back(Node::PeerAddress(id));
+  for (const auto& [id, node] : nodes_) addresses.push_back(node->place().peer());
   return addresses;
 }
 
@@ -75,7 +75,7 @@ void World::Begin() {
   // Where more are to come from the beginning on, everybody is given the same seeds.
   for (int32_t i = 1; i <= first; ++i) {
     NodeSetup setup{.id = NodeId(i), .founds = i == 1, .seeds = {}};
-    for (int32_t seed = 1; first > 1 && seed <= first; ++seed) setup.seeds.push_back(Node::PeerAddress(NodeId(seed)));
+    for (int32_t seed = 1; first > 1 && seed <= first; ++seed) setup.seeds.push_back(FirstPlace(NodeId(seed)).peer());
     nodes_[NodeId(i)] = std::make_unique<Node>(context_, std::move(setup), peers_);
   }
   for (const auto& [id, node] : nodes_) StartLater(*node);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <ostream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -75,6 +76,10 @@ class World {
   // misfortune.cc
   void ScheduleBlow();
   void Strike(Blow blow);
+  void MoveNodes(Node& node);
+  void Move(Node& node);
+  /// One that another node had before; empty where there is none.
+  std::string FreeHost(const std::string& but) const;
   void MendAll();
   void MendNetwork();
   void Swizzle();
@@ -127,6 +132,9 @@ class World {
   std::vector<std::unique_ptr<Producer>> producers_;
   std::vector<std::unique_ptr<Consumer>> consumers_;
   std::map<PartitionKey, std::pair<ReplicaId, std::vector<NodeId>>> placed_;  ///< As last looked at.
+  std::set<NodeId> known_;         ///< All know where these are: they have not moved since all did.
+  std::set<std::string> vacated_;  ///< Hosts where nodes were.
+  int moves_ = 0;
   bool disk_lost_ = false;
   bool stranded_ = false;  ///< Some node is: the others are to go on without it.
 };
