@@ -126,6 +126,33 @@ TEST_CASE("who says where a node is must be that node, with its disk") {
   CHECK(rig.node(1).calls->AddressOf(NodeId(2)) == "n2-moved:7401");
 }
 
+// A leader that has moved registers with itself like everybody, and may have let others in before.
+TEST_CASE("who registers is told where the others are by now, not only where they registered") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  const int leader = rig.Leader();
+  const NodeId mover(leader == 2 ? 3 : 2);
+  RegisterRequest moved;
+  moved.ask_only = true;
+  moved.cluster_id = rig.State().cluster_id;
+  moved.node = rig.State().FindNode(mover)->node;
+  moved.node.peer_address = "moved:7401";
+  RegisterRequest again = moved;
+  again.ask_only = false;
+  again.node = rig.State().FindNode(NodeId(leader))->node;
+  std::optional<absl::StatusOr<RegisterAnswer>> answer;
+  rig.base.node(NodeId(leader)).executor().Post([&] {
+    ClusterService& service = *rig.node(leader).service;
+    service.Register(moved, [](const absl::StatusOr<RegisterAnswer>&) {});
+    service.Register(again, [&](absl::StatusOr<RegisterAnswer> given) { answer = std::move(given); });
+  });
+  rig.Until([&] { return answer.has_value(); });
+  REQUIRE(answer->ok());
+  REQUIRE((*answer)->registered.has_value());
+  CHECK((*answer)->registered->nodes.at(mover) == "moved:7401");
+}
+
 TEST_CASE("a leader whose disk is full hands over to a voter that can write, and changes go on") {
   for (uint64_t seed = 1; seed <= 3; ++seed) {
     ClusterRig rig(3, seed);

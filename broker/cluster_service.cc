@@ -130,6 +130,10 @@ void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<R
         registered.incarnation = node.node.incarnation;
         registered.epoch = node.epoch;
         for (const auto& [id, each] : state.nodes) registered.nodes[id] = each.node.peer_address;
+        // Also this node may have moved, and have its own registration still before it.
+        for (const auto& [id, address] : answer.moved) {
+          if (state.FindNode(id) != nullptr) registered.nodes[id] = address;
+        }
         seams_.log.Info("a node is registered",
                         {{"node", request.node.id}, {"epoch", node.epoch}, {"peer", node.node.peer_address}});
         done(std::move(answer));
