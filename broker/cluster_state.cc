@@ -90,8 +90,10 @@ ClusterDelta ApplyOne(ClusterState& state, const NodeRegistered& registered, Off
   RegisteredNode& known = it->second;
   if (known.node.disk != node.disk || offset <= known.epoch) return {};
   const Uuid incarnation = known.node.incarnation;
+  const std::string old_address = known.node.peer_address;
   known.node = node;
   known.node.incarnation = incarnation;
+  if (Planted(PlantedBug::kKeepOldAddress)) known.node.peer_address = old_address;
   known.epoch = offset;
   return Touched(node.id);
 }

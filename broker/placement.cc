@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "common/planted_bug.h"
 #include "common/status_macros.h"
 #include "common/text.h"
 
@@ -67,7 +68,8 @@ std::vector<size_t> PlaceOne(Cluster& cluster, size_t replicas, Random& random) 
     std::optional<size_t> best;
     const auto key = [&](size_t n) {
       const Candidate& node = cluster.nodes[n];
-      return std::tuple(rack_used[node.rack], node.replicas, cluster.rack_replicas[node.rack], lot[n], n);
+      const int used = Planted(PlantedBug::kForgetRacks) ? 0 : rack_used[node.rack];
+      return std::tuple(used, node.replicas, cluster.rack_replicas[node.rack], lot[n], n);
     };
     for (size_t n = 0; n < cluster.nodes.size(); ++n) {
       if (!taken[n] && (!best || key(n) < key(*best))) best = n;

@@ -47,6 +47,8 @@ enum class PlantedBug {
   kResetBeforeState,              ///< A follower's log begins anew before the state that it continues is saved.
   kCompactBeforeSaved,            ///< The log start moves over what the metadata store does not have yet.
   kForgetToDropReplicas,          ///< A deleted topic's replicas are forgotten before they are dropped.
+  kKeepOldAddress,                ///< A node that registers with another address stays where it was.
+  kForgetRacks,                   ///< Replicas are placed whatever the racks are.
 };
 
 #ifdef SLUICE_PLANTED_BUGS

@@ -24,6 +24,8 @@ struct Topic {
   bool maybe_gone = false;     ///< A deletion's outcome is not known.
   int32_t partitions = 0;      ///< There are at least so many.
   int32_t partitions_max = 0;  ///< And at most so many.
+  /// Of partitions that were placed while all nodes were counted on: these.
+  std::map<int32_t, std::vector<NodeId>> placed_among;
   bool usable() const { return state == State::kThere && !maybe_gone; }
 };
 
@@ -33,11 +35,14 @@ struct Site {
   std::map<NodeId, std::unique_ptr<Node>>& nodes;
   std::map<std::string, Topic> topics;
   bool clients_act = false;
+  bool settled = false;  ///< All nodes are counted on, and nothing happens to them.
   int calls_under_way = 0;
 
   NodeId AnyNode() const;
   /// 0: none is there.
   NodeId AtAddress(const std::string& address) const;
+  /// Those that are not gone, where `settled`; else none.
+  std::vector<NodeId> CountedOn() const;
   /// A partition of a usable topic.
   std::optional<PartitionKey> AnyPartition() const;
   std::vector<PartitionKey> Partitions() const;

@@ -44,6 +44,8 @@ std::string_view RuleName(Rule rule) {
       return "replicas are equal";
     case Rule::kReplicasAsPlaced:
       return "replicas are where they were placed";
+    case Rule::kRacksSpread:
+      return "replicas are spread over racks";
     case Rule::kClusterAsItIs:
       return "the cluster knows its nodes";
     case Rule::kOnlyMembersJoin:

@@ -34,6 +34,7 @@ enum class Rule : uint8_t {
   kTopicsAsAnswered,     ///< Topics are there, or gone, as their changes were answered.
   kReplicasEqual,        ///< Replicas hold the same.
   kReplicasAsPlaced,     ///< A node has the replicas that were placed on it, and in the end no others.
+  kRacksSpread,          ///< A partition's replicas are in as many racks as they could be, evenly.
   kClusterAsItIs,        ///< In quiet times nodes that run are counted on, others not; and as many vote as should.
   kOnlyMembersJoin,      ///< Who comes with another disk than it is registered with is not let in.
   kNodeStarts,           ///< A node starts, unless its disk refuses to work.

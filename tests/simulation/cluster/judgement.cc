@@ -54,6 +54,7 @@ void World::MustWork() {
   for (const auto& [id, node] : nodes_) {
     if (!node->gone()) known_.insert(id);
   }
+  site_.settled = !failed();
   MustChangeTopics();
   for (const PartitionKey& key : site_.Partitions()) {
     if (failed()) return;
@@ -77,10 +78,14 @@ void World::MustTakeValue(const PartitionKey& key) {
 }
 
 void World::MustChangeTopics() {
+  // Where there are racks, also fewer than there are nodes, so that they have to be chosen.
+  const int32_t replicas =
+      context_.plan.racks.empty() || site_.CountedOn().size() < 2 ? 0 : OneOf<int32_t>(context_.random(), {0, 2});
   const absl::Duration end = context_.scheduler.now() + kSoon;
   while (!failed() && context_.scheduler.now() < end) {
-    const auto made = Await<bool>(
-        [&](auto done) { operator_.Create(1 + static_cast<int32_t>(context_.random().Below(3)), 0, std::move(done)); });
+    const auto made = Await<bool>([&](auto done) {
+      operator_.Create(1 + static_cast<int32_t>(context_.random().Below(3)), replicas, std::move(done));
+    });
     if (made.value_or(false)) {
       const std::vector<PartitionKey> all = site_.Partitions();
       if (all.size() <= 6 || !AllReady()) return;
@@ -202,6 +207,31 @@ void World::CheckPlacement() {
   }
 }
 
+// Of partitions that were placed when everybody was there: no rack has two more than one that could have had another.
+void World::CheckRacks() {
+  if (context_.plan.racks.empty()) return;
+  for (const auto& [key, replica_and_nodes] : placed_) {
+    const std::vector<NodeId>& nodes = replica_and_nodes.second;
+    const auto& placed_among = site_.topics.at(key.topic).placed_among;
+    const auto among = placed_among.find(key.partition);
+    if (among == placed_among.end() || nodes.size() < 2) continue;
+    std::map<std::string, std::pair<int, int>> racks;  // how many are used, and how many there were
+    for (const NodeId id : among->second) ++racks[nodes_.at(id)->rack()].second;
+    for (const NodeId id : nodes) ++racks[nodes_.at(id)->rack()].first;
+    if (nodes.size() < among->second.size()) {
+      context_.hits.Add(nodes.size() > racks.size() ? Hit::kMoreThanRacks : Hit::kSpreadOverRacks);
+    }
+    for (const auto& [most, most_of] : racks) {
+      for (const auto& [least, least_of] : racks) {
+        if (most_of.first < least_of.first + 2 || least_of.first == least_of.second) continue;
+        return context_.history.Fail(
+            Rule::kRacksSpread, Cat(key.ToString(), " has ", most_of.first, " replicas in rack \"", most, "\" and ",
+                                    least_of.first, " in \"", least, "\", which had ", least_of.second, " nodes"));
+      }
+    }
+  }
+}
+
 Offset World::AskOffset(const PartitionKey& key, ListOffsetsItem::Kind kind) {
   const absl::Duration end = context_.scheduler.now() + kSoon;
   const Offset end_then = context_.history.AcknowledgedEnd(key);
@@ -304,6 +334,7 @@ void World::CompareEverything() {
   CheckCluster();
   CheckTopics();
   CheckPlacement();
+  CheckRacks();
   for (const PartitionKey& key : site_.Partitions()) {
     if (failed()) return;
     CheckPartition(key);

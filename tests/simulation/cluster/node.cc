@@ -46,6 +46,11 @@ Node::~Node() {
   Kill();
 }
 
+std::string Node::rack() const {
+  const std::vector<std::string>& racks = context_.plan.racks;
+  return racks.empty() ? std::string() : racks[static_cast<size_t>(id_.value() - 1) % racks.size()];
+}
+
 // ---- Its life
 
 void Node::Fatal(absl::Status why) {

@@ -57,6 +57,7 @@ class Node {
 
   NodeId id() const { return id_; }
   const Place& place() const { return place_; }
+  std::string rack() const;
   /// Whether what this one sends to the other goes where that is.
   bool Finds(NodeId other) const { return up() && port_ != nullptr && port_->Finds(other); }
 

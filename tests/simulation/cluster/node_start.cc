@@ -101,7 +101,7 @@ void Node::Join() {
                   .incarnation = {},
                   .grpc_address = place_.client(),
                   .peer_address = place_.peer(),
-                  .rack = {},
+                  .rack = rack(),
                   .version = kVersion,
                   .feature_min = broker::kFeatureLevelMin,
                   .feature_max = broker::kFeatureLevelMax};
@@ -145,6 +145,7 @@ void Node::StartBroker(std::optional<broker::Registration> joined) {
   options.node = id_;
   options.cluster_id = folder_.cluster_id;
   options.address = place_.client();
+  options.rack = rack();
   options.version = kVersion;
   options.data_dir = "data";
   options.membership = {.disk = folder_.disk_id,

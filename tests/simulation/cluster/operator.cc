@@ -113,10 +113,14 @@ void Operator::Create(int32_t partitions, int32_t replicas, absl::AnyInvocable<v
       [name, partitions, replicas](Node& at, auto reply) {
         at.broker().CreateTopic({.name = name, .partitions = partitions, .replicas = replicas}, std::move(reply));
       },
-      [this, name, asked, &topic, done = std::move(done)](Answer<Result<TopicInfo>> answer) mutable {
+      [this, name, asked, &topic, among = site_.CountedOn(),
+       done = std::move(done)](Answer<Result<TopicInfo>> answer) mutable {
         --site_.calls_under_way;
         const bool answered = answer.fate == Fate::kAnswered;
         if (answered && answer.value->ok()) {
+          if (among == site_.CountedOn() && !among.empty()) {
+            for (int32_t i = 0; i < topic.partitions; ++i) topic.placed_among[i] = among;
+          }
           OnChanged(asked);
           topic.state = Topic::State::kThere;
         } else if (answer.fate == Fate::kUnknown ||
@@ -177,12 +181,13 @@ void Operator::AddPartition(const std::string& name) {
   site_.wire.Call<Result<TopicInfo>>(
       site_.AnyNode(), nullptr, std::nullopt,
       [name, wanted](Node& at, auto reply) { at.broker().AddPartitions(name, wanted, std::move(reply)); },
-      [this, name, wanted, &topic](Answer<Result<TopicInfo>> answer) {
+      [this, name, wanted, &topic, among = site_.CountedOn()](Answer<Result<TopicInfo>> answer) {
         --site_.calls_under_way;
         if (answer.fate == Fate::kAnswered && answer.value->ok()) {
           site_.context.trace.Say([&] { return Cat(name, " has ", wanted, " partitions"); });
           site_.context.hits.Add(Hit::kPartitionsAdded);
           topic.partitions = wanted;
+          if (among == site_.CountedOn() && !among.empty()) topic.placed_among[wanted - 1] = among;
         } else if (answer.fate == Fate::kNeverSent ||
                    (answer.fate == Fate::kAnswered && answer.value->error().reason != Reason::kOutcomeUnknown)) {
           topic.partitions_max = topic.partitions;

@@ -39,6 +39,8 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "node moved",
     "node moved to where another one was",
     "nodes moved at once",
+    "replicas spread over racks",
+    "more replicas than racks",
     "wall clock jumped",
     "outcome unknown",
     "refused: disk full",
@@ -96,6 +98,9 @@ bool StaysAsItWas(uint64_t seed) {
 void DrawLaterThings(uint64_t seed, Plan& plan) {
   SimRandom random(~seed);
   if (random.OneIn(3)) plan.weights[static_cast<size_t>(Blow::kMove)] = 5 + static_cast<int>(random.Below(30));
+  if (plan.nodes.back() > 1 && random.OneIn(3)) {
+    for (int i = 0; i < 6; ++i) plan.racks.push_back(OneOf<std::string>(random, {"a", "b", "c", ""}));
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -60,6 +61,9 @@ enum class Hit : uint8_t {
   kMoved,
   kMovedToAnothers,  ///< Where clients and nodes looked for another node.
   kMovedAtOnce,      ///< All but one.
+  // racks
+  kSpreadOverRacks,  ///< A partition whose nodes could all have been in racks of their own.
+  kMoreThanRacks,    ///< One that has more replicas than there were racks.
   // clocks
   kClockJumped,
   // what clients were told
@@ -137,6 +141,8 @@ struct Plan {
   absl::Duration storm_max;
   absl::Duration blow_interval;
   std::array<int, kBlows> weights{};
+
+  std::vector<std::string> racks;  ///< Of the nodes, by number, again and again; none: nobody names one.
 
   // Clients
   int producers = 1;

@@ -36,6 +36,8 @@ constexpr simulation::Planting kBugs[] = {
     {PlantedBug::kResetBeforeState, "a log begins anew before the state that it continues is saved"},
     {PlantedBug::kCompactBeforeSaved, "the controller's log is cut above what is saved"},
     {PlantedBug::kForgetToDropReplicas, "replicas of deleted topics stay"},
+    {PlantedBug::kKeepOldAddress, "a node that has moved is taken to be where it was"},
+    {PlantedBug::kForgetRacks, "replicas are placed whatever the racks are"},
 };
 
 std::optional<std::string_view> Broken(uint64_t seed) {

@@ -39,6 +39,14 @@ NodeId Site::AtAddress(const std::string& address) const {
   return NodeId(0);
 }
 
+std::vector<NodeId> Site::CountedOn() const {
+  std::vector<NodeId> all;
+  for (const auto& [id, node] : nodes) {
+    if (settled && !node->gone()) all.push_back(id);
+  }
+  return all;
+}
+
 NodeId Beliefs::Leader(const PartitionKey& key) {
   const auto at = leaders_.find(key);
   if (at != leaders_.end() && !(site_.context.storm && site_.context.random().OneIn(20))) return at->second;

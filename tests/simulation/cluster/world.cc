@@ -90,6 +90,7 @@ void World::Begin() {
 void World::Storm(size_t number) {
   context_.trace.Say([] { return std::string("a storm begins"); });
   context_.storm = site_.clients_act = true;
+  site_.settled = false;
   ScheduleBlow();
   const absl::Duration span = Between(context_.random(), 0.3 * context_.plan.storm_max, context_.plan.storm_max);
   const std::vector<int>& nodes = context_.plan.nodes;
@@ -118,6 +119,7 @@ void World::Finish() {
   CompareEverything();
   if (failed()) return;
   context_.trace.Say([] { return std::string("all nodes die"); });
+  site_.settled = false;
   for (const auto& [id, node] : nodes_) {
     if (node->gone()) continue;
     if (disk_lost_) {

@@ -113,6 +113,7 @@ class World {
   /// Where replicas are, by what `asked` says.
   std::optional<std::map<ReplicaId, Placed>> Placement(NodeId asked);
   void CheckPlacement();
+  void CheckRacks();
   void CheckPartition(const PartitionKey& key);
   /// Nothing is under way: all that clients know is compared with all that there is.
   void CompareEverything();
