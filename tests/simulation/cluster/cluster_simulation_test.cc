@@ -3,7 +3,6 @@
 #include <catch2/catch.hpp>
 
 #include <cstdint>
-#include <vector>
 
 #include "tests/simulation/cluster/world.h"
 #include "tests/simulation/same_elsewhere.h"
@@ -36,9 +35,7 @@ TEST_CASE("whole nodes keep every promise to their clients through storms, and w
 // Each of these broke a rule once (docs/reliability.md).
 TEST_CASE("seeds of whole nodes that found bugs hold") {
   simulation::ReportSeedOnAbort("./dev test sim");
-  std::vector<uint64_t> seeds(kSeedsBeforeMoves.begin(), kSeedsBeforeMoves.end());
-  seeds.insert(seeds.end(), {277, 21256, 22218});
-  for (const uint64_t seed : seeds) {
+  for (const auto& [seed, last] : kFormerSeeds) {
     simulation::CurrentSeed() = seed;
     const Outcome outcome = RunSeed(seed);
     INFO(Report(outcome));

@@ -1,6 +1,7 @@
 #include "tests/simulation/cluster/plan.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace sluice::cluster_simulation {
 
@@ -90,17 +91,21 @@ std::vector<int> NodesOf(uint64_t seed) {
   }
 }
 
-bool StaysAsItWas(uint64_t seed) {
-  return std::find(kSeedsBeforeMoves.begin(), kSeedsBeforeMoves.end(), seed) != kSeedsBeforeMoves.end();
+void DrawMoves(SimRandom random, Plan& plan) {
+  if (random.OneIn(3)) plan.weights[static_cast<size_t>(Blow::kMove)] = 5 + static_cast<int>(random.Below(30));
 }
 
-/// From a stream of their own.
-void DrawLaterThings(uint64_t seed, Plan& plan) {
-  SimRandom random(~seed);
-  if (random.OneIn(3)) plan.weights[static_cast<size_t>(Blow::kMove)] = 5 + static_cast<int>(random.Below(30));
-  if (plan.nodes.back() > 1 && random.OneIn(3)) {
-    for (int i = 0; i < 6; ++i) plan.racks.push_back(OneOf<std::string>(random, {"a", "b", "c", ""}));
-  }
+void DrawRacks(SimRandom random, Plan& plan) {
+  if (plan.nodes.back() == 1 || !random.OneIn(3)) return;
+  for (int i = 0; i < 6; ++i) plan.racks.push_back(OneOf<std::string>(random, {"a", "b", "c", ""}));
+}
+
+void DrawAdditions(uint64_t seed, Plan& plan) {
+  const auto* const former = std::find_if(std::begin(kFormerSeeds), std::end(kFormerSeeds),
+                                          [seed](const FormerSeed& each) { return each.seed == seed; });
+  const Addition last = former == std::end(kFormerSeeds) ? Addition::kAll : former->last;
+  if (last >= Addition::kMoves) DrawMoves(SimRandom(~seed), plan);
+  if (last >= Addition::kRacks) DrawRacks(SimRandom(~seed + 1), plan);
 }
 
 }  // namespace
@@ -152,7 +157,7 @@ Plan DrawPlan(uint64_t seed, SimRandom& random) {
     weight(Blow::kStrand) = 20;
     weight(Blow::kDeafen) = 12;
   }
-  if (!StaysAsItWas(seed)) DrawLaterThings(seed, plan);
+  DrawAdditions(seed, plan);
   return plan;
 }
 

@@ -130,9 +130,21 @@ enum class Blow : uint8_t {
 };
 inline constexpr size_t kBlows = static_cast<size_t>(Blow::kCount);
 
-/// Seeds that found bugs before there were moves and what came later: they are what they were then.
-inline constexpr std::array<uint64_t, 17> kSeedsBeforeMoves = {8,    67,   111,  118,  375,  2726, 3058, 4548, 5278,
-                                                               6094, 7888, 7928, 8454, 8573, 8687, 9616, 11495};
+/// What worlds have been given one after the other, each drawn from a stream of its own.
+enum class Addition : uint8_t { kNone, kMoves, kRacks, kAll = 255 };
+/// Seeds that found bugs, and the last addition that there was then: they have no later one, and so stay what they
+/// were.
+struct FormerSeed {
+  uint64_t seed;
+  Addition last;
+};
+inline constexpr FormerSeed kFormerSeeds[] = {
+    {8, Addition::kNone},    {67, Addition::kNone},    {111, Addition::kNone},    {118, Addition::kNone},
+    {277, Addition::kMoves}, {375, Addition::kNone},   {2726, Addition::kNone},   {3058, Addition::kNone},
+    {4548, Addition::kNone}, {5278, Addition::kNone},  {6094, Addition::kNone},   {7888, Addition::kNone},
+    {7928, Addition::kNone}, {8454, Addition::kNone},  {8573, Addition::kNone},   {8687, Addition::kNone},
+    {9616, Addition::kNone}, {11495, Addition::kNone}, {21256, Addition::kMoves}, {22218, Addition::kMoves},
+};
 
 struct Plan {
   std::vector<int> nodes{1};  ///< How many there are at the beginning, and at the end of each of the first storms.
