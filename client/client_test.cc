@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <thread>
@@ -19,27 +20,38 @@ TEST_CASE("A list of brokers is split, checked, and gets the default port") {
   }
 }
 
-TEST_CASE("A produce request written by hand is what the generated class reads") {
-  const Bytes batch = Bytes::Adopt(std::string(100000, 'b'));
-  std::vector<ProduceItemToSend> items = {{"t", 0, batch, std::nullopt, false},
-                                          {"topic-2", 300, Bytes::Copy("xyz"), Offset(int64_t{1} << 40), true},
-                                          {"t", 1, Bytes(), Offset(0), false}};
-  const std::vector<Bytes> pieces = EncodeProduceRequest(uint64_t{1} << 63, items);
-  CHECK(pieces.size() == 3);  // the large batch, and what is around it
-  CHECK(pieces[1].data() == batch.data());
-  const Bytes bytes = Join(pieces);
-  v1::ProduceRequest request;
-  REQUIRE(request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
-  CHECK(request.correlation_id() == uint64_t{1} << 63);
-  REQUIRE(request.items_size() == 3);
-  CHECK(request.items(0).topic() == "t");
-  CHECK(request.items(0).batch() == batch.view());
-  CHECK(request.items(1).batch() == "xyz");
-  CHECK_FALSE(request.items(0).has_expected_base_offset());
-  CHECK(request.items(1).partition() == 300);
-  CHECK(request.items(1).expected_base_offset() == int64_t{1} << 40);
-  CHECK(request.items(1).reset());
-  CHECK(request.items(2).has_expected_base_offset());
+TEST_CASE("A produce request written by hand is what the generated class reads, whatever its pieces are") {
+  const size_t sizes[] = {0, 3, 8191, 8192, 100000};
+  for (const size_t first : sizes) {
+    for (const size_t second : sizes) {
+      for (const bool fields_behind : {false, true}) {
+        INFO(first << ", " << second << (fields_behind ? ", fields behind them" : ""));
+        const auto expected = fields_behind ? std::optional(Offset(int64_t{1} << 40)) : std::nullopt;
+        const std::vector<ProduceItemToSend> items = {
+            {"t", 0, Bytes::Adopt(std::string(first, 'a')), expected, fields_behind},
+            {"topic-2", 300, Bytes::Adopt(std::string(second, 'b')), expected, fields_behind}};
+        const std::vector<Bytes> pieces = EncodeProduceRequest(uint64_t{1} << 63, items);
+        for (const ProduceItemToSend& item : items) {
+          const auto same = [&](const Bytes& piece) { return piece.data() == item.batch.data(); };
+          CHECK(std::any_of(pieces.begin(), pieces.end(), same) == (item.batch.size() >= 8192));
+        }
+        const Bytes bytes = Join(pieces);
+        v1::ProduceRequest request;
+        REQUIRE(request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
+        CHECK(request.correlation_id() == uint64_t{1} << 63);
+        REQUIRE(request.items_size() == 2);
+        for (int i = 0; i < 2; ++i) {
+          const ProduceItemToSend& item = items[static_cast<size_t>(i)];
+          CHECK(request.items(i).topic() == item.topic);
+          CHECK(request.items(i).partition() == item.partition);
+          CHECK(request.items(i).batch() == item.batch.view());
+          CHECK(request.items(i).has_expected_base_offset() == fields_behind);
+          if (fields_behind) CHECK(request.items(i).expected_base_offset() == int64_t{1} << 40);
+          CHECK(request.items(i).reset() == fields_behind);
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("An error's detail survives inside a status, and its reason gives the code") {

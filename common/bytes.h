@@ -51,6 +51,12 @@ class MutableBytes {
   static constexpr size_t kAlignedFrom = size_t{16} << 10;
 
   explicit MutableBytes(size_t size, size_t place = 0);
+  MutableBytes(MutableBytes&& other) noexcept : block_(std::move(other.block_)), size_(std::exchange(other.size_, 0)) {}
+  MutableBytes& operator=(MutableBytes&& other) noexcept {
+    block_ = std::move(other.block_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
   char* data() { return block_.get(); }
   size_t size() const { return size_; }
   std::string_view view() const { return {block_.get(), size_}; }

@@ -133,10 +133,10 @@ PendingBatch BatchBuilder::FinishRecords(uint16_t attributes) {
   WriteHeader(attributes, buffer_.data(), size_);
   const size_t size = size_;
   Reset();
-  // One that would keep more than twice its size is copied instead.
-  if (size < buffer_.size() / 2) return PendingBatch::FromBuilder(CopyOf(buffer_.view().substr(0, size)));
-  capacity_wanted_ = size + size / kRoomBeyondLast;
+  capacity_wanted_ = std::max(kBufferBytesFirst, size + size / kRoomBeyondLast);
   MutableBytes bytes = std::exchange(buffer_, MutableBytes(0));
+  // What is kept of it counts as its size, so it does not keep much more.
+  if (size < bytes.size() / 4 * 3) return PendingBatch::FromBuilder(CopyOf(bytes.view().substr(0, size)));
   bytes.Truncate(size);
   return PendingBatch::FromBuilder(std::move(bytes));
 }

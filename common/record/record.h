@@ -36,7 +36,7 @@ struct Record {
 };
 
 /// Builds batches, one after the other. Records are written where the batch will lie: an uncompressed one that fills
-/// at least half of the builder's memory takes that along, and the next begins with as much. One thread at a time.
+/// most of the builder's memory takes that along, and the next begins with as much. One thread at a time.
 class BatchBuilder {
  public:
   BatchBuilder();
