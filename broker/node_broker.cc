@@ -7,6 +7,8 @@ namespace sluice::broker {
 namespace {
 
 constexpr absl::Duration kLeaveLeadershipMax = absl::Seconds(10);
+// How long a stop waits for answers to what this node has taken.
+constexpr absl::Duration kDrainMax = absl::Seconds(5);
 constexpr absl::Duration kReadyCheckEvery = absl::Milliseconds(500);
 /// A leader that takes no heartbeat for so long, the session time-out, does not count on this node any more.
 constexpr absl::Duration kHeardFor = absl::Seconds(3);
@@ -212,8 +214,12 @@ void NodeBroker::PrepareStop(Callback<Done> done) {
 }
 
 void NodeBroker::Stop(Callback<Done> done) {
-  // Calls wait for what the rest of the cluster has decided; cut off from it, they would keep the gate for good.
-  home().Post([this] { controller_.GiveUpWaiting(); });
+  // Calls wait for what the rest of the cluster has decided; cut off from it, they would keep the gate for good. So
+  // would records that a full disk, here or at most replicas, keeps from being written.
+  home().Post([this] {
+    controller_.GiveUpWaiting();
+    drain_timer_ = home().PostAfter(kDrainMax, [this] { reconciler_.GiveUpWaiting(); });
+  });
   gate_->Close([this, done = std::move(done)]() mutable {
     home().Post([this, done = std::move(done)]() mutable { CloseEverything(std::move(done)); });
   });
@@ -229,6 +235,7 @@ void NodeBroker::Stop(Callback<Done> done) {
 
 void NodeBroker::CloseEverything(Callback<Done> done) {
   closing_ = true;
+  home().Cancel(drain_timer_);
   home().Cancel(disk_timer_);
   home().Cancel(retention_timer_);
   home().Cancel(ready_timer_);

@@ -239,6 +239,7 @@ class NodeBroker final : public Broker, private ControllerObserver {
 
   // The first shard's.
   Executor::TimerId disk_timer_ = 0;
+  Executor::TimerId drain_timer_ = 0;
   Executor::TimerId retention_timer_ = 0;
   Executor::TimerId ready_timer_ = 0;
   bool serves_ = false;

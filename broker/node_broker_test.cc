@@ -337,6 +337,29 @@ BrokerOptions OfACluster() {
   return options;
 }
 
+TEST_CASE("a stop ends in time while records wait for room on a full disk") {
+  SimNode node;
+  node.Start();
+  REQUIRE(node.Create("t").ok());
+  REQUIRE(node.Produce("t", "written").ok());
+  node.fs.SetCapacity(node.fs.UsedBytes());
+  Pipeline pipeline{node};
+  for (int i = 0; i < 64; ++i) pipeline.Send("t", std::string(16 << 10, 'x'));
+  node.scheduler.RunFor(absl::Seconds(1));
+  const auto answered = [](const auto& outcome) { return outcome.has_value(); };
+  REQUIRE_FALSE(std::all_of(pipeline.out->begin(), pipeline.out->end(), answered));
+  const absl::Duration began = node.scheduler.now();
+  node.Stop();
+  CHECK(node.scheduler.now() - began < absl::Seconds(10));
+  for (const auto& outcome : *pipeline.out) {
+    REQUIRE(outcome.has_value());
+    if (!outcome->ok()) CHECK(outcome->error().reason == Reason::kOutcomeUnknown);
+  }
+  node.fs.SetCapacity(-1);
+  node.Start();
+  CHECK(node.Produce("t", "goes on").ok());
+}
+
 TEST_CASE("a node that is its own cluster starts once it is registered, and is ready") {
   SimNode node(1, OfACluster());
   node.Start();

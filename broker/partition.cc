@@ -437,6 +437,10 @@ absl::Status Partition::TransferLeadership(NodeId to) {
   return absl::NotFoundError(Cat("node ", to, " has no voting replica of the partition"));
 }
 
+void Partition::GiveUpWaiting() {
+  if (log_ != nullptr) log().Stop();
+}
+
 void Partition::Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done) {
   SLUICE_CHECK(shard_.IsCurrent() && !stopping_) << replica_;
   stopping_ = true;

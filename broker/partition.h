@@ -125,6 +125,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   /// node that has no voter here, FailedPrecondition where this node does not lead.
   absl::Status TransferLeadership(NodeId to);
 
+  /// Answers what waits for the log as Stop will, and serves no more: for a stop that has waited long enough.
+  void GiveUpWaiting();
   /// Refuses what comes from now on with `reason`, answers what is pending, closes the log, then runs `done`. Once.
   void Stop(Reason reason, std::string why, absl::AnyInvocable<void()> done);
 

@@ -83,6 +83,12 @@ void Reconciler::Stop(absl::AnyInvocable<void()> done) {
   Pump();
 }
 
+void Reconciler::GiveUpWaiting() {
+  for (auto& [replica, partition] : open_) {
+    partition->shard().Post([partition = partition] { partition->GiveUpWaiting(); });
+  }
+}
+
 void Reconciler::StopPartitions(absl::AnyInvocable<void()> done) {
   auto partitions = std::exchange(open_, {});
   next_catalog_ = std::make_shared<Catalog>();

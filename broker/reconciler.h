@@ -49,6 +49,9 @@ class Reconciler final : public ControllerObserver {
   void Start(Callback<absl::Status> done);
   /// Stops all partitions. No Settle is waiting.
   void Stop(absl::AnyInvocable<void()> done);
+  /// Before Stop: all that waits for a partition's log is answered, with an unknown outcome where it may yet be
+  /// written.
+  void GiveUpWaiting();
 
   /// The state has a change of the topic that is committed, but not saved yet: it comes into force all the same. The
   /// next start applies it anew; until then a deleted topic would acknowledge what that drops.
