@@ -67,10 +67,9 @@ void SnapshotTransfer::Fetch(NodeId from, const SnapshotName& name, Callback<abs
     taken_ = Taken{.from = from, .name = name, .bytes = {}, .done = {}};
   taken_->from = from;
   taken_->failures = 0;
-  ++calls_made_;
   taken_->done = std::move(done);
-  seams_.executor.Post([this, alive = alive_] {
-    if (*alive) AskNext();
+  seams_.executor.Post([this, alive = alive_, call = ++calls_made_] {
+    if (*alive && call == calls_made_) AskNext();  // else it was given up meanwhile
   });
 }
 

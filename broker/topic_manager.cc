@@ -20,6 +20,9 @@ constexpr absl::Duration kLeaderWaitMax = absl::Seconds(5);
 constexpr absl::Duration kNodesWaitMax = absl::Seconds(2);
 /// How long one waits for a majority to have it; less than who passed it on waits.
 constexpr absl::Duration kChangeWaitMax = absl::Seconds(10);
+/// How many may be answered so and stay in the controller's line.
+constexpr int kOverdueMax = 1000;
+constexpr char kNotMade[] = "the change was not made: the controller waits for a majority of its nodes";
 constexpr absl::Duration kNodesAskEvery = absl::Milliseconds(50);
 /// Of one topic, as stored: half of what the metadata store and a call between nodes can carry.
 constexpr size_t kTopicBytesMax = size_t{2} << 20;
@@ -112,22 +115,31 @@ void TopicManager::RouteLater(TopicChange change, absl::Duration until, Callback
 }
 
 void TopicManager::Decide(TopicChange change, Callback<Result<TopicChanged>> done) {
-  auto waiting = AnswerInTime(NameOf(change), std::move(done));
-  DecideUntil(std::move(change), seams_.clock.Monotonic() + kNodesWaitMax, std::move(waiting));
+  if (overdue_ >= kOverdueMax) {
+    return done(MakeError(Reason::kNotAvailable, Cat(kNotMade, "; ", overdue_, " others wait as well"),
+                          std::string_view(NameOf(change)).substr(0, 249)));
+  }
+  auto waiting = AnswerInTime(std::move(change), std::move(done));
+  DecideUntil(seams_.clock.Monotonic() + kNodesWaitMax, std::move(waiting));
 }
 
 // A majority without room keeps what it is sent waiting, and what comes behind it, too.
-std::shared_ptr<TopicManager::Waiting> TopicManager::AnswerInTime(const std::string& name,
+std::shared_ptr<TopicManager::Waiting> TopicManager::AnswerInTime(TopicChange change,
                                                                   Callback<Result<TopicChanged>> done) {
   auto waiting = std::make_shared<Waiting>();
+  const std::string name = NameOf(change);
+  waiting->change = std::move(change);
   waiting->done = std::move(done);
   waiting->timer = seams_.home.PostAfter(kChangeWaitMax, [this, waiting, name] {
+    // It stays in the controller's line, but what it asks for, which may be large, does not.
+    ++overdue_;
+    if (!waiting->proposed) waiting->change = {};
     const std::string full = NoRoom();
     const Reason untried = full.empty() ? Reason::kNotAvailable : Reason::kDiskFull;
     const std::string_view how = waiting->proposed
                                      ? "the change is not written by a majority of the controller's nodes yet, and may "
                                        "still be made"
-                                     : "the change was not made: the controller waits for a majority of its nodes";
+                                     : kNotMade;
     Answer(*waiting, MakeError(waiting->proposed ? Reason::kOutcomeUnknown : untried,
                                Cat(how, full.empty() ? "" : "; ", full), name.substr(0, 249)));
   });
@@ -148,29 +160,36 @@ std::string TopicManager::NoRoom() const {
                              " (storage.disk_low_watermark): delete topics or records, or make room there");
 }
 
-void TopicManager::DecideUntil(TopicChange change, absl::Duration until, std::shared_ptr<Waiting> waiting) {
-  const std::string name = NameOf(change);
+void TopicManager::DecideUntil(absl::Duration until, std::shared_ptr<Waiting> waiting) {
+  if (waiting->done == nullptr) {
+    --overdue_;
+    return;
+  }
+  const std::string name = NameOf(waiting->change);
   if (!seams_.controller.IsLeader()) {
     return Answer(*waiting,
                   MakeError(Reason::kNotLeader, "this node does not lead the controller", name.substr(0, 249)));
   }
-  auto asked = std::make_shared<TopicChange>(std::move(change));
   auto verdict = std::make_shared<Verdict>();
   seams_.controller.Decide(
-      [this, asked, verdict, waiting](const ControllerState& state) -> Decided {
+      [this, verdict, waiting](const ControllerState& state) -> Decided {
         if (waiting->done == nullptr) return absl::CancelledError("nobody waits for it any more");
-        Decided decided = std::visit([&](const auto& spec) { return DecideOne(spec, state, verdict.get()); }, *asked);
+        Decided decided =
+            std::visit([&](const auto& spec) { return DecideOne(spec, state, verdict.get()); }, waiting->change);
         waiting->proposed = decided.ok() && decided->has_value();
         return decided;
       },
-      [this, asked, until, name, verdict, waiting](absl::Status status) mutable {
-        if (waiting->done == nullptr) return;
-        if (!verdict->later || seams_.clock.Monotonic() >= until) {
+      [this, until, name, verdict, waiting](absl::Status status) mutable {
+        const bool awaited = waiting->done != nullptr;
+        if (!awaited) --overdue_;
+        if (!awaited && (!waiting->proposed || verdict->later)) return;
+        // What was made late is made all the same.
+        if (!awaited || !verdict->later || seams_.clock.Monotonic() >= until) {
           return OnDecided(std::move(*verdict), std::move(status), name,
                            [this, waiting](Result<TopicChanged> changed) { Answer(*waiting, std::move(changed)); });
         }
-        seams_.home.PostAfter(kNodesAskEvery, [this, asked, until, waiting = std::move(waiting)]() mutable {
-          DecideUntil(std::move(*asked), until, std::move(waiting));
+        seams_.home.PostAfter(kNodesAskEvery, [this, until, waiting = std::move(waiting)]() mutable {
+          DecideUntil(until, std::move(waiting));
         });
       });
 }

@@ -68,6 +68,7 @@ class TopicManager {
   };
   /// Of one change, as far as its answer goes.
   struct Waiting {
+    TopicChange change;  ///< Empty once it was answered without having been decided.
     bool proposed = false;
     Executor::TimerId timer = 0;
     Callback<Result<TopicChanged>> done;  ///< Null: answered.
@@ -78,10 +79,10 @@ class TopicManager {
   void Route(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
   void RouteLater(TopicChange change, absl::Duration until, Callback<Result<TopicChanged>> done);
   /// `done` is called once, after kChangeWaitMax at the latest.
-  std::shared_ptr<Waiting> AnswerInTime(const std::string& name, Callback<Result<TopicChanged>> done);
+  std::shared_ptr<Waiting> AnswerInTime(TopicChange change, Callback<Result<TopicChanged>> done);
   /// In words, where group 0 has no room; empty where it has.
   std::string NoRoom() const;
-  void DecideUntil(TopicChange change, absl::Duration until, std::shared_ptr<Waiting> waiting);
+  void DecideUntil(absl::Duration until, std::shared_ptr<Waiting> waiting);
   void Answer(Waiting& waiting, Result<TopicChanged> changed);
   void OnDecided(Verdict verdict, absl::Status status, const std::string& name, Callback<Result<TopicChanged>> done);
   void OnRouted(const TopicChange& change, TopicInfo changed, Callback<Result<TopicInfo>> done);
@@ -99,6 +100,7 @@ class TopicManager {
 
   const Options options_;
   const Seams seams_;
+  int overdue_ = 0;  ///< Were answered, and are still in the controller's line.
 };
 
 }  // namespace sluice::broker
