@@ -356,6 +356,8 @@ absl::Status NodeProcess::Start(runtime::TerminationSignals& signals) {
 void NodeProcess::Stop() {
   ready_ = false;
   if (broker_ != nullptr) Await<Done>([&](auto done) { broker_->PrepareStop(std::move(done)); });
+  // Calls that wait for room in the journal would be waited for in vain.
+  if (store_ != nullptr) store_->journal().FailOnFullDisk();
   if (server_ != nullptr) server_->Shutdown(kDrainMax);
   if (broker_ != nullptr) Await<Done>([&](auto done) { broker_->Stop(std::move(done)); });
   if (peers_ != nullptr) {
