@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker/limits.h"
 #include "common/crc32c.h"
 #include "common/endian.h"
 #include "common/status_macros.h"

@@ -18,8 +18,6 @@ namespace sluice::broker {
 inline constexpr uint32_t kClusterSnapshotMagic = 0x53434c53;  // "SLCS" as bytes
 inline constexpr uint32_t kClusterSnapshotVersion = 1;
 inline constexpr size_t kClusterSnapshotHeaderBytes = 24;
-/// A larger one is refused before memory is taken for it.
-inline constexpr uint64_t kClusterSnapshotBytesMax = uint64_t{256} << 20;
 
 struct ClusterSnapshot {
   Offset applied;  ///< One past the last offset of group 0's log that is in the state.

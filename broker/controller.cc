@@ -11,8 +11,6 @@
 namespace sluice::broker {
 namespace {
 
-/// Read from group 0's log at a time.
-constexpr int64_t kReplayBytes = int64_t{1} << 20;
 /// After which what could not be saved is tried again.
 constexpr absl::Duration kRetryEvery = absl::Seconds(1);
 constexpr absl::Duration kRefusalForgottenAfter = absl::Minutes(1);
@@ -151,7 +149,7 @@ void Controller::PumpDone(absl::Status status) {
 
 void Controller::ReadSome() {
   if (Planted(PlantedBug::kCompactBeforeSaved)) log_->log().Compact(log_->log().bounds().high_watermark, 0);
-  log_->log().ReadCommitted({.offset = applied_, .bytes_max = kReplayBytes},
+  log_->log().ReadCommitted({.offset = applied_, .bytes_max = kGroup0ReadBytes},
                             [this, alive = alive_](absl::StatusOr<replication::ReadResult> read) {
                               if (!*alive) return;
                               absl::Status applied = read.ok() ? ApplyRead(*read) : read.status();

@@ -31,6 +31,7 @@
 #include "broker/api.h"
 #include "broker/cluster_state.h"
 #include "broker/controller_record.h"
+#include "broker/limits.h"
 #include "broker/log_factory.h"
 #include "broker/snapshot_transfer.h"
 #include "common/executor.h"
@@ -61,7 +62,7 @@ class ControllerObserver {
 struct ControllerOptions {
   /// Of group 0's log that are kept, where there are as many: beyond it whole segments below what is saved go.
   int64_t log_bytes = int64_t{8} << 20;
-  size_t snapshot_piece_bytes = size_t{64} << 10;  ///< Each within 2 s, on a slow link too.
+  size_t snapshot_piece_bytes = kSnapshotPieceBytes;
 };
 
 /// When a segment of group 0's log is closed: so that what is kept beyond log_bytes is a fraction of it.

@@ -211,6 +211,20 @@ TEST_CASE("what has come of a snapshot stays when its way breaks, and is not ask
   CHECK((*answer)->applied == Offset(11));
   CHECK(calls.bytes_asked[0] == 1);
   CHECK(calls.bytes_asked[200] == 1);
+  // A part of one that is not asked for again is let go of as well.
+  for (const absl::Duration pause : {absl::Seconds(10), absl::Minutes(1)}) {
+    const int asked = calls.bytes_asked[0];
+    calls.calls = 0;
+    calls.broken = true;
+    fetch();
+    REQUIRE_FALSE(answer->ok());
+    calls.broken = false;
+    scheduler.RunFor(pause);
+    giver.Offer(state, Offset(11), Offset(5));
+    fetch();
+    REQUIRE(answer->ok());
+    CHECK(calls.bytes_asked[0] == asked + (pause < absl::Seconds(30) ? 1 : 2));
+  }
   // The same is given as long as the log goes on from it; nobody asks, and it is let go.
   CHECK(giver.Offer({}, Offset(20), Offset(11)) == name);
   scheduler.RunFor(absl::Minutes(1));

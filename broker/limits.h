@@ -52,4 +52,19 @@ inline constexpr int64_t kStructuredBytesMin = 64 << 10;
 /// What one batch may inflate to where its records are read one by one.
 inline constexpr size_t kDecompressedBytesMax = size_t{64} << 20;
 
+// ---- The controller
+
+/// Of one topic, as stored: half of what the metadata store and a call between nodes can carry.
+inline constexpr size_t kTopicBytesMax = size_t{2} << 20;
+/// Of keys and values of a topic's settings together.
+inline constexpr size_t kTopicConfigBytesMax = size_t{16} << 10;
+/// Read from group 0's log at a time.
+inline constexpr int64_t kGroup0ReadBytes = int64_t{1} << 20;
+/// Of a snapshot of its state; a larger one is refused before memory is taken for it.
+inline constexpr uint64_t kClusterSnapshotBytesMax = uint64_t{256} << 20;
+/// Of a snapshot, asked for at a time: few enough for a slow link in the time that a piece has.
+inline constexpr size_t kSnapshotPieceBytes = size_t{64} << 10;
+/// Partitions whose state one request asks another node for: the answer must fit into one message.
+inline constexpr size_t kStatusesMax = 10'000;
+
 }  // namespace sluice::broker

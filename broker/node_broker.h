@@ -13,6 +13,7 @@
 
 #include "broker/api.h"
 #include "broker/cluster_calls.h"
+#include "broker/limits.h"
 #include "broker/log_factory.h"
 #include "broker/peer_calls.h"
 #include "broker/topic_settings.h"
@@ -47,7 +48,7 @@ struct BrokerOptions {
   TopicSettings topic_defaults;
 
   int64_t controller_log_bytes = int64_t{8} << 20;  ///< ControllerOptions::log_bytes.
-  size_t controller_snapshot_piece_bytes = size_t{64} << 10;
+  size_t controller_snapshot_piece_bytes = kSnapshotPieceBytes;
 
   int64_t inflight_bytes_max = int64_t{128} << 20;    ///< Of produce items not answered yet.
   int64_t read_bytes_max = int64_t{64} << 20;         ///< Of answers to readers that are not written yet.

@@ -11,8 +11,6 @@ namespace {
 constexpr absl::Duration kStatusDeadline = absl::Seconds(1);
 constexpr absl::Duration kElectDeadline = absl::Seconds(5);
 constexpr absl::Duration kElectAskEvery = absl::Milliseconds(20);
-/// Of one request, whose answer must fit into one message.
-constexpr size_t kStatusesMax = 10'000;
 
 }  // namespace
 

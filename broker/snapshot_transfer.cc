@@ -8,7 +8,7 @@
 namespace sluice::broker {
 namespace {
 
-/// What nobody has asked for is let go of; it is offered anew.
+/// What nobody has asked for is let go of, it is offered anew; and so is a part of one that is not offered again.
 constexpr absl::Duration kKeptFor = absl::Seconds(30);
 constexpr absl::Duration kPieceDeadline = absl::Seconds(2);
 constexpr absl::Duration kRetryAfter = absl::Milliseconds(250);
@@ -63,8 +63,10 @@ void SnapshotTransfer::KeepGiven() {
 // ---- Taking --------------------------------------------------------------------------------------------------------
 
 void SnapshotTransfer::Fetch(NodeId from, const SnapshotName& name, Callback<absl::StatusOr<ClusterSnapshot>> done) {
-  if (!taken_.has_value() || !(taken_->name == name))
+  if (!taken_.has_value() || !(taken_->name == name)) {
     taken_ = Taken{.from = from, .name = name, .bytes = {}, .done = {}};
+  }
+  seams_.executor.Cancel(std::exchange(drop_timer_, 0));
   taken_->from = from;
   taken_->failures = 0;
   taken_->done = std::move(done);
@@ -133,13 +135,22 @@ void SnapshotTransfer::GiveUp(absl::Status why) {
 void SnapshotTransfer::Finish(absl::StatusOr<ClusterSnapshot> result) {
   auto done = std::exchange(taken_->done, nullptr);
   // What has come is kept where the way was at fault.
-  if (taken_->bytes.empty()) taken_.reset();
+  if (taken_->bytes.empty()) {
+    taken_.reset();
+  } else {
+    drop_timer_ = seams_.executor.PostAfter(kKeptFor, [this, alive = alive_] {
+      if (!*alive) return;
+      drop_timer_ = 0;
+      taken_.reset();
+    });
+  }
   done(std::move(result));
 }
 
 void SnapshotTransfer::Stop() {
   seams_.executor.Cancel(std::exchange(forget_timer_, 0));
   seams_.executor.Cancel(std::exchange(retry_timer_, 0));
+  seams_.executor.Cancel(std::exchange(drop_timer_, 0));
   given_.reset();
   taken_.reset();
 }

@@ -1,7 +1,7 @@
 // SnapshotTransfer: snapshots of the controller's state between nodes, in pieces that are asked for one after the other
 // (PeerCalls). The one that offers a snapshot keeps it for as long as somebody asks; who takes one keeps what has
-// arrived when a piece does not come, and goes on there when the same snapshot is offered again, by whichever node. A
-// process that ends forgets what it has received.
+// arrived when a piece does not come, and goes on there when the same snapshot is offered again within 30 s, by
+// whichever node. A process that ends forgets what it has received.
 //
 // Threads: the controller's executor; callbacks too, never inside the call.
 #pragma once
@@ -17,6 +17,7 @@
 #include "broker/api.h"
 #include "broker/cluster_calls.h"
 #include "broker/cluster_snapshot.h"
+#include "broker/limits.h"
 #include "broker/peer_calls.h"
 #include "common/executor.h"
 
@@ -27,8 +28,8 @@ class SnapshotTransfer {
   /// All borrowed.
   struct Seams {
     Executor& executor;
-    PeerCalls* calls = nullptr;             ///< Null: a node without peers.
-    size_t piece_bytes = size_t{64} << 10;  ///< Asked for at a time; less than kPeerCallBytesMax.
+    PeerCalls* calls = nullptr;                ///< Null: a node without peers.
+    size_t piece_bytes = kSnapshotPieceBytes;  ///< Asked for at a time; less than kPeerCallBytesMax.
   };
 
   explicit SnapshotTransfer(Seams seams) : seams_(seams) {}
@@ -63,7 +64,7 @@ class SnapshotTransfer {
     SnapshotName name;
     std::string bytes;                               ///< As far as they have come.
     int failures = 0;                                ///< In a row.
-    Callback<absl::StatusOr<ClusterSnapshot>> done;  ///< Null: not under way; it may go on some time.
+    Callback<absl::StatusOr<ClusterSnapshot>> done;  ///< Null: not under way; it may go on.
   };
 
   void KeepGiven();
@@ -77,6 +78,7 @@ class SnapshotTransfer {
   std::optional<Taken> taken_;
   uint64_t calls_made_ = 0;  ///< Answers to any but the last one are overtaken.
   Executor::TimerId retry_timer_ = 0;
+  Executor::TimerId drop_timer_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

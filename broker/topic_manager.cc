@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "broker/error.h"
+#include "broker/limits.h"
 #include "broker/placement.h"
 #include "common/planted_bug.h"
 #include "common/status_macros.h"
@@ -24,10 +25,6 @@ constexpr absl::Duration kChangeWaitMax = absl::Seconds(10);
 constexpr int kOverdueMax = 1000;
 constexpr char kNotMade[] = "the change was not made: the controller waits for a majority of its nodes";
 constexpr absl::Duration kNodesAskEvery = absl::Milliseconds(50);
-/// Of one topic, as stored: half of what the metadata store and a call between nodes can carry.
-constexpr size_t kTopicBytesMax = size_t{2} << 20;
-/// Of keys and values of a topic's settings together.
-constexpr size_t kTopicConfigBytesMax = size_t{16} << 10;
 
 TopicInfo InfoOf(const TopicRecord& topic) {
   return {.name = topic.name,
@@ -131,6 +128,7 @@ std::shared_ptr<TopicManager::Waiting> TopicManager::AnswerInTime(TopicChange ch
   waiting->change = std::move(change);
   waiting->done = std::move(done);
   waiting->timer = seams_.home.PostAfter(kChangeWaitMax, [this, waiting, name] {
+    waiting->timer = 0;
     // It stays in the controller's line, but what it asks for, which may be large, does not.
     ++overdue_;
     if (!waiting->proposed) waiting->change = {};
