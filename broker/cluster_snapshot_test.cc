@@ -5,6 +5,7 @@
 #include <iterator>
 #include <sstream>
 
+#include "broker/limits.h"
 #include "common/endian.h"
 #include "common/text.h"
 
