@@ -153,7 +153,8 @@ void JournalImpl::Submit(Entry entry) {
 absl::Status JournalImpl::Admit() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!failed_.ok()) return failed_;
-  if (!stalled_.ok()) return stalled_;
+  if (!lacks_file_.ok()) return lacks_file_;
+  if (!lacks_room_.ok()) return lacks_room_;
   if (queued_bytes_ > options_.queued_bytes_max) {
     return absl::ResourceExhaustedError(
         absl::StrCat("journal: ", queued_bytes_, " bytes wait for the disk, at most ", options_.queued_bytes_max));

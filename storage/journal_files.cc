@@ -145,7 +145,18 @@ void JournalFiles::NoteNeeded(const JournalPins& pins) {
 }
 
 absl::Status JournalFiles::Reserve(int64_t bytes) {
-  return offset_ + bytes <= current_.bytes ? absl::OkStatus() : file_->Allocate(offset_ + bytes);
+  const int64_t grows = offset_ + bytes - current_.bytes;
+  if (grows <= 0) return absl::OkStatus();
+  // A failed reservation gives back what it got, and had better not be tried: for a moment it holds the last space of
+  // others. And where nothing can be reserved this is all that can be known.
+  SLUICE_ASSIGN_OR_RETURN(const int64_t free_bytes, fs_.FreeBytes(options_.dir));
+  if (free_bytes < grows) {
+    return absl::ResourceExhaustedError(absl::StrCat("no space left on device for a large entry: ", options_.dir,
+                                                     " has ", free_bytes, " of ", grows, " bytes free"));
+  }
+  absl::Status reserved = file_->Allocate(offset_ + bytes);
+  if (!reserved.ok()) SLUICE_RETURN_IF_ERROR(file_->Truncate(current_.bytes));
+  return reserved;
 }
 
 absl::Status JournalFiles::WriteFrame(absl::Span<const std::string_view> parts) {

@@ -66,6 +66,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   void Finish(std::vector<InFlight> group);
   void Fail(const absl::Status& status);
   void FailEntries(const absl::Status& status);
+  void NoteFull(absl::Status* lack, const absl::Status& status);
   void StallOnFullDisk(const absl::Status& status);
   void Rest();
   void FinishStop();
@@ -93,7 +94,6 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   absl::Duration throttled_;      // how long this round has waited for what lags
   bool preparing_ = false;        // the next file is being made
   bool awaits_file_ = false;      // a round goes on once it is
-  bool lacks_room_ = false;       // for a frame that goes beyond the file's end
   bool ends_ = false;             // nothing is left to do but what FinishStop waits for
 
   std::atomic<bool> prepare_fast_{false};      // read where the file is made
@@ -113,7 +113,10 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   bool waits_for_room_ = true;
   absl::AnyInvocable<void()> stopped_;
   absl::Status failed_;
-  absl::Status stalled_;  // no space for the next file
+  // What a full disk has no space for; changed on the io executor only, each for itself. Without a next file appends
+  // are refused while there is still room in this one, for the checkpoints and log starts that let files be used again.
+  absl::Status lacks_file_;  // the next one
+  absl::Status lacks_room_;  // for a frame that goes beyond the file's end
   JournalStats stats_;
 };
 

@@ -41,18 +41,16 @@ void JournalImpl::Round() {
       return Prepare();
     }
     absl::Status status = Rotate();
+    NoteFull(&lacks_file_, status);
     if (absl::IsResourceExhausted(status)) return StallOnFullDisk(status);
     if (!status.ok()) return Fail(status);
+    Prepare();
   }
   // An entry may be larger than a file. Before it is taken: what is half written can only be given up.
-  if (absl::Status status = files_.Reserve(bytes); !status.ok()) {
-    lacks_room_ = absl::IsResourceExhausted(status);
-    return lacks_room_ ? StallOnFullDisk(status) : Fail(status);
-  }
-  if (std::exchange(lacks_room_, false)) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stalled_ = absl::OkStatus();
-  }
+  absl::Status reserved = files_.Reserve(bytes);
+  NoteFull(&lacks_room_, reserved);
+  if (absl::IsResourceExhausted(reserved)) return StallOnFullDisk(reserved);
+  if (!reserved.ok()) return Fail(reserved);
   EncodeGroup();
   if (!frame_.empty()) {
     const FrameHeader header = files_.NextHeader(0);
@@ -149,13 +147,11 @@ absl::Status JournalImpl::Rotate() {
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    stalled_ = absl::OkStatus();
     stats_.used_bytes = used;
     stats_.files_created = files_.created();
     stats_.files_recycled = files_.recycled();
   }
   if (pressure_ && used > options_.total_bytes_max / 2) pressure_();
-  Prepare();
   return absl::OkStatus();
 }
 
@@ -300,8 +296,7 @@ void JournalImpl::PrepareLater() {
     journal.io_.Post([self] {
       if (self->ends_ || self->preparing_) return;
       if (!self->files_.HasNext(self->pins_)) return self->Prepare();
-      const std::lock_guard<std::mutex> lock(self->mutex_);
-      self->stalled_ = absl::OkStatus();
+      self->NoteFull(&self->lacks_file_, absl::OkStatus());
     });
   });
 }
@@ -311,12 +306,7 @@ void JournalImpl::OnPrepared(const absl::Status& status) {
   prepare_fast_ = false;
   if (status.ok()) files_.AddSpare();
   if (ends_) return FinishStop();
-  {
-    // Without a next file appends are refused while there is still room in this one, for the checkpoints and log starts
-    // that let files be used again.
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stalled_ = absl::IsResourceExhausted(status) ? status : absl::OkStatus();
-  }
+  NoteFull(&lacks_file_, status);
   if (!std::exchange(awaits_file_, false)) {
     if (absl::IsResourceExhausted(status)) PrepareLater();
     return;
@@ -326,11 +316,18 @@ void JournalImpl::OnPrepared(const absl::Status& status) {
   Round();
 }
 
+// Keeps for Admit what a full disk stands in the way of, or that it no longer does.
+void JournalImpl::NoteFull(absl::Status* lack, const absl::Status& status) {
+  const bool full = absl::IsResourceExhausted(status);
+  if (!full && lack->ok()) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  *lack = full ? status : absl::OkStatus();
+}
+
 void JournalImpl::StallOnFullDisk(const absl::Status& status) {
   bool waits = true;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    stalled_ = status;
     waits = waits_for_room_;
   }
   if (options_.timers == nullptr) return Fail(status);  // nobody could ever try again

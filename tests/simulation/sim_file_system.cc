@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tests/simulation/sim_file.h"
 
 namespace sluice::simulation {
 
@@ -19,14 +20,6 @@ absl::Status Missing(const std::string& path) {
   return absl::NotFoundError(absl::StrCat(path, ": open: no such file (errno 2)"));
 }
 
-absl::Status IoError(const std::string& path, const char* call) {
-  return absl::DataLossError(absl::StrCat(path, ": ", call, ": injected (errno 5)"));
-}
-
-absl::Status PowerIsOff() {
-  return absl::UnavailableError("simulated crash");
-}
-
 class SimLock final : public FileLock {
  public:
   explicit SimLock(std::shared_ptr<int> token) : token_(std::move(token)) {}
@@ -36,133 +29,6 @@ class SimLock final : public FileLock {
 };
 
 }  // namespace
-
-class SimFile final : public File {
- public:
-  SimFile(SimFileSystem& fs, std::string path, SimFileSystem::NodePtr node, OpenOptions options)
-      : fs_(fs), path_(std::move(path)), node_(std::move(node)), options_(options), life_(fs.life_) {}
-
-  const std::string& path() const override { return path_; }
-  bool IsDirect() const override { return options_.direct; }
-
-  absl::StatusOr<size_t> ReadAt(int64_t offset, absl::Span<char> out) override {
-    const std::lock_guard<std::mutex> lock(fs_.mutex_);
-    if (auto status = Check(offset, out.data(), out.size()); !status.ok()) return status;
-    const uint64_t call = ++fs_.calls_[SimFileSystem::Call::kRead];
-    if (fs_.failures_[SimFileSystem::Call::kRead].erase(call) > 0) {
-      ++fs_.counts_.read_errors;
-      return IoError(path_, "pread");
-    }
-    const std::string& seen = node_->seen;
-    if (offset >= static_cast<int64_t>(seen.size())) return size_t{0};
-    const size_t count = std::min(out.size(), seen.size() - static_cast<size_t>(offset));
-    std::copy_n(seen.data() + offset, count, out.data());
-    if (count > 0 && fs_.flips_.erase(call) > 0) {
-      out[fs_.random_.Below(count)] ^= static_cast<char>(1 << fs_.random_.Below(8));
-      ++fs_.counts_.bits_flipped;
-    }
-    return count;
-  }
-
-  absl::Status WriteAt(int64_t offset, std::string_view data) override {
-    const std::lock_guard<std::mutex> lock(fs_.mutex_);
-    if (auto status = Check(offset, data.data(), data.size()); !status.ok()) return status;
-    if (options_.mode == OpenOptions::Mode::kReadOnly) return ReadOnly();
-    const uint64_t call = ++fs_.calls_[SimFileSystem::Call::kWrite];
-    if (fs_.failures_[SimFileSystem::Call::kWrite].erase(call) > 0) {
-      ++fs_.counts_.write_errors;
-      // A failed write may have written a part.
-      Record({offset, std::string(data.substr(0, fs_.random_.Below(data.size() + 1)))});
-      return IoError(path_, "pwrite");
-    }
-    const int64_t end = offset + static_cast<int64_t>(data.size());
-    const int64_t grows = std::max<int64_t>(0, end - static_cast<int64_t>(node_->seen.size()));
-    if (fs_.capacity_ >= 0 && grows > 0 && fs_.UsedBytesLocked() + grows > fs_.capacity_) {
-      ++fs_.counts_.full;
-      return absl::ResourceExhaustedError(absl::StrCat(path_, ": pwrite: no space left on device (errno 28)"));
-    }
-    bool happens = true;
-    const bool alive = fs_.Operate(&happens);
-    // Also when the world stops here: the crash then decides what is left of it.
-    Record({offset, std::string(data)});
-    return alive ? absl::OkStatus() : PowerIsOff();
-  }
-
-  absl::Status Sync() override {
-    const std::lock_guard<std::mutex> lock(fs_.mutex_);
-    if (auto status = Alive(); !status.ok()) return status;
-    const uint64_t call = ++fs_.calls_[SimFileSystem::Call::kSync];
-    if (fs_.failures_[SimFileSystem::Call::kSync].erase(call) > 0) {
-      ++fs_.counts_.sync_errors;
-      fs_.SettleFile(*node_);
-      return IoError(path_, "fdatasync");
-    }
-    if (fs_.failing_syncs_ > 0 && absl::EndsWith(path_, fs_.failing_syncs_of_)) {
-      --fs_.failing_syncs_;
-      ++fs_.counts_.sync_errors;
-      fs_.SettleFile(*node_);
-      if (fs_.failing_syncs_drop_) node_->seen = node_->durable;
-      return IoError(path_, "fdatasync");
-    }
-    bool happens = true;
-    const bool alive = fs_.Operate(&happens);
-    if (happens) {
-      for (const auto& change : node_->changes) SimFileSystem::ApplyChange(node_->durable, change);
-      node_->changes.clear();
-      ++fs_.syncs_[path_];
-    }
-    return alive ? absl::OkStatus() : PowerIsOff();
-  }
-
-  absl::Status Truncate(int64_t size) override {
-    const std::lock_guard<std::mutex> lock(fs_.mutex_);
-    if (auto status = Alive(); !status.ok()) return status;
-    if (options_.mode == OpenOptions::Mode::kReadOnly) return ReadOnly();
-    bool happens = true;
-    const bool alive = fs_.Operate(&happens);
-    Record({.offset = size, .data = {}, .is_truncate = true});
-    return alive ? absl::OkStatus() : PowerIsOff();
-  }
-
-  // Nothing is put aside: it tells whether there is room now.
-  absl::Status Allocate(int64_t size) override {
-    const std::lock_guard<std::mutex> lock(fs_.mutex_);
-    if (auto status = Alive(); !status.ok()) return status;
-    const int64_t grows = size - static_cast<int64_t>(node_->seen.size());
-    if (fs_.capacity_ < 0 || grows <= 0 || fs_.UsedBytesLocked() + grows <= fs_.capacity_) return absl::OkStatus();
-    ++fs_.counts_.full;
-    return absl::ResourceExhaustedError(absl::StrCat(path_, ": fallocate: no space left on device (errno 28)"));
-  }
-
-  absl::StatusOr<int64_t> Size() override {
-    const std::lock_guard<std::mutex> lock(fs_.mutex_);
-    if (auto status = Alive(); !status.ok()) return status;
-    return static_cast<int64_t>(node_->seen.size());
-  }
-
- private:
-  absl::Status Alive() const { return life_ == fs_.life_ ? fs_.CheckAlive() : PowerIsOff(); }
-  absl::Status ReadOnly() const {
-    return absl::InternalError(absl::StrCat(path_, ": pwrite: opened for reading (errno 9)"));
-  }
-  absl::Status Check(int64_t offset, const char* address, size_t length) const {
-    const uint64_t bits = reinterpret_cast<uintptr_t>(address) | static_cast<uint64_t>(offset) | length;
-    if (offset < 0 || (options_.direct && bits % kBlockBytes != 0)) {
-      return absl::InternalError(absl::StrCat(path_, ": not aligned, or a negative offset (errno 22)"));
-    }
-    return Alive();
-  }
-  void Record(SimFileSystem::Change change) {
-    SimFileSystem::ApplyChange(node_->seen, change);
-    node_->changes.push_back(std::move(change));
-  }
-
-  SimFileSystem& fs_;
-  const std::string path_;
-  const SimFileSystem::NodePtr node_;
-  const OpenOptions options_;
-  const uint64_t life_;
-};
 
 void SimFileSystem::ApplyChange(std::string& contents, const Change& change) {
   if (change.is_truncate) {
@@ -362,7 +228,7 @@ absl::StatusOr<std::unique_ptr<FileLock>> SimFileSystem::LockFile(const std::str
 absl::StatusOr<int64_t> SimFileSystem::FreeBytes(const std::string&) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (auto status = CheckAlive(); !status.ok()) return status;
-  return capacity_ < 0 ? int64_t{1} << 50 : std::max<int64_t>(0, capacity_ - UsedBytesLocked());
+  return capacity_ < 0 || capacity_hidden_ ? int64_t{1} << 50 : std::max<int64_t>(0, capacity_ - UsedBytesLocked());
 }
 
 void SimFileSystem::FailCall(Call call, uint64_t nth) {
@@ -405,6 +271,16 @@ void SimFileSystem::FlipBitOfRead(uint64_t nth) {
 void SimFileSystem::SetCapacity(int64_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
   capacity_ = bytes;
+}
+
+void SimFileSystem::HideCapacity(bool hidden) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  capacity_hidden_ = hidden;
+}
+
+void SimFileSystem::SetAllocates(bool allocates) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  allocates_ = allocates;
 }
 
 void SimFileSystem::ClearFailures() {
@@ -494,8 +370,12 @@ int64_t SimFileSystem::UsedBytes() const {
 
 int64_t SimFileSystem::UsedBytesLocked() const {
   int64_t used = 0;
-  for (const auto& [path, node] : names_) used += static_cast<int64_t>(node->seen.size());
+  for (const auto& [path, node] : names_) used += UsedBytesOf(*node);
   return used;
+}
+
+int64_t SimFileSystem::UsedBytesOf(const Node& node) {
+  return std::max(node.allocated, static_cast<int64_t>(node.seen.size()));
 }
 
 }  // namespace sluice::simulation

@@ -72,6 +72,10 @@ class SimFileSystem final : public FileSystem {
   void FlipBitOfRead(uint64_t nth);
   /// Writes beyond this many bytes in all files fail; negative: no bound.
   void SetCapacity(int64_t bytes);
+  /// With `hidden`, FreeBytes does not know of the capacity: a quota.
+  void HideCapacity(bool hidden);
+  /// Without, Allocate does nothing, as on file systems that cannot put blocks aside.
+  void SetAllocates(bool allocates);
   /// Nothing that was asked for above will fail any more; what has failed has failed.
   void ClearFailures();
   /// Stops the world in operation `n` (compare operations()); 0: never.
@@ -92,7 +96,7 @@ class SimFileSystem final : public FileSystem {
   void SetContents(const std::string& path, std::string contents);
   /// Successful syncs of files whose path ends with `ending`.
   uint64_t SyncsOf(const std::string& ending) const;
-  /// Bytes of all files that can be seen.
+  /// What all files take, with what is put aside beyond their ends.
   int64_t UsedBytes() const;
 
  private:
@@ -105,6 +109,7 @@ class SimFileSystem final : public FileSystem {
   };
   struct Node {
     bool is_dir = false;
+    int64_t allocated = 0;        // put aside from the file's begin on; of interest where that is beyond its end
     std::string seen;             // what calls see
     std::string durable;          // what a crash leaves for sure
     std::vector<Change> changes;  // from durable to seen, in order
@@ -125,6 +130,7 @@ class SimFileSystem final : public FileSystem {
   bool Operate(bool* happens);
   void EndProcess();
   absl::Status CheckAlive() const;
+  static int64_t UsedBytesOf(const Node& node);
   int64_t UsedBytesLocked() const;
 
   mutable std::mutex mutex_;  // guards everything below
@@ -138,6 +144,8 @@ class SimFileSystem final : public FileSystem {
   uint64_t crash_at_ = 0;
   bool crashed_ = false;
   int64_t capacity_ = -1;
+  bool capacity_hidden_ = false;
+  bool allocates_ = true;
   std::map<Call, uint64_t> calls_;
   std::map<Call, std::set<uint64_t>> failures_;  // by number of the call
   std::string failing_syncs_of_;

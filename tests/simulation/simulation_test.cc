@@ -111,6 +111,33 @@ TEST_CASE("reads and writes fail, bits flip and the disk fills when told to") {
   REQUIRE(file->WriteAt(5, "!").ok());
   REQUIRE(file->WriteAt(6, "!").code() == absl::StatusCode::kResourceExhausted);
   REQUIRE(fs.counts().full == 1);
+  REQUIRE(fs.UsedBytes() == 6);
+}
+
+TEST_CASE("a reservation takes room from others, one that fails keeps what it got until its file is cut or removed") {
+  SimFileSystem fs(7);
+  auto file = CreateDurably(fs);
+  auto other = Create(fs, "d/b");
+  fs.SetCapacity(10);
+  REQUIRE(file->WriteAt(0, "hello").ok());
+  REQUIRE(file->Allocate(8).ok());
+  REQUIRE(file->Size().value() == 5);
+  REQUIRE(fs.FreeBytes("d").value() == 2);
+  REQUIRE(file->WriteAt(5, "you").ok());
+  REQUIRE(fs.FreeBytes("d").value() == 2);
+  REQUIRE(file->Allocate(11).code() == absl::StatusCode::kResourceExhausted);
+  REQUIRE(fs.FreeBytes("d").value() == 0);
+  REQUIRE_FALSE(other->WriteAt(0, "!").ok());
+  REQUIRE(file->Truncate(8).ok());
+  REQUIRE(fs.FreeBytes("d").value() == 2);
+  REQUIRE_FALSE(file->Allocate(11).ok());
+  REQUIRE(fs.Remove("d/a").ok());
+  REQUIRE(fs.FreeBytes("d").value() == 10);
+  fs.HideCapacity(true);
+  REQUIRE(fs.FreeBytes("d").value() > 10);
+  REQUIRE_FALSE(other->Allocate(11).ok());
+  fs.SetAllocates(false);
+  REQUIRE(other->Allocate(12).ok());
 }
 
 TEST_CASE("the world stops at the operation it was told to, and goes on after the crash") {
