@@ -5,59 +5,43 @@
 #include <utility>
 #include <vector>
 
-#include "tests/simulation/journal_rig.h"
+#include "tests/simulation/journal_bench.h"
 
 namespace sluice::storage {
 namespace {
 
-using simulation::JournalRig;
-using simulation::NextAppend;
-using simulation::SimFileSystem;
-using simulation::TestReplica;
+struct Bench : JournalBench {
+  explicit Bench(bool prepares = false) { rig.prepares = prepares; }
 
-const ReplicaId kA = TestReplica(0);
-
-struct Bench {
-  Bench() : fs(1), rig(fs, 1) {}
-
-  void Open() {
-    REQUIRE(rig.Open() == absl::OkStatus());
-    state = rig.state;
+  void Begin() {
+    Open();
+    Create();
+    Settle();
   }
-  void Create() {
-    const CreateRecord record{kA, Uuid::FromRandom(3, 3)};
-    REQUIRE(rig.Write(record) == absl::OkStatus());
-    REQUIRE(state.Apply(record).ok());
+  void Submit(const AppendRecord& append) {
+    rig.Submit({append}, [this](absl::Status status) { answer = std::move(status); });
   }
-  void Append() {
-    const AppendRecord append = NextAppend(state, kA, 1000, false, 1, ++salt);
-    REQUIRE(rig.Write(append) == absl::OkStatus());
-    REQUIRE(state.Apply(append).ok());
-  }
+  void RunFor(absl::Duration time) { rig.scheduler.RunFor(time); }
 
-  SimFileSystem fs;
-  JournalRig rig;
-  JournalState state;
-  uint64_t salt = 0;
+  std::optional<absl::Status> answer;
 };
 
 TEST_CASE("a full disk makes writers wait and new ones be refused, and all goes on once there is room") {
   Bench bench;
-  bench.Open();
-  bench.Create();
+  bench.Begin();
   bench.fs.SetCapacity(bench.fs.UsedBytes());
   std::vector<absl::Status> answers;
   for (int i = 0; i < 12; ++i) {
-    const AppendRecord append = NextAppend(bench.state, kA, 6000, false, 1, ++bench.salt);
+    const AppendRecord append = bench.Next(6000);
     REQUIRE(bench.state.Apply(append).ok());
     bench.rig.Submit({append}, [&](absl::Status status) { answers.push_back(std::move(status)); });
-    bench.rig.scheduler.RunFor(absl::Milliseconds(5));
+    bench.RunFor(absl::Milliseconds(5));
   }
   REQUIRE(answers.size() < 12);
-  REQUIRE(bench.rig.journal->Admit().code() == absl::StatusCode::kResourceExhausted);
+  REQUIRE(bench.Refuses());
   REQUIRE(bench.rig.fatal_calls == 0);
   bench.fs.SetCapacity(-1);
-  bench.rig.scheduler.RunFor(absl::Seconds(2));
+  bench.Settle();
   REQUIRE(answers.size() == 12);
   for (const absl::Status& status : answers) REQUIRE(status.ok());
   REQUIRE(bench.rig.journal->Admit().ok());
@@ -67,28 +51,25 @@ TEST_CASE("what waits for room is answered with an error once it is told not to 
   const bool prepares = GENERATE(false, true);
   const bool asked_before = GENERATE(false, true);
   CAPTURE(prepares, asked_before);
-  Bench bench;
-  bench.rig.prepares = prepares;
-  bench.Open();
-  bench.Create();
-  bench.rig.scheduler.RunFor(absl::Seconds(2));
+  Bench bench(prepares);
+  bench.Begin();
   bench.fs.SetCapacity(bench.fs.UsedBytes());
   if (asked_before) bench.rig.journal->FailOnFullDisk();
   std::vector<absl::Status> answers;
   JournalState acknowledged = bench.state;
   for (int i = 0; i < 12; ++i) {
-    const AppendRecord append = NextAppend(bench.state, kA, 6000, false, 1, ++bench.salt);
+    const AppendRecord append = bench.Next(6000);
     REQUIRE(bench.state.Apply(append).ok());
     bench.rig.Submit({append}, [&, append](absl::Status status) {
       if (status.ok()) REQUIRE(acknowledged.Apply(append).ok());
       answers.push_back(std::move(status));
     });
-    bench.rig.scheduler.RunFor(absl::Milliseconds(5));
+    bench.RunFor(absl::Milliseconds(5));
   }
   const size_t answered = answers.size();
   REQUIRE(asked_before == (answered == 12));
   bench.rig.journal->FailOnFullDisk();
-  bench.rig.scheduler.RunFor(absl::Seconds(1));
+  bench.RunFor(absl::Seconds(1));
   REQUIRE(answers.size() == 12);
   bool failed = false;
   for (const absl::Status& status : answers) {
@@ -96,7 +77,7 @@ TEST_CASE("what waits for room is answered with an error once it is told not to 
     failed = failed || !status.ok();
   }
   CHECK(failed);
-  CHECK(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  CHECK(bench.Refuses());
   bench.rig.Stop();
   CHECK(bench.rig.fatal_calls == 0);
   bench.fs.SetCapacity(-1);
@@ -109,29 +90,27 @@ TEST_CASE("an entry that is larger than a file waits for room as well, and goes 
   const bool stops = GENERATE(false, true);
   CAPTURE(stops);
   Bench bench;
-  bench.Open();
-  bench.Create();
+  bench.Begin();
   JournalState acknowledged = bench.state;
-  const AppendRecord append = NextAppend(bench.state, kA, 50'000, false, 1, ++bench.salt);
+  const AppendRecord append = bench.Next(50'000);
   REQUIRE(acknowledged.Apply(append).ok());
   bench.fs.SetCapacity(bench.fs.UsedBytes() + 40'000);  // another file, and not what the entry makes it grow by
-  std::optional<absl::Status> answer;
-  bench.rig.Submit({append}, [&](absl::Status status) { answer = std::move(status); });
-  bench.rig.scheduler.RunFor(absl::Seconds(3));
+  bench.Submit(append);
+  bench.RunFor(absl::Seconds(3));
   CHECK(bench.rig.fatal_calls == 0);
-  REQUIRE_FALSE(answer.has_value());
-  CHECK(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  REQUIRE_FALSE(bench.answer.has_value());
+  CHECK(bench.Refuses());
   if (stops) {
     bench.rig.Stop();
-    REQUIRE(answer.has_value());
-    CHECK(absl::IsResourceExhausted(*answer));
+    REQUIRE(bench.answer.has_value());
+    CHECK(absl::IsResourceExhausted(*bench.answer));
     acknowledged = bench.state;
   }
   bench.fs.SetCapacity(-1);
   if (!stops) {
-    bench.rig.scheduler.RunFor(absl::Seconds(1));
-    REQUIRE(answer.has_value());
-    CHECK(answer->ok());
+    bench.RunFor(absl::Seconds(1));
+    REQUIRE(bench.answer.has_value());
+    CHECK(bench.answer->ok());
     CHECK(bench.rig.journal->Admit().ok());
     bench.rig.Kill();
   }
@@ -144,91 +123,78 @@ TEST_CASE("a journal that finds no room for a large entry leaves to others what 
   const bool quota = GENERATE(false, true);  // then nobody is told of it beforehand
   CAPTURE(quota);
   Bench bench;
-  bench.Open();
-  bench.Create();
-  bench.rig.scheduler.RunFor(absl::Seconds(2));
-  const AppendRecord append = NextAppend(bench.state, kA, 50'000, false, 1, ++bench.salt);
+  bench.Begin();
+  const AppendRecord append = bench.Next(50'000);
   const int64_t used = bench.fs.UsedBytes() + 32'768;  // and the file that the entry goes to
   bench.fs.SetCapacity(used + 10'000);
   bench.fs.HideCapacity(quota);
-  std::optional<absl::Status> answer;
-  bench.rig.Submit({append}, [&](absl::Status status) { answer = std::move(status); });
-  bench.rig.scheduler.RunFor(absl::Seconds(3));
-  REQUIRE_FALSE(answer.has_value());
-  CHECK(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  bench.Submit(append);
+  bench.RunFor(absl::Seconds(3));
+  REQUIRE_FALSE(bench.answer.has_value());
+  CHECK(bench.Refuses());
   CHECK((bench.fs.counts().full > 0) == quota);
   CHECK(bench.fs.UsedBytes() == used);
   bench.fs.SetCapacity(-1);
-  bench.rig.scheduler.RunFor(absl::Seconds(1));
-  REQUIRE(answer.has_value());
-  CHECK(answer->ok());
+  bench.RunFor(absl::Seconds(1));
+  REQUIRE(bench.answer.has_value());
+  CHECK(bench.answer->ok());
 }
 
 TEST_CASE("where no room can be put aside a large entry waits for it all the same") {
   Bench bench;
   bench.fs.SetAllocates(false);
-  bench.Open();
-  bench.Create();
-  const AppendRecord append = NextAppend(bench.state, kA, 50'000, false, 1, ++bench.salt);
+  bench.Begin();
+  const AppendRecord append = bench.Next(50'000);
   bench.fs.SetCapacity(bench.fs.UsedBytes() + 40'000);
-  std::optional<absl::Status> answer;
-  bench.rig.Submit({append}, [&](absl::Status status) { answer = std::move(status); });
-  bench.rig.scheduler.RunFor(absl::Seconds(3));
+  bench.Submit(append);
+  bench.RunFor(absl::Seconds(3));
   CHECK(bench.rig.fatal_calls == 0);
-  REQUIRE_FALSE(answer.has_value());
-  CHECK(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  REQUIRE_FALSE(bench.answer.has_value());
+  CHECK(bench.Refuses());
   bench.fs.SetCapacity(-1);
-  bench.rig.scheduler.RunFor(absl::Seconds(1));
-  REQUIRE(answer.has_value());
-  CHECK(answer->ok());
+  bench.RunFor(absl::Seconds(1));
+  REQUIRE(bench.answer.has_value());
+  CHECK(bench.answer->ok());
 }
 
 TEST_CASE("appends are refused while an entry waits for room, whatever becomes of the next file meanwhile") {
-  Bench bench;
-  bench.rig.prepares = true;
-  bench.Open();
-  bench.Create();
-  bench.Append();  // so that this file cannot be the next
-  bench.rig.scheduler.RunFor(absl::Seconds(2));
+  Bench bench(true);
+  bench.Begin();
+  bench.Append(kA, 1000);  // so that this file cannot be the next
   bench.rig.prepare->SetLatency(absl::Milliseconds(20), absl::Milliseconds(20));
-  const AppendRecord append = NextAppend(bench.state, kA, 100'000, false, 1, ++bench.salt);
+  const AppendRecord append = bench.Next(100'000);
   bench.fs.SetCapacity(bench.fs.UsedBytes() + 40'000);  // the next file, and not what the entry takes
-  std::optional<absl::Status> answer;
-  bench.rig.Submit({append}, [&](absl::Status status) { answer = std::move(status); });
+  bench.Submit(append);
   const uint64_t files = bench.rig.journal->stats().files_created;
-  bench.rig.scheduler.RunFor(absl::Milliseconds(10));
+  bench.RunFor(absl::Milliseconds(10));
   REQUIRE(bench.rig.journal->stats().files_created == files + 1);
-  REQUIRE(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  REQUIRE(bench.Refuses());
   for (int i = 0; i < 400; ++i) {  // the next file is made
-    bench.rig.scheduler.RunFor(absl::Milliseconds(1));
-    REQUIRE(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+    bench.RunFor(absl::Milliseconds(1));
+    REQUIRE(bench.Refuses());
   }
   CHECK(bench.fs.Exists("data/journal/spare").value());
-  CHECK_FALSE(answer.has_value());
+  CHECK_FALSE(bench.answer.has_value());
 }
 
 TEST_CASE("appends are refused while there is no next file, also once an entry has found the room that it waited for") {
-  Bench bench;
-  bench.rig.prepares = true;
-  bench.Open();
-  bench.Create();
-  bench.Append();  // so that this file cannot be the next
-  bench.rig.scheduler.RunFor(absl::Seconds(2));
+  Bench bench(true);
+  bench.Begin();
+  bench.Append(kA, 1000);  // so that this file cannot be the next
   bench.rig.prepare->SetLatency(absl::Milliseconds(20), absl::Milliseconds(20));
-  const AppendRecord append = NextAppend(bench.state, kA, 50'000, false, 1, ++bench.salt);
+  const AppendRecord append = bench.Next(50'000);
   const int64_t used = bench.fs.UsedBytes();
   bench.fs.SetCapacity(used);
-  std::optional<absl::Status> answer;
-  bench.rig.Submit({append}, [&](absl::Status status) { answer = std::move(status); });
-  bench.rig.scheduler.RunFor(absl::Milliseconds(100));
-  REQUIRE(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  bench.Submit(append);
+  bench.RunFor(absl::Milliseconds(100));
+  REQUIRE(bench.Refuses());
   bench.fs.SetCapacity(used + 30'000);  // the entry, and then no file
   for (int i = 0; i < 1000; ++i) {
-    bench.rig.scheduler.RunFor(absl::Milliseconds(1));
-    REQUIRE(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+    bench.RunFor(absl::Milliseconds(1));
+    REQUIRE(bench.Refuses());
   }
-  REQUIRE(answer.has_value());
-  CHECK(answer->ok());
+  REQUIRE(bench.answer.has_value());
+  CHECK(bench.answer->ok());
 }
 
 }  // namespace

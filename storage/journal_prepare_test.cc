@@ -5,28 +5,15 @@
 #include <optional>
 #include <vector>
 
-#include "tests/simulation/journal_rig.h"
+#include "tests/simulation/journal_bench.h"
 
 namespace sluice::storage {
 namespace {
 
-using simulation::JournalRig;
-using simulation::NextAppend;
-using simulation::SimFileSystem;
-using simulation::TestReplica;
-
-const ReplicaId kA = TestReplica(0);
-
-struct Bench {
-  explicit Bench(absl::Duration latency = absl::Microseconds(100), uint64_t seed = 1) : fs(seed), rig(fs, seed) {
+struct Bench : JournalBench {
+  explicit Bench(absl::Duration latency = absl::Microseconds(100), uint64_t seed = 1) : JournalBench(seed) {
     rig.prepares = true;
     rig.prepare_latency = latency;
-  }
-  void Open() {
-    const absl::Status status = rig.Open();
-    INFO(status.ToString());
-    REQUIRE(status.ok());
-    state = rig.state;
   }
   /// How long it took to be answered; nullopt when it was not, within a minute.
   std::optional<absl::Duration> Write(const JournalRecord& record) {
@@ -40,30 +27,15 @@ struct Bench {
     while (!took && rig.clock.Monotonic() - start < absl::Minutes(1) && rig.scheduler.Step()) continue;
     return took;
   }
-  std::optional<absl::Duration> Append(size_t size = 6000) {
-    return Write(NextAppend(state, kA, size, false, 1, ++salt));
-  }
-  void Checkpoint() {
-    const SegmentState& last = state.Find(kA)->segments.back();
-    REQUIRE(Write(CheckpointRecord{kA, last.id, last.end_position}).has_value());
-  }
-  void Settle() { rig.scheduler.RunFor(absl::Seconds(2)); }
-  void Reopen() {
-    rig.Kill();
-    fs.Crash();
-    Open();
-  }
-
-  SimFileSystem fs;
-  JournalRig rig;
-  JournalState state;
-  uint64_t salt = 0;
+  std::optional<absl::Duration> Append() { return Write(Next(6000)); }
+  void Create() { REQUIRE(Write(CreateRecord{kA, Uuid::FromRandom(3, 3)}).has_value()); }
+  void Checkpoint() { REQUIRE(Write(NextCheckpoint()).has_value()); }
 };
 
 TEST_CASE("nobody waits for a file that is made ahead, however slowly, and whoever outruns it waits but is answered") {
   Bench bench(absl::Milliseconds(20));
   bench.Open();
-  bench.Write(CreateRecord{kA, Uuid::FromRandom(3, 3)});
+  bench.Create();
   bench.Settle();
   const uint64_t files = bench.rig.journal->stats().files_created;
   absl::Duration longest;
@@ -81,7 +53,7 @@ TEST_CASE("nobody waits for a file that is made ahead, however slowly, and whoev
 TEST_CASE("on a full disk appends are refused while checkpoints still pass, and those alone let it go on") {
   Bench bench;
   bench.Open();
-  bench.Write(CreateRecord{kA, Uuid::FromRandom(3, 3)});
+  bench.Create();
   bench.Append();
   bench.Settle();
   bench.fs.SetCapacity(bench.fs.UsedBytes());
@@ -92,7 +64,7 @@ TEST_CASE("on a full disk appends are refused while checkpoints still pass, and 
     REQUIRE(++taken < 20);
   }
   CHECK(taken >= 2);  // the rest of the file; the spare one is opened, and the next cannot be made
-  CHECK(absl::IsResourceExhausted(bench.rig.journal->Admit()));
+  CHECK(bench.Refuses());
   bench.Checkpoint();
   bench.Settle();
   CHECK(bench.rig.journal->Admit().ok());
@@ -106,7 +78,7 @@ TEST_CASE("on a full disk appends are refused while checkpoints still pass, and 
 TEST_CASE("a journal opens on a disk without any room, again and again") {
   Bench bench;
   bench.Open();
-  bench.Write(CreateRecord{kA, Uuid::FromRandom(3, 3)});
+  bench.Create();
   for (int i = 0; i < 12; ++i) REQUIRE(bench.Append().has_value());
   bench.Settle();
   bench.fs.SetCapacity(0);
@@ -127,7 +99,7 @@ TEST_CASE("stopping does not wait for a file to be made, and a crash while it is
     CAPTURE(seed);
     Bench bench(absl::Milliseconds(1), seed);
     bench.Open();
-    bench.Write(CreateRecord{kA, Uuid::FromRandom(3, 3)});
+    bench.Create();
     bench.fs.CrashAt(seed < 20 ? bench.fs.operations() + seed : 0);
     bench.rig.scheduler.RunFor(absl::Microseconds(static_cast<int64_t>(seed * 700)));
     if (bench.fs.crashed()) {

@@ -3,50 +3,17 @@
 #include <string>
 #include <vector>
 
-#include "tests/simulation/journal_rig.h"
+#include "tests/simulation/journal_bench.h"
 
 namespace sluice::storage {
 
 namespace {
 
-using simulation::JournalRig;
 using simulation::NextAppend;
 using simulation::SimFileSystem;
 using simulation::TestReplica;
 
-const ReplicaId kA = TestReplica(0);
-const ReplicaId kB = TestReplica(1);
-
-// A rig and a model of what it was told.
-struct Bench {
-  explicit Bench(uint64_t seed = 1) : fs(seed), rig(fs, seed) {}
-
-  void Open(int64_t file_bytes = 32768, int64_t total_bytes_max = 1 << 20) {
-    const absl::Status status = rig.Open(file_bytes, total_bytes_max);
-    REQUIRE(status == absl::OkStatus());
-    state = rig.state;
-  }
-  void Create(const ReplicaId& id) { Write(CreateRecord{id, Uuid::FromRandom(3, 3)}); }
-  AppendRecord Append(const ReplicaId& id, size_t size, bool roll = false) {
-    AppendRecord append = NextAppend(state, id, size, roll, 1, ++salt);
-    Write(append);
-    return append;
-  }
-  void Checkpoint(const ReplicaId& id) {
-    const SegmentState& last = state.Find(id)->segments.back();
-    Write(CheckpointRecord{id, last.id, last.end_position});
-  }
-  void Write(const JournalRecord& record) {
-    REQUIRE(rig.Write(record) == absl::OkStatus());
-    REQUIRE(state.Apply(record).ok());
-  }
-  JournalStats stats() const { return rig.journal->stats(); }
-
-  SimFileSystem fs;
-  JournalRig rig;
-  JournalState state;
-  uint64_t salt = 0;
-};
+using Bench = JournalBench;
 
 }  // namespace
 
@@ -73,7 +40,7 @@ TEST_CASE("entries that wait together share one sync, and each is answered after
   const uint64_t syncs = bench.stats().syncs;
   std::vector<int> answered;
   for (int i = 0; i < 50; ++i) {
-    const AppendRecord append = NextAppend(bench.state, kA, 100, false, 1, ++bench.salt);
+    const AppendRecord append = bench.Next(100);
     REQUIRE(bench.state.Apply(append).ok());
     bench.rig.Submit({append}, [&answered, i](absl::Status status) {
       if (status.ok()) answered.push_back(i);
@@ -97,7 +64,7 @@ TEST_CASE("an idle journal answers at once, and under load a group waits at most
   absl::Duration longest;
   int answered = 0;
   std::function<void()> again = [&] {
-    const AppendRecord append = NextAppend(bench.state, kA, 100000, false, 1, ++bench.salt);
+    const AppendRecord append = bench.Next(100000);
     REQUIRE(bench.state.Apply(append).ok());
     const absl::Duration submitted = bench.rig.clock.Monotonic();
     bench.rig.Submit({append}, [&, submitted](absl::Status status) {
@@ -124,7 +91,7 @@ TEST_CASE("a group waits while what is behind the journal lags, but not for ever
     absl::Duration answered;
     lags = true;
     bench.rig.shard->PostAfter(lag_ends, [&] { lags = false; });
-    const AppendRecord append = NextAppend(bench.state, kA, 100, false, 1, ++bench.salt);
+    const AppendRecord append = bench.Next(100);
     REQUIRE(bench.state.Apply(append).ok());
     bench.rig.Submit({append}, [&](absl::Status status) {
       REQUIRE(status.ok());
@@ -148,7 +115,7 @@ TEST_CASE("what waits goes into one group, larger than a group would be held bac
   const uint64_t syncs = bench.stats().syncs;
   int answered = 0;
   for (int i = 0; i < 12; ++i) {
-    const AppendRecord append = NextAppend(bench.state, kA, 300'000, false, 1, ++bench.salt);
+    const AppendRecord append = bench.Next(300'000);
     REQUIRE(bench.state.Apply(append).ok());
     bench.rig.Submit({append}, [&](absl::Status status) { answered += status.ok() ? 1 : 0; });
   }

@@ -10,6 +10,14 @@ using simulation::MakeBatch;
 using simulation::SimFileSystem;
 using simulation::StorageNode;
 
+/// The journal and the segments hold whatever a test writes.
+void MakeRoomy(Writer& w, int64_t write_bytes) {
+  w.node.options.journal.file_bytes = 4 << 20;
+  w.node.options.journal.total_bytes_max = 256 << 20;
+  w.node.log_options.segment_bytes = 64 << 20;
+  w.node.log_options.write_bytes = write_bytes;
+}
+
 TEST_CASE("a segment write that fails is made again and loses nothing") {
   Writer w;
   w.Start();
@@ -31,10 +39,7 @@ TEST_CASE("a segment write that fails is made again and loses nothing") {
 
 TEST_CASE("segment writes that lag slow producers down and refuse nobody") {
   Writer w;
-  w.node.options.journal.file_bytes = 4 << 20;
-  w.node.options.journal.total_bytes_max = 256 << 20;
-  w.node.log_options.segment_bytes = 64 << 20;
-  w.node.log_options.write_bytes = 256 << 10;
+  MakeRoomy(w, 256 << 10);
   w.Start();
   w.node.segment_io->SetLatency(absl::Milliseconds(40), absl::Milliseconds(40));
   // Eight appends of 64 KiB are always under way: much faster than segments take them, and eight times what may wait.
@@ -90,11 +95,8 @@ TEST_CASE("what other logs keep in memory does not make a log write in small pie
 
 TEST_CASE("a log whose segment cannot be written does not slow the others down") {
   Writer w;
-  w.node.options.journal.file_bytes = 4 << 20;
-  w.node.options.journal.total_bytes_max = 256 << 20;
-  w.node.log_options.segment_bytes = 64 << 20;
-  w.node.log_options.write_bytes = 4 << 20;  // nothing is written before it is asked for,
-  w.node.options.tick = absl::Hours(1);      // which no tick does
+  MakeRoomy(w, 4 << 20);                 // nothing is written before it is asked for,
+  w.node.options.tick = absl::Hours(1);  // which no tick does
   w.Start();
   w.Fill(7, 64 << 10);
   REQUIRE(w.node.store->shared().behind_bytes >= 7 << 16);

@@ -30,6 +30,11 @@ class Paper : public TestGroup {
       Run();
     }
   }
+  /// Entries, of which whoever is not isolated hears.
+  void ProposeSome(int leader, int count = 1) {
+    for (int i = 0; i < count; ++i) REQUIRE(Propose(leader).ok());
+    Run();
+  }
   /// The replica restarts with a log of one-record batches of these epochs.
   void GiveLog(int number, const std::vector<int>& epochs, int term) {
     DiskImage& disk = node(number).durable;

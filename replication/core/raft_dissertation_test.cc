@@ -1,10 +1,46 @@
-// What the dissertation says beyond the paper, by section ("diss."; 6 and 7 are the paper's), and corners where other
-// implementations have fallen.
+// What the dissertation says beyond the paper, by section ("diss."; 6 and 7 are the paper's).
 #include <catch2/catch.hpp>
 
 #include "replication/core/paper_group.h"
 
 namespace sluice::raft {
+namespace {
+
+/// The first leads among `voters`, and none of its entries reaches anybody.
+void LeadUnheard(Paper& g, const std::vector<int>& voters) {
+  const int first = voters.front();
+  for (int tries = 0; tries < 20 && g.at(first).role() != Role::kLeader; ++tries) {
+    if (g.at(first).role() == Role::kFollower) (void)g.Campaign(first);
+    for (int n : voters) {
+      g.TakeReady(n);
+      g.Persist(n);
+      g.TakeReady(n);
+    }
+    std::erase_if(g.network, [](const Message& m) { return std::holds_alternative<AppendRequest>(m.body); });
+    g.Deliver();
+  }
+  REQUIRE(g.at(first).role() == Role::kLeader);
+}
+
+/// 3 has heard nothing of ten entries, and the leader's log begins behind some of them.
+void LeaveThreeBehind(Paper& g) {
+  g.Led();
+  g.isolated = {3};
+  g.ProposeSome(1, 10);
+  g.MoveLogStart(1, Offset(6));
+}
+
+/// 1 leads once more, without what it still had in memory; then 3 is heard again.
+void LeadAnewAndSpread(Paper& g) {
+  g.isolated = {2, 3};
+  g.at(1).StepDown();
+  g.isolated = {3};
+  g.MakeLeader(1);
+  g.isolated = {};
+  g.Spread(5);
+}
+
+}  // namespace
 
 // ---- diss. 3.10: leadership transfer
 
@@ -21,8 +57,7 @@ TEST_CASE("diss. 3.10: a transfer to a follower that does not answer is given up
   Paper g;
   g.Led();
   g.isolated = {3};
-  REQUIRE(g.Propose(1).ok());
-  g.Run();
+  g.ProposeSome(1);
   REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(3)).ok());
   REQUIRE(absl::IsUnavailable(g.Propose(1).status()));
   g.Spread(g.options.election_ticks + 1);
@@ -35,8 +70,7 @@ TEST_CASE("diss. 3.10: a transfer ends with the leadership it was to move") {
   Paper g;
   g.Led();
   g.isolated = {3};
-  REQUIRE(g.Propose(1).ok());
-  g.Run();
+  g.ProposeSome(1);
   REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(3)).ok());
   g.at(1).StepDown();
   CHECK_FALSE(g.at(1).transferring());
@@ -100,17 +134,7 @@ TEST_CASE("diss. 4.1, as corrected: a new leader changes no members before an en
   // 2 leads, and cannot commit yet.
   for (int n : {2, 3, 4}) g.Tick(n, g.options.election_ticks);
   g.network.clear();
-  for (int tries = 0; tries < 20 && g.at(2).role() != Role::kLeader; ++tries) {
-    if (g.at(2).role() == Role::kFollower) (void)g.Campaign(2);
-    for (int n : {2, 3, 4}) {
-      g.TakeReady(n);
-      g.Persist(n);
-      g.TakeReady(n);
-    }
-    std::erase_if(g.network, [](const Message& m) { return std::holds_alternative<AppendRequest>(m.body); });
-    g.Deliver();
-  }
-  REQUIRE(g.at(2).role() == Role::kLeader);
+  LeadUnheard(g, {2, 3, 4});
   CHECK_FALSE(g.at(2).Serving());
   CHECK(absl::IsFailedPrecondition(g.Change(2, TestGroup::Members({2, 3, 4})).status()));
   g.Spread();
@@ -186,18 +210,8 @@ TEST_CASE("diss. 4.2.3: a removed member that does not know it disturbs nobody, 
 
 TEST_CASE("7: a follower that the leader's log start has passed begins anew, and goes on from there") {
   Paper g;
-  g.Led();
-  g.isolated = {3};
-  for (int i = 0; i < 10; ++i) REQUIRE(g.Propose(1).ok());
-  g.Run();
-  g.MoveLogStart(1, Offset(6));
-  // What the leader still has in memory must not help.
-  g.isolated = {2, 3};
-  g.at(1).StepDown();
-  g.isolated = {3};
-  g.MakeLeader(1);
-  g.isolated = {};
-  g.Spread(5);
+  LeaveThreeBehind(g);
+  LeadAnewAndSpread(g);
   INFO(g.trace);
   CHECK(g.trace.find("3 has installed a snapshot at 6") != std::string::npos);
   CHECK(g.at(3).log_start() == Offset(6));
@@ -208,11 +222,7 @@ TEST_CASE("7: a follower that the leader's log start has passed begins anew, and
 // A restart forgets what is committed, and remembers what was applied of it.
 TEST_CASE("7: a leader that has not found out yet that its state is committed gives it to the follower that it needs") {
   Paper g;
-  g.Led();
-  g.isolated = {3};
-  for (int i = 0; i < 10; ++i) REQUIRE(g.Propose(1).ok());
-  g.Run();
-  g.MoveLogStart(1, Offset(6));
+  LeaveThreeBehind(g);
   g.node(1).state = g.at(1).committed();
   g.Restart(1);
   REQUIRE(g.at(1).committed() < *g.node(1).state);
@@ -228,18 +238,9 @@ TEST_CASE("7: a leader that has not found out yet that its state is committed gi
 
 TEST_CASE("7: a snapshot of more than the leader's log has is not sent") {
   Paper g;
-  g.Led();
-  g.isolated = {3};
-  for (int i = 0; i < 10; ++i) REQUIRE(g.Propose(1).ok());
-  g.Run();
-  g.MoveLogStart(1, Offset(6));
+  LeaveThreeBehind(g);
   g.node(1).state = g.at(1).log_end() + 5;
-  g.isolated = {2, 3};
-  g.at(1).StepDown();
-  g.isolated = {3};
-  g.MakeLeader(1);
-  g.isolated = {};
-  g.Spread(5);
+  LeadAnewAndSpread(g);
   INFO(g.trace);
   CHECK(g.trace.find("installed a snapshot") == std::string::npos);
   CHECK(g.trace.find("a snapshot at 16") != std::string::npos);
@@ -248,8 +249,7 @@ TEST_CASE("7: a snapshot of more than the leader's log has is not sent") {
 TEST_CASE("7: a snapshot of what a follower has already leaves its log as it is") {
   Paper g;
   g.Led();
-  for (int i = 0; i < 5; ++i) REQUIRE(g.Propose(1).ok());
-  g.Run();
+  g.ProposeSome(1, 5);
   g.Spread();
   const std::string log = g.Log(2);
   const ConfigurationAt members{Offset(-1), LeaderEpoch(0), TestGroup::Members({1, 2, 3})};
@@ -278,10 +278,7 @@ TEST_CASE("diss. 9.6: a member that was cut off comes back without a newer term,
   Paper g;
   g.Led();
   g.isolated = {3};
-  for (int i = 0; i < 200; ++i) {
-    for (int n : {1, 2, 3}) g.Tick(n);
-    g.Run();
-  }
+  g.Spread(200);
   CHECK(g.at(3).term() == LeaderEpoch(1));
   g.isolated = {};
   g.Spread(10);
@@ -310,17 +307,7 @@ TEST_CASE("diss. 6.4: a new leader answers no read before it knows what is commi
   g.network.clear();
   g.Crash(1);
   for (int n : {2, 3}) g.at(n).OnLeaderLost();
-  for (int tries = 0; tries < 20 && g.at(2).role() != Role::kLeader; ++tries) {
-    if (g.at(2).role() == Role::kFollower) (void)g.Campaign(2);
-    for (int n : {2, 3}) {
-      g.TakeReady(n);
-      g.Persist(n);
-      g.TakeReady(n);
-    }
-    std::erase_if(g.network, [](const Message& m) { return std::holds_alternative<AppendRequest>(m.body); });
-    g.Deliver();
-  }
-  REQUIRE(g.at(2).role() == Role::kLeader);
+  LeadUnheard(g, {2, 3});
   REQUIRE(g.ReadIndex(2, 77).ok());
   g.TakeReady(2);
   CHECK(g.node(2).reads.empty());
@@ -335,8 +322,7 @@ TEST_CASE("diss. 6.4: a leader that was replaced without knowing answers no read
   g.Led();
   g.isolated = {1};
   g.MakeLeader(2);
-  REQUIRE(g.Propose(2).ok());
-  g.Run();
+  g.ProposeSome(2);
   REQUIRE(g.at(1).role() == Role::kLeader);
   REQUIRE(g.ReadIndex(1, 5).ok());
   g.Run();
@@ -345,190 +331,6 @@ TEST_CASE("diss. 6.4: a leader that was replaced without knowing answers no read
   g.Spread();
   REQUIRE(g.node(1).reads.size() == 1);
   CHECK_FALSE(g.node(1).reads[0].index.has_value());
-}
-
-// ---- Corners where others have fallen
-
-// The one refuses for the older log, the other is refused for the older term: with pre-votes nobody's term would ever
-// grow, unless a refusal tells of the newer one.
-TEST_CASE("of two that are left, the longer log wins though it comes with the older term") {
-  Paper g;
-  g.GiveLog(2, {1, 1, 1}, 1);
-  g.GiveLog(3, {1}, 6);
-  g.Crash(1);
-  CHECK(g.Elect() == 2);
-  CHECK(g.at(2).term() > LeaderEpoch(6));
-}
-
-TEST_CASE("one that comes back with an old term and an old log still makes a quorum") {
-  Paper g(4);
-  g.Led();
-  g.Crash(2);
-  REQUIRE(g.Propose(1).ok());
-  g.Spread();
-  for (int i = 0; i < 5; ++i) {
-    g.at(g.Leader()).StepDown();
-    g.Elect();
-  }
-  g.Crash(1);
-  for (int i = 0; i < 100; ++i) {
-    for (int n : {3, 4}) g.Tick(n);
-    g.Run();
-  }
-  REQUIRE(g.Leader() == 0);
-  g.Restart(2);
-  const int leader = g.Elect();
-  CHECK(leader != 2);  // its log is the shortest
-  g.Spread();
-  CHECK(g.Log(2) == g.Log(leader));
-}
-
-TEST_CASE("a sole voter commits nothing that its disk does not have") {
-  TestGroup g;
-  g.Add(1, TestGroup::Members({1}));
-  REQUIRE(g.Campaign(1).ok());
-  g.Run();
-  const Offset before = g.at(1).committed();
-  REQUIRE(g.Propose(1).ok());
-  g.TakeReady(1);
-  CHECK(g.at(1).committed() == before);
-  g.Persist(1);
-  g.TakeReady(1);
-  CHECK(g.at(1).committed() == before + 1);
-}
-
-TEST_CASE("an acknowledgement of an earlier life of a disk counts for nothing") {
-  Paper g;
-  g.Led();
-  g.isolated = {2, 3};
-  REQUIRE(g.Propose(1).ok());
-  g.Run();
-  Message late = g.From(2, 1, 1, AppendResponse{false, Offset(2), {}, Offset(2), Offset(1), kNoDoubt});
-  late.from = TestGroup::Id(2, 9);  // another incarnation
-  REQUIRE(g.Step(late).ok());
-  CHECK(g.at(1).committed() == Offset(1));
-  REQUIRE(g.Step(g.From(2, 1, 1, AppendResponse{false, Offset(2), {}, Offset(2), Offset(1), kNoDoubt})).ok());
-  CHECK(g.at(1).committed() == Offset(2));
-}
-
-TEST_CASE("a group whose nodes all lose power at once goes on where it was") {
-  Paper g;
-  g.Led();
-  for (int i = 0; i < 4; ++i) REQUIRE(g.Propose(1).ok());
-  g.Run();
-  const std::string log = g.Log(1);
-  for (int n : {1, 2, 3}) g.Crash(n);
-  for (int n : {1, 2, 3}) g.Restart(n);
-  const int leader = g.Elect();
-  CHECK(g.at(leader).committed() >= Offset(5));
-  CHECK(g.Log(leader).substr(0, log.size()) == log);
-}
-
-namespace {
-
-/// A vote asked for in a term that `from` should never have come to.
-Message VoteAtTerm(Paper& g, int from, int to, int32_t term) {
-  return g.From(from, to, term, VoteRequest{.pre_vote = false, .transfer = true, .last = {LeaderEpoch(1), Offset(1)}});
-}
-
-}  // namespace
-
-TEST_CASE("one voter's absurd term is refused however often it comes, whatever else it says") {
-  Paper g;
-  g.Led();
-  const auto refused = [&](const Message& message) { return g.Step(message).code() == absl::StatusCode::kOutOfRange; };
-  constexpr int32_t kFar = (1 << 20) + 2;
-  // Who leads, or hears its leader, believes nobody.
-  for (const int replica : {1, 2}) {
-    for (const int from : {1, 2, 3}) {
-      if (from != replica) CHECK(refused(VoteAtTerm(g, from, replica, kFar)));
-    }
-  }
-  g.Crash(1);
-  g.Tick(2, 100);
-  for (const int32_t term : {kFar, 1 << 30, kFar}) {
-    CHECK(refused(VoteAtTerm(g, 3, 2, term)));
-    CHECK(refused(g.From(3, 2, term, HeartbeatResponse{0, Offset(1), Offset(1), kNoDoubt})));
-  }
-  Message stranger = VoteAtTerm(g, 1, 2, 1 << 30);
-  stranger.from = TestGroup::Id(1, 9);
-  CHECK(refused(stranger));
-  // A leader is heard again: 3 may be well by the time that 1 is not.
-  REQUIRE(g.Step(g.From(1, 2, 1, Heartbeat{Offset(1), false, 0, Offset(0), kNoDoubt})).ok());
-  g.Tick(2, 100);
-  CHECK(refused(VoteAtTerm(g, 1, 2, kFar + 3)));
-  CHECK(g.at(2).term() == LeaderEpoch(1));
-  // Two who agree are taken at the lower of both words.
-  CHECK(refused(VoteAtTerm(g, 3, 2, 1 << 30)));
-  CHECK(g.at(2).term() == LeaderEpoch(kFar + 3));
-}
-
-TEST_CASE("a replica that was away while the terms ran absurdly far ahead comes back") {
-  Paper g;
-  g.Led();
-  g.Crash(3);
-  for (int i = 1; i <= 4; ++i) {
-    const int32_t term = i * ((1 << 20) - 100);
-    for (int n : {1, 2}) REQUIRE(g.Step(VoteAtTerm(g, 3, n, term)).ok());
-  }
-  const int leader = g.Elect();
-  REQUIRE(g.at(leader).term().value() > 4'000'000);
-  for (int i = 0; i < 3; ++i) REQUIRE(g.Propose(leader).ok());
-  g.Run();
-  g.Restart(3);
-  REQUIRE(g.at(3).term() == LeaderEpoch(1));
-  for (int i = 0; i < 100; ++i) {
-    for (int n : {1, 2, 3}) g.Tick(n);
-    g.Run();
-  }
-  CHECK(g.Log(3) == g.Log(leader));
-  CHECK(g.at(3).term() == g.at(leader).term());
-}
-
-TEST_CASE("a follower whose disk was put back as it was some time ago gets again what it has lost") {
-  Paper g;
-  g.Led();
-  for (int i = 0; i < 5; ++i) {
-    REQUIRE(g.Propose(1).ok());
-    g.Run();
-  }
-  REQUIRE(g.Log(3) == g.Log(1));
-  g.LoseTail(3, Offset(2));
-  g.Restart(3);  // its journal is whole: it does not know
-  g.at(1).OnUnreachable(TestGroup::Id(3));
-  g.isolated = {2};
-  const auto more = g.Propose(1);
-  REQUIRE(more.ok());
-  g.Spread(g.options.heartbeat_ticks * 3);
-  CHECK(g.Log(3) == g.Log(1));
-  CHECK(g.at(1).committed() > more->last_offset);
-}
-
-TEST_CASE("a replaced disk that holds what never was committed is counted for none of it") {
-  Paper g;
-  g.Led();
-  REQUIRE(g.Propose(1).ok());
-  g.Run();
-  const Offset shared = g.at(1).log_end();
-  REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(2)).ok());
-  g.Run();
-  REQUIRE(g.Leader() == 2);
-  for (int i = 0; i < 6; ++i) REQUIRE(g.Propose(2).ok());
-  g.Run();
-  g.Spread();
-  REQUIRE(g.Log(3) == g.Log(2));
-  // As the first leader's disk would have been, had it died with two proposals that nobody else got.
-  DiskImage& disk = g.node(3).durable;
-  std::erase_if(disk.log, [&](const record::Batch& batch) { return batch.base_offset() >= shared; });
-  for (int i = 0; i < 2; ++i) disk.log.push_back(TestGroup::Data("z").Assign(shared + i, LeaderEpoch(1)));
-  g.Restart(3);
-  g.at(2).OnUnreachable(TestGroup::Id(3));
-  g.isolated = {1};
-  const auto more = g.Propose(2);
-  REQUIRE(more.ok());
-  g.Spread(g.options.heartbeat_ticks * 4);
-  CHECK(g.Log(3) == g.Log(2));
-  CHECK(g.at(2).committed() > more->last_offset);
 }
 
 }  // namespace sluice::raft
