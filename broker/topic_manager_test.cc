@@ -3,6 +3,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <functional>
+#include <string>
+
 #include "broker/error.h"
 #include "tests/broker/control_rig.h"
 
@@ -26,7 +29,7 @@ class Topics {
                                                                  .reconciler = *reconciler,
                                                                  .clock = rig.clock,
                                                                  .random = rig.node(at).random,
-                                                                 .log = rig.logger,
+                                                                 .log = log_,
                                                                  .forward = &forward,
                                                                  .without_room = [this] { return without_room; }});
   }
@@ -40,17 +43,37 @@ class Topics {
         at_, [this, change = std::move(change)](auto done) { manager->Decide(change, std::move(done)); });
   }
 
+  /// As the leader learns it from the nodes' heartbeats: all disks but its own are full.
+  void KnowFullDisks() {
+    for (auto& node : rig_.nodes) {
+      if (node->id != at_) without_room.push_back(node->id);
+    }
+  }
+  bool NamesFullDisks(const Error& error) const {
+    std::string names;
+    for (const NodeId node : without_room) names += Cat(names.empty() ? "node " : ", node ", node);
+    return error.message.find(Cat("on the disk of ", names, " (")) != std::string::npos;
+  }
+
   TopicManager::Forward forward = [](NodeId, const TopicChange&, Callback<Result<TopicChanged>> done) {
     done(MakeError(Reason::kNotLeader, "another one leads"));
   };
   std::vector<NodeId> without_room;
+  std::string lines;  ///< That the manager has logged.
   CatalogCell catalog;
   std::unique_ptr<Reconciler> reconciler;
   std::unique_ptr<TopicManager> manager;
 
  private:
+  Logger Lines() {
+    LogOptions options;
+    options.write = [this](std::string_view line) { lines += line; };
+    return Logger(std::move(options));
+  }
+
   ControlRig& rig_;
   const NodeId at_;
+  const Logger log_ = Lines();
   std::vector<Executor*> shards_;
   MemoryQuota memory_{int64_t{1} << 20};
   DiskWatermarks disk_{0, 0};
@@ -160,43 +183,120 @@ TEST_CASE("below the low watermark of the disk topics are deleted and altered, a
   CHECK(rig.controller(leader).state().topics.size() == 1);
 }
 
-TEST_CASE("a change that a majority has no room for is answered in time, and so is the one behind it") {
-  ControlRig rig(3);
-  rig.StartAll();
-  const NodeId leader = rig.Leader();
-  Topics topics(rig, leader);
-  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 1}).ok());
+void FillAllButTheLeader(ControlRig& rig) {
   for (auto& node : rig.nodes) {
-    if (node->id == leader) continue;
-    node->fs.SetCapacity(node->fs.UsedBytes());
-    topics.without_room.push_back(node->id);
+    if (node->id != rig.Leader()) node->fs.SetCapacity(node->fs.UsedBytes());
   }
-  std::optional<Result<TopicChanged>> answer;
-  int changes = 0;
-  absl::Duration took;
-  do {
-    const absl::Duration began = rig.scheduler.now();
-    TopicConfig config{{"retention.bytes", std::to_string(++changes)}};
-    answer = topics.Decide(AlterTopicSpec{.name = "t", .set = std::move(config), .unset = {}});
-    took = rig.scheduler.now() - began;
-    REQUIRE(changes < 5000);
-  } while (answer->ok());
-  CHECK(answer->error().reason == Reason::kOutcomeUnknown);
-  CHECK(answer->error().message.find("on the disk of node") != std::string::npos);
-  CHECK(took <= absl::Seconds(11));
-  const absl::Duration began = rig.scheduler.now();
-  const auto behind = topics.Decide(DeleteTopicSpec{"t"});
-  REQUIRE_FALSE(behind.ok());
-  CHECK(behind.error().reason == Reason::kDiskFull);
-  CHECK(rig.scheduler.now() - began <= absl::Seconds(11));
-  // What may still be made is; what was not made is not.
+}
+
+/// Makes changes until one finds no room: that one's answer. `*made` counts them, that one included.
+Result<TopicChanged> GetStuck(Topics& topics, const std::function<TopicChange(int)>& change, int* made) {
+  for (int tries = 0; tries < 5000; ++tries) {
+    auto answer = topics.Decide(change(++*made));
+    if (!answer.ok()) return answer;
+  }
+  FAIL("the disks do not fill");
+  return TopicChanged{};
+}
+
+TopicChange Retention(int bytes) {
+  return AlterTopicSpec{.name = "t", .set = {{"retention.bytes", std::to_string(bytes)}}, .unset = {}};
+}
+
+void MakeRoom(ControlRig& rig, Topics& topics) {
   for (auto& node : rig.nodes) node->fs.SetCapacity(-1);
+  topics.without_room.clear();
   rig.Converge();
   rig.scheduler.RunFor(absl::Seconds(20));
   rig.Converge();
+}
+
+TEST_CASE("a change that a majority has no room for is answered in time, and so is the one behind it") {
+  ControlRig rig(3);
+  rig.StartAll();
+  Topics topics(rig, rig.Leader());
+  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 1}).ok());
+  FillAllButTheLeader(rig);
+  topics.KnowFullDisks();
+  int changes = 0;
+  absl::Duration began;
+  const auto stuck = GetStuck(
+      topics,
+      [&](int n) {
+        began = rig.scheduler.now();
+        return Retention(n);
+      },
+      &changes);
+  CHECK(rig.scheduler.now() - began <= absl::Seconds(11));
+  CHECK(stuck.error().reason == Reason::kOutcomeUnknown);
+  CHECK(topics.NamesFullDisks(stuck.error()));
+  began = rig.scheduler.now();
+  const auto behind = topics.Decide(DeleteTopicSpec{"t"});
+  REQUIRE_FALSE(behind.ok());
+  CHECK(behind.error().reason == Reason::kDiskFull);
+  CHECK(topics.NamesFullDisks(behind.error()));
+  CHECK(rig.scheduler.now() - began <= absl::Seconds(11));
+  // What may still be made is; what was not made is not.
+  MakeRoom(rig, topics);
   const auto& state = rig.controller(rig.Leader()).state();
   REQUIRE(state.topics.size() == 1);
   CHECK(state.topics.begin()->second.config.at("retention.bytes") == std::to_string(changes));
+}
+
+TEST_CASE("a topic that is made after its creation was answered is there, and told of, like any other") {
+  ControlRig rig(3);
+  rig.StartAll();
+  Topics topics(rig, rig.Leader());
+  FillAllButTheLeader(rig);  // and nobody knows yet, or nothing would be made
+  int made = 0;
+  const auto name = [](int n) { return Cat("topic-", n, "."); };
+  const auto stuck = GetStuck(
+      topics, [&](int n) { return CreateTopicSpec{.name = name(n), .partitions = 1, .replicas = 1}; }, &made);
+  REQUIRE(made > 1);
+  CHECK(stuck.error().reason == Reason::kOutcomeUnknown);
+  CHECK(topics.lines.find(name(made - 1)) != std::string::npos);
+  CHECK(topics.lines.find(name(made)) == std::string::npos);
+  MakeRoom(rig, topics);
+  CHECK(rig.controller(rig.Leader()).state().FindTopic(name(made)) != nullptr);
+  CHECK(topics.lines.find(name(made)) != std::string::npos);
+}
+
+TEST_CASE("of changes that were answered and still wait for room there are so many, and they are let go of with it") {
+  ControlRig rig(3);
+  rig.StartAll();
+  Topics topics(rig, rig.Leader());
+  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 1}).ok());
+  int changes = 0;
+  for (int round = 0; round < 2; ++round) {
+    CAPTURE(round);
+    FillAllButTheLeader(rig);
+    topics.KnowFullDisks();
+    REQUIRE(GetStuck(topics, Retention, &changes).error().reason == Reason::kOutcomeUnknown);
+    int answered = 0;
+    int full = 0;
+    rig.node(rig.Leader()).executor().Post([&] {
+      for (int i = 0; i < 999; ++i) {
+        topics.manager->Decide(DeleteTopicSpec{"t"}, [&](const Result<TopicChanged>& answer) {
+          ++answered;
+          full += !answer.ok() && answer.error().reason == Reason::kDiskFull ? 1 : 0;
+        });
+      }
+    });
+    rig.scheduler.RunFor(absl::Seconds(9));
+    CHECK(answered == 0);
+    rig.scheduler.RunFor(absl::Seconds(2));
+    CHECK(full == 999);
+    const absl::Duration began = rig.scheduler.now();
+    const auto refused = topics.Decide(DeleteTopicSpec{"t"});
+    REQUIRE_FALSE(refused.ok());
+    CHECK(rig.scheduler.now() - began < absl::Seconds(1));
+    CHECK(refused.error().reason == Reason::kNotAvailable);
+    CHECK(refused.error().message.find("1000 others wait as well") != std::string::npos);
+    MakeRoom(rig, topics);
+    const auto& state = rig.controller(rig.Leader()).state();
+    REQUIRE(state.topics.size() == 1);
+    CHECK(state.topics.begin()->second.config.at("retention.bytes") == std::to_string(changes));
+  }
 }
 
 TEST_CASE("a topic that could not be stored is refused at the door") {
