@@ -449,7 +449,8 @@ void Controller::DecideNow(Pending pending) {
 // may have made since what was found missing here.
 void Controller::Confirm(absl::Status decided, Callback<absl::Status> done) {
   log_->log().ReadBarrier([decided = std::move(decided), done = std::move(done)](const absl::Status& leads) mutable {
-    done(leads.ok() ? std::move(decided) : leads);
+    if (!leads.ok()) return done(leads);
+    done(std::move(decided));
   });
 }
 

@@ -282,7 +282,7 @@ absl::Status NodeProcess::StartBroker(runtime::TerminationSignals& signals) {
     signal_number = signals.WaitFor(kSignalCheck);
   }
   if (signal_number.has_value()) Await<Done>([&](auto done) { broker_->PrepareStop(std::move(done)); });
-  const absl::Status started = answer.get();
+  absl::Status started = answer.get();
   // The reason why it stops by itself, where it does.
   SLUICE_RETURN_IF_ERROR(Refused());
   if (signal_number.has_value()) return absl::CancelledError("asked to stop before it had started");
