@@ -42,8 +42,8 @@ class Calls : public std::enable_shared_from_this<Calls> {
     under_way_ = 1;  // this loop
     for (auto& [topic, own] : by_topic) {
       ++under_way_;
-      auto split = [self = shared_from_this(), own = own](absl::StatusOr<Metadata::Routes> routes) {
-        self->Split(own, std::move(routes));
+      auto split = [self = shared_from_this(), own = own](const absl::StatusOr<Metadata::Routes>& routes) {
+        self->Split(own, routes);
         self->OneDone();
       };
       std::optional<uint64_t> since;
