@@ -143,6 +143,7 @@ class Results {
 absl::Status SendLines(client::Producer& producer, Results& results, const Arguments& arguments,
                        const std::vector<std::pair<std::string, std::string>>& headers) {
   std::vector<record::Header> views;
+  views.reserve(headers.size());
   for (const auto& [key, value] : headers) views.push_back({key, value});
   LineReader reader(STDIN_FILENO, kLineBytesMax, [&] { return Interrupted() || results.failed(); });
   std::string_view line;

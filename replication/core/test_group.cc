@@ -109,7 +109,7 @@ void TestGroup::Tick(int number, int times) {
 }
 
 absl::Status TestGroup::Campaign(int number) {
-  const absl::Status status = at(number).Campaign();
+  absl::Status status = at(number).Campaign();
   Note(number, status, "campaigns");
   Check();
   return status;
@@ -133,7 +133,7 @@ absl::StatusOr<Proposed> TestGroup::Change(int number, const Configuration& next
 
 absl::Status TestGroup::Step(Message message) {
   const int to = message.to.node.value();
-  const absl::Status status = at(to).Step(std::move(message));
+  absl::Status status = at(to).Step(std::move(message));
   if (!status.ok()) Note(to, status, "refuses");
   Check();
   return status;
