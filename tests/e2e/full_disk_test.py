@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import urllib.request
 
@@ -89,9 +90,15 @@ class FullDisk(unittest.TestCase):
         for offset, value in self.written:
             self.assertEqual(value, found.get(offset), f"acknowledged at {offset}")
 
-    def refusing(self):
+    def metric(self, name):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.broker.http}/metrics", timeout=10) as response:
-            return "\nsluice_broker_disk_refusing_writes 1\n" in response.read().decode()
+            for line in response.read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split()[1])
+        self.fail(f"no metric {name}")
+
+    def refusing(self):
+        return self.metric("sluice_broker_disk_refusing_writes") == 1
 
     def test_below_the_low_watermark_writers_are_refused_until_there_is_space(self):
         self.start("disk_low_watermark: 16MiB, disk_high_watermark: 24MiB")
@@ -146,6 +153,36 @@ class FullDisk(unittest.TestCase):
         self.check_all_is_there()
         self.assertEqual(0, self.produce(20)[0])
         self.check_all_is_there()
+
+    def test_it_ends_in_time_though_a_record_waits_for_room(self):
+        self.start("disk_low_watermark: 0")
+        self.broker.sluice("topic", "create", "large", "--config", "max.message.bytes=12582912", "--config", "segment.bytes=16777216")
+        self.assertEqual(0, self.produce(20)[0])
+        self.fill_but(0)
+        # More than a file of the journal: it makes one grow, for which there is no room, and is not refused before.
+        record = os.path.join(self.logs, "record")
+        with open(record, "w", encoding="utf-8") as file:
+            file.write("x" * (10 * MIB))
+        with open(record, encoding="utf-8") as file:
+            writer = subprocess.Popen([harness.program("sluice"), "--brokers", self.broker.address, "--timeout", "60s", "produce", "large"],
+                                      stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(lambda: writer.poll() is None and writer.kill())
+        harness.wait_until("the record waits in the journal", lambda: self.metric("sluice_broker_journal_queued_bytes") > 10 * MIB, 15)
+        time.sleep(1)
+        self.assertIsNone(writer.poll())
+        began = time.monotonic()
+        self.broker.stop()
+        self.assertLess(time.monotonic() - began, 15)
+        said = writer.communicate(timeout=90)[0]
+        self.assertEqual(1, writer.returncode, said)
+        for words in ("outcome is not known", "no space left on device"):
+            self.assertIn(words, said)
+        self.make_space()
+        self.broker.start()
+        self.check_all_is_there()
+        self.assertEqual([], self.broker.consume("large"))
+        self.assertEqual(0, self.produce(20)[0])
+        self.broker.stop()
 
 
 if __name__ == "__main__":
