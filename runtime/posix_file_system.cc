@@ -226,7 +226,10 @@ absl::Status PosixFileSystem::SyncDir(const std::string& path) {
   const int result = Uninterrupted([&] { return ::fsync(fd); });
   const int error = errno;
   ::close(fd);
-  return result == 0 ? absl::OkStatus() : Failed(path, "fsync", error);
+  if (result == 0) return absl::OkStatus();
+  absl::Status failed = Failed(path, "fsync", error);
+  // A file system without a sync of folders: told apart from failures, for who has made nothing there.
+  return error == EINVAL ? absl::InvalidArgumentError(failed.message()) : failed;
 }
 
 absl::Status PosixFileSystem::Rename(const std::string& from, const std::string& to) {
