@@ -123,6 +123,8 @@ void NodeBroker::Serve(Callback<absl::Status> done) {
 }
 
 void NodeBroker::OnFailure(const absl::Status& why) {
+  // A stop does not wait for room on a full disk, so what waits for it fails: no news for who has asked for the stop.
+  if (stop_asked_) return seams_.log.Warn("the controller's log has failed during the stop", {{"error", why}});
   seams_.log.Error("the controller's log cannot be followed any more", {{"error", why}});
   if (seams_.on_refused) seams_.on_refused(why);
 }

@@ -70,8 +70,8 @@ struct BrokerSeams {
   const Logger& log;
   PeerCalls* peers = nullptr;          ///< Null: a node without peers. The broker serves its calls.
   PeerAddresses* addresses = nullptr;  ///< Told where the other nodes are; null without peers.
-  /// The cluster does not let this node in any more, or what it says cannot be understood: the process must stop. On
-  /// the first shard, at most once.
+  /// The cluster does not let this node in any more; or the controller's log or store has failed here, or says what
+  /// cannot be understood, before PrepareStop was called: the process must stop. On the first shard.
   std::function<void(const absl::Status& why)> on_refused = nullptr;
 };
 

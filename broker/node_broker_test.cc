@@ -360,6 +360,32 @@ TEST_CASE("a stop ends in time while records wait for room on a full disk") {
   CHECK(node.Produce("t", "goes on").ok());
 }
 
+TEST_CASE("a stop on a full disk is no failure of the node, though the controller's log waits for room as well") {
+  SimNode node(1, OfACluster());
+  node.Start();
+  REQUIRE(node.Create("t").ok());
+  node.fs.SetCapacity(node.fs.UsedBytes());
+  Pipeline pipeline{node};
+  for (int i = 0; i < 64; ++i) pipeline.Send("t", std::string(16 << 10, 'x'));
+  std::optional<Result<TopicInfo>> altered;
+  node.broker->AlterTopic({.name = "t", .set = {{"retention.ms", "5000"}}, .unset = {}},
+                          [&](Result<TopicInfo> answer) { altered.emplace(std::move(answer)); });
+  node.scheduler.RunFor(absl::Seconds(1));
+  REQUIRE(absl::IsResourceExhausted(node.journal().Admit()));
+  REQUIRE_FALSE(altered.has_value());
+  // As the process does.
+  node.Wait<Done>([&](auto done) { node.broker->PrepareStop(std::move(done)); });
+  node.journal().FailOnFullDisk();
+  node.scheduler.RunFor(absl::Seconds(1));
+  node.Stop();
+  CHECK(altered.has_value());
+  INFO(node.refused);
+  CHECK(node.refused.ok());
+  node.fs.SetCapacity(-1);
+  node.Start();
+  CHECK(node.Produce("t", "goes on").ok());
+}
+
 TEST_CASE("a node that is its own cluster starts once it is registered, and is ready") {
   SimNode node(1, OfACluster());
   node.Start();

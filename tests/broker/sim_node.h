@@ -107,7 +107,8 @@ class SimNode {
                                        .files = fs,
                                        .metadata = *meta_,
                                        .logs = *faulty_,
-                                       .log = log_});
+                                       .log = log_,
+                                       .on_refused = [this](const absl::Status& why) { refused = why; }});
     std::optional<absl::Status> started;
     broker->Start([&started](absl::Status status) { started = std::move(status); });
     RunUntil([&] { return started.has_value() || fs.crashed(); });
@@ -118,6 +119,7 @@ class SimNode {
     INFO(started);
     REQUIRE(started.ok());
   }
+  storage::Journal& journal() { return logs_->journal(); }
   /// For the next start.
   void Reconfigure(BrokerOptions options) { options_ = std::move(options); }
   /// Stops in good order.
@@ -240,6 +242,7 @@ class SimNode {
   simulation::SimRandom random{7};
   std::unique_ptr<Broker> broker;
   absl::Status fatal;
+  absl::Status refused;           ///< Why the node wants to stop by itself.
   FaultyLogs::Fault cannot_open;  ///< Which logs cannot be opened, and why.
 
  private:
