@@ -134,7 +134,7 @@ PendingBatch BatchBuilder::FinishRecords(uint16_t attributes) {
   const size_t size = size_;
   Reset();
   capacity_wanted_ = std::max(kBufferBytesFirst, size + size / kRoomBeyondLast);
-  MutableBytes bytes = std::exchange(buffer_, MutableBytes(0));
+  MutableBytes bytes = std::move(buffer_);
   // What is kept of it counts as its size, so it does not keep much more.
   if (size < bytes.size() / 4 * 3) return PendingBatch::FromBuilder(CopyOf(bytes.view().substr(0, size)));
   bytes.Truncate(size);
