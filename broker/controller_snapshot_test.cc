@@ -21,6 +21,19 @@ struct SmallLogs : ClusterRig {
   void MakeTopics(uint64_t from, uint64_t to) {
     for (uint64_t n = from; n <= to; ++n) base.Change(Topic(n));
   }
+  /// The first three nodes start, and all have so many topics.
+  void StartThreeWith(uint64_t topics) {
+    for (int id = 1; id <= 3; ++id) Start(id);
+    Settle(3);
+    MakeTopics(1, topics);
+    Settle(3);
+  }
+  /// Starts a node that is given the state slowly, up to where that is on its way.
+  void StartInstalling(int id) {
+    call_network.SetDelay(absl::Milliseconds(100), absl::Milliseconds(100));
+    REQUIRE(node(id).TryStart().ok());
+    Until([&] { return log(id).raft().installing(); });
+  }
   replication::RaftLog& log(int id) { return *node(id).controller().log(); }
   Offset LogStart(int id) { return log(id).bounds().log_start; }
   uint64_t Installed(int id) { return log(id).stats().snapshots_installed; }
@@ -28,10 +41,7 @@ struct SmallLogs : ClusterRig {
 
 TEST_CASE("group 0's log is bounded on every node, and a restart finds the state that it began with") {
   SmallLogs rig(3);
-  rig.StartAll();
-  rig.Settle(3);
-  rig.MakeTopics(1, 100);
-  rig.Settle(3);
+  rig.StartThreeWith(100);
   for (int id = 1; id <= 3; ++id) {
     CHECK(rig.LogStart(id) > Offset(50));
     CHECK(rig.log(id).size_bytes() >= 2000);
@@ -70,10 +80,7 @@ TEST_CASE("a node that joins when the log has been cut gets the state, and appli
 
 TEST_CASE("a node that was away gets the state, and remembers the replicas of topics that are gone") {
   SmallLogs rig(3);
-  rig.StartAll();
-  rig.Settle(3);
-  rig.MakeTopics(1, 10);
-  rig.Settle(3);
+  rig.StartThreeWith(10);
   const int away = rig.Leader() == 3 ? 2 : 3;
   rig.node(away).Kill();
   for (uint64_t n = 1; n <= 5; ++n) rig.base.Change(TopicDeleted{Topic(n).topic.id});
@@ -89,10 +96,7 @@ TEST_CASE("a node that was away gets the state, and remembers the replicas of to
 
 TEST_CASE("a node that is only a little late needs no snapshot") {
   SmallLogs rig(3);
-  rig.StartAll();
-  rig.Settle(3);
-  rig.MakeTopics(1, 60);
-  rig.Settle(3);
+  rig.StartThreeWith(60);
   const int away = rig.Leader() == 3 ? 2 : 3;
   rig.node(away).Kill();
   rig.MakeTopics(61, 64);
@@ -104,10 +108,7 @@ TEST_CASE("a node that is only a little late needs no snapshot") {
 TEST_CASE("a snapshot arrives though pieces are lost and the one who offers it dies") {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
     SmallLogs rig(4, seed);
-    for (int id = 1; id <= 3; ++id) rig.Start(id);
-    rig.Settle(3);
-    rig.MakeTopics(1, 60);
-    rig.Settle(3);
+    rig.StartThreeWith(60);
     rig.call_network.SetLoss(300);
     REQUIRE(rig.node(4).TryStart().ok());
     rig.base.scheduler.RunFor(absl::Milliseconds(200));
@@ -125,14 +126,9 @@ TEST_CASE("a snapshot arrives though pieces are lost and the one who offers it d
 TEST_CASE("when the one who offers a snapshot dies without a word, the next leader offers one as soon as it leads") {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
     SmallLogs rig(4, seed);
-    for (int id = 1; id <= 3; ++id) rig.Start(id);
-    rig.Settle(3);
-    rig.MakeTopics(1, 60);
-    rig.Settle(3);
+    rig.StartThreeWith(60);
     const int first = rig.Leader();
-    rig.call_network.SetDelay(absl::Milliseconds(100), absl::Milliseconds(100));
-    REQUIRE(rig.node(4).TryStart().ok());
-    rig.Until([&] { return rig.log(4).raft().installing(); });
+    rig.StartInstalling(4);
     rig.base.scheduler.RunFor(absl::Milliseconds(700));
     REQUIRE(rig.log(4).raft().installing());
     rig.base.network.Isolate(NodeId(first));
@@ -153,13 +149,8 @@ TEST_CASE(
     "a snapshot arrives as it was offered though the log is cut behind it meanwhile, and what came since follows") {
   for (uint64_t seed = 1; seed <= 3; ++seed) {
     SmallLogs rig(4, seed);
-    for (int id = 1; id <= 3; ++id) rig.Start(id);
-    rig.Settle(3);
-    rig.MakeTopics(1, 60);
-    rig.Settle(3);
-    rig.call_network.SetDelay(absl::Milliseconds(100), absl::Milliseconds(100));
-    REQUIRE(rig.node(4).TryStart().ok());
-    rig.Until([&] { return rig.log(4).raft().installing(); });
+    rig.StartThreeWith(60);
+    rig.StartInstalling(4);
     const Offset offered = rig.base.controller(rig.base.Leader()).applied();
     rig.MakeTopics(61, 160);
     REQUIRE(rig.LogStart(rig.Leader()) > offered);
