@@ -104,14 +104,11 @@ void NodeBroker::CollectNodes(Callback<std::map<NodeId, NodeStatus>> done) {
   for (const auto& [node, registered] : controller_.state().nodes) {
     if (node == options_.node || seams_.peers == nullptr || !addresses_.IsAlive(node)) continue;
     ++all->missing;
-    seams_.peers->Call(node, kNodeStatusCall, {}, kStatusDeadline,
-                       [all, node = node, &home = home()](absl::StatusOr<std::string> bytes) {
-                         home.Post([all, node, bytes = std::move(bytes)] {
-                           const auto status = bytes.ok() ? DecodeNodeStatus(*bytes) : bytes.status();
-                           if (status.ok()) all->said[node] = *status;
-                           all->Arrived();
-                         });
-                       });
+    AskNode(node, kNodeStatusCall, {}, kStatusDeadline, DecodeNodeStatus,
+            [all, node = node](const absl::StatusOr<NodeStatus>& status) {
+              if (status.ok()) all->said[node] = *status;
+              all->Arrived();
+            });
   }
   StatusOfSelf([this, all](NodeStatus self) {
     all->said[options_.node] = self;
@@ -231,19 +228,14 @@ void NodeBroker::AskPeers(std::shared_ptr<Collection> all) {
       const size_t to = std::min(replicas.size(), from + kStatusesMax);
       const std::vector<ReplicaId> some(replicas.begin() + static_cast<ptrdiff_t>(from),
                                         replicas.begin() + static_cast<ptrdiff_t>(to));
-      seams_.peers->Call(
-          node, kPartitionStatusCall, EncodePartitionStatusRequest(some), kStatusDeadline,
-          [all, node = node, &home = home(), &addresses = addresses_](absl::StatusOr<std::string> bytes) {
-            home.Post([all, node, &addresses, bytes = std::move(bytes)] {
-              if (all->finished) return;
-              --all->unanswered;
-              if (bytes.ok()) {
-                const auto reports = DecodePartitionStatusAnswer(*bytes);
+      AskNode(node, kPartitionStatusCall, EncodePartitionStatusRequest(some), kStatusDeadline,
+              DecodePartitionStatusAnswer,
+              [all, node = node, &addresses = addresses_](const absl::StatusOr<std::vector<ReplicaReport>>& reports) {
+                if (all->finished) return;
+                --all->unanswered;
                 if (reports.ok()) all->Take(node, addresses, *reports);
-              }
-              if (all->Complete()) all->Finish();
-            });
-          });
+                if (all->Complete()) all->Finish();
+              });
     }
   }
 }
@@ -316,26 +308,22 @@ void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration waited, Callb
 }
 
 void NodeBroker::HandOver(std::shared_ptr<Partition> partition, NodeId leader, NodeId to, Callback<Result<Done>> done) {
-  const auto at_home = [this](Callback<Result<Done>> then, Result<Done> answer) {
-    home().Post([then = std::move(then), answer = std::move(answer)]() mutable { then(std::move(answer)); });
-  };
   if (leader == options_.node) {
     Executor& shard = partition->shard();
-    shard.Post([partition = std::move(partition), to, at_home, done = std::move(done)]() mutable {
+    shard.Post([this, partition = std::move(partition), to, done = std::move(done)]() mutable {
       const absl::Status begun = partition->TransferLeadership(to);
-      if (begun.ok()) return at_home(std::move(done), Done{});
-      at_home(std::move(done), MakeError(Reason::kNotAvailable, std::string(Message(begun))));
+      Result<Done> answer = Done{};
+      if (!begun.ok()) answer = MakeError(Reason::kNotAvailable, std::string(Message(begun)));
+      home().Post([answer = std::move(answer), done = std::move(done)]() mutable { done(std::move(answer)); });
     });
     return;
   }
   if (seams_.peers == nullptr) return done(MakeError(Reason::kNotAvailable, "this node has no peers"));
-  seams_.peers->Call(leader, kElectLeaderCall, EncodeElectLeaderCall({partition->replica(), to}), kStatusDeadline,
-                     [at_home, done = std::move(done)](absl::StatusOr<std::string> bytes) mutable {
-                       absl::StatusOr<Result<Done>> answer =
-                           bytes.ok() ? DecodeElectLeaderAnswer(*bytes) : absl::StatusOr<Result<Done>>(bytes.status());
-                       if (answer.ok()) return at_home(std::move(done), *std::move(answer));
-                       at_home(std::move(done), MakeError(Reason::kNotAvailable, answer.status().ToString()));
-                     });
+  AskNode(leader, kElectLeaderCall, EncodeElectLeaderCall({partition->replica(), to}), kStatusDeadline,
+          DecodeElectLeaderAnswer, [done = std::move(done)](const absl::StatusOr<Result<Done>>& answer) mutable {
+            if (answer.ok()) return done(*answer);
+            done(MakeError(Reason::kNotAvailable, answer.status().ToString()));
+          });
 }
 
 // ---- What other nodes ask ------------------------------------------------------------------------------------------

@@ -205,6 +205,18 @@ class NodeBroker final : public Broker, private ControllerObserver {
       work(Guard<Result<T>>(std::move(pass), std::move(done)));
     });
   }
+  /// Asks another node, and gives `done` on the first shard what `decode` makes of the answer. It may come when nobody
+  /// waits for it any more, and the broker is gone: of that, `done` uses nothing then.
+  template <class Decode, class OnAnswer>
+  void AskNode(NodeId node, uint32_t kind, std::string request, absl::Duration deadline, Decode decode, OnAnswer done) {
+    seams_.peers->Call(
+        node, kind, std::move(request), deadline,
+        [&home = home(), decode, done = std::move(done)](absl::StatusOr<std::string> bytes) mutable {
+          using Answer = decltype(decode(*bytes));
+          Answer answer = bytes.ok() ? decode(*bytes) : Answer(bytes.status());
+          home.Post([answer = std::move(answer), done = std::move(done)]() mutable { done(std::move(answer)); });
+        });
+  }
   /// Each item to its partition's shard by `ask(partition, item, answer)`; answers in the items' order.
   template <class Item, class Outcome, class Ask>
   void AskEach(std::vector<Item> items, Callback<std::vector<Outcome>> done, Ask ask);

@@ -62,22 +62,16 @@ void NodeBroker::DeleteTopic(std::string name, Callback<Result<Done>> done) {
 
 void NodeBroker::ForwardChange(NodeId to, const TopicChange& change, Callback<Result<TopicChanged>> done) {
   const std::string name = NameOf(change).substr(0, 249);
-  seams_.peers->Call(
-      to, kTopicChangeCall, EncodeTopicChange(change), kForwardDeadline,
-      [this, name, to, done = std::move(done)](absl::StatusOr<std::string> answer) mutable {
-        home().Post([name, to, answer = std::move(answer), done = std::move(done)]() mutable {
-          absl::Status failed = answer.status();
-          if (answer.ok()) {
-            auto changed = DecodeTopicChanged(*answer);
-            if (changed.ok()) return done(*std::move(changed));
-            failed = changed.status();
-          }
-          // What was refused before it was handled changed nothing; of the rest nobody knows.
-          const bool refused = absl::IsNotFound(failed) || absl::IsFailedPrecondition(failed);
-          done(MakeError(
-              refused ? Reason::kNotLeader : Reason::kOutcomeUnknown,
-              Cat("the change was passed on to node ", to, ", which leads the controller: ", failed.ToString()), name));
-        });
+  AskNode(
+      to, kTopicChangeCall, EncodeTopicChange(change), kForwardDeadline, DecodeTopicChanged,
+      [name, to, done = std::move(done)](absl::StatusOr<Result<TopicChanged>> changed) mutable {
+        if (changed.ok()) return done(*std::move(changed));
+        // What was refused before it was handled changed nothing; of the rest nobody knows.
+        const absl::Status failed = changed.status();
+        const bool refused = absl::IsNotFound(failed) || absl::IsFailedPrecondition(failed);
+        done(MakeError(
+            refused ? Reason::kNotLeader : Reason::kOutcomeUnknown,
+            Cat("the change was passed on to node ", to, ", which leads the controller: ", failed.ToString()), name));
       });
 }
 
