@@ -457,6 +457,10 @@ void Controller::Confirm(absl::Status decided, Callback<absl::Status> done) {
 void Controller::Propose(const ControllerChange& change, Callback<absl::Status> done) {
   record::BatchBuilder builder;
   const std::string value = EncodeControllerChange(change);
+  // Once it is committed, a node that cannot read it never gets past it.
+  if (const auto read = DecodeControllerChange(value); !read.ok()) {
+    return done(absl::FailedPreconditionError(Cat("the change could not be read again: ", Message(read.status()))));
+  }
   absl::Status appended = builder.Append(absl::ToUnixMillis(seams_.clock.Wall()), std::nullopt, value);
   if (!appended.ok()) return done(appended);
   auto batch = builder.Build();

@@ -7,6 +7,7 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include "broker/limits.h"
 #include "broker/topic_settings.h"
 #include "common/status_macros.h"
 #include "common/text.h"
@@ -16,8 +17,6 @@ namespace sluice::broker {
 namespace {
 
 namespace state = ::sluice::state::v1;
-
-constexpr size_t kTextBytesMax = 1024;  // of a name, an address, a rack, a version
 
 /// Whether 0.1's form says all there is: one replica each, without an incarnation.
 bool OneOfEach(const std::vector<PartitionAssignment>& assignments) {
@@ -135,7 +134,10 @@ absl::StatusOr<NodeRecord> FromProto(const state::NodeState& from) {
   node.feature_min = from.feature_min();
   node.feature_max = from.feature_max();
   for (const std::string* text : {&node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
-    if (text->size() > kTextBytesMax) return absl::DataLossError(Cat("node ", node.id, ": a text that is too long"));
+    if (text->size() > kNodeTextBytesMax) {
+      return absl::DataLossError(
+          Cat("node ", node.id, ": a text of ", text->size(), " bytes, and ", kNodeTextBytesMax, " are allowed"));
+    }
   }
   if (node.feature_min < 0 || node.feature_max < node.feature_min) {
     return absl::DataLossError(Cat("node ", node.id, ": feature levels ", node.feature_min, " to ", node.feature_max));

@@ -188,6 +188,28 @@ TEST_CASE("a node whose metadata store has no room goes on when it has") {
   CHECK(rig.node(follower).witness->deltas.size() > told);
 }
 
+TEST_CASE("a change that could not be read again is refused, and the controller goes on, also after a restart") {
+  ControlRig rig(1);
+  rig.StartAll();
+  const NodeId leader = rig.Leader();
+  NodeRegistered node;
+  node.node.id = leader;
+  node.node.disk = Uuid::FromRandom(1, 1);
+  node.node.incarnation = Uuid::FromRandom(2, 2);
+  for (const std::string& rack : {std::string(5000, 'r'), std::string("\xff")}) {
+    node.node.rack = rack;
+    const absl::Status refused = rig.Change(leader, node);
+    INFO(refused);
+    CHECK(absl::IsFailedPrecondition(refused));
+  }
+  node.node.rack = "r";
+  rig.Change(node);
+  rig.node(leader).Kill();
+  rig.Start(leader);
+  rig.Converge();
+  CHECK(rig.controller(leader).state().nodes.at(leader).node.rack == "r");
+}
+
 TEST_CASE("a metadata store that has failed ends the controller, and who waits is told") {
   ControlRig rig(1);
   const NodeId leader(1);

@@ -56,6 +56,8 @@ inline constexpr size_t kDecompressedBytesMax = size_t{64} << 20;
 
 /// Of one topic, as stored: half of what the metadata store and a call between nodes can carry.
 inline constexpr size_t kTopicBytesMax = size_t{2} << 20;
+/// Of a node's address, rack or version, or the cluster's name.
+inline constexpr size_t kNodeTextBytesMax = 1024;
 /// Of keys and values of a topic's settings together.
 inline constexpr size_t kTopicConfigBytesMax = size_t{16} << 10;
 /// Read from group 0's log at a time.

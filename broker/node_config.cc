@@ -4,6 +4,7 @@
 
 #include "absl/strings/numbers.h"
 #include "broker/controller_record.h"
+#include "broker/limits.h"
 #include "common/config.h"
 #include "common/status_macros.h"
 #include "common/text.h"
@@ -15,17 +16,26 @@ constexpr int64_t kFileBytesMax = int64_t{1} << 20;
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int64_t kTiB = int64_t{1} << 40;
 
+// What is told to the cluster, which takes no more than that.
+std::string ReadText(const ConfigNode& section, std::string_view key, const std::string& fallback = {}) {
+  std::string text = section.String(key, fallback);
+  if (text.size() > kNodeTextBytesMax) {
+    section.AddError(key, Cat("is ", text.size(), " bytes long, ", kNodeTextBytesMax, " are allowed"));
+  }
+  return text;
+}
+
 void ReadNode(const ConfigNode& node, NodeConfig* config) {
   config->id = NodeId(static_cast<int32_t>(node.Int("id", 1, {1, std::numeric_limits<int32_t>::max()})));
   config->data_dir = node.String("data_dir", config->data_dir);
   while (config->data_dir.size() > 1 && config->data_dir.ends_with('/')) config->data_dir.pop_back();
   if (config->data_dir.empty()) node.AddError("data_dir", "is empty");
-  config->rack = node.String("rack", "");
+  config->rack = ReadText(node, "rack");
   config->shards = static_cast<int32_t>(node.Int("shards", 0, {0, 256}));
 }
 
 void ReadCluster(const ConfigNode& cluster, NodeConfig* config) {
-  config->cluster_name = cluster.String("name", "");
+  config->cluster_name = ReadText(cluster, "name");
   config->seeds = cluster.Strings("seeds");
   for (const std::string& seed : config->seeds) {
     if (const auto address = ParseHostPort(seed); !address.ok()) cluster.AddError("seeds", Message(address.status()));
@@ -33,7 +43,7 @@ void ReadCluster(const ConfigNode& cluster, NodeConfig* config) {
 }
 
 std::string ReadAddress(const ConfigNode& section, std::string_view key, const std::string& fallback) {
-  std::string address = section.String(key, fallback);
+  std::string address = ReadText(section, key, fallback);
   if (address.empty()) return address;
   if (auto parsed = ParseHostPort(address); !parsed.ok()) section.AddError(key, Message(parsed.status()));
   return address;

@@ -75,6 +75,13 @@ TEST_CASE("a mistake in the configuration names file, line and key") {
   CHECK(Has(ErrorOf("peer: {tls: {cert: x, key: y}}\n"), "peer.tls: has no ca"));
   CHECK(Has(ErrorOf("cluster: {seeds: [a:1, b]}\n"), "cluster.seeds"));
   CHECK(Has(ErrorOf("", {"nowhere.x=1"}), "nowhere"));
+  // What the cluster could not take of a node.
+  const std::string_view texts[] = {"node.rack", "cluster.name", "advertise.grpc", "advertise.peer"};
+  for (const std::string_view key : texts) {
+    const std::string address = key.starts_with("advertise") ? ":1" : "";
+    CHECK(Has(ErrorOf("", {Cat(key, "=", std::string(1025, 'x'), address)}), key));
+    CHECK(Parse("", std::vector<std::string>{Cat(key, "=", std::string(1000, 'x'), address)}).ok());
+  }
 }
 
 TEST_CASE("an address that others can reach is refused unless it is said to be insecure") {
