@@ -1,5 +1,5 @@
 // The class behind MakeNodeBroker; its parts stand in node_broker.cc (starting, stopping, what the node says of
-// itself), node_broker_records.cc and node_broker_topics.cc. For those files only.
+// itself), node_broker_cluster.cc, node_broker_records.cc and node_broker_topics.cc. For those files only.
 #pragma once
 
 #include <algorithm>
@@ -205,8 +205,8 @@ class NodeBroker final : public Broker, private ControllerObserver {
       work(Guard<Result<T>>(std::move(pass), std::move(done)));
     });
   }
-  /// Asks another node, and gives `done` on the first shard what `decode` makes of the answer. It may come when nobody
-  /// waits for it any more, and the broker is gone: of that, `done` uses nothing then.
+  /// Asks another node, and gives `done` on the first shard what `decode` makes of the answer. That may come when
+  /// nobody waits for it any more and the broker is gone: `done` must not use it then.
   template <class Decode, class OnAnswer>
   void AskNode(NodeId node, uint32_t kind, std::string request, absl::Duration deadline, Decode decode, OnAnswer done) {
     seams_.peers->Call(

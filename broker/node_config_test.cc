@@ -66,7 +66,7 @@ TEST_CASE("a mistake in the configuration names file, line and key") {
   CHECK(Has(ErrorOf("storage: {journal_bytes: 1}\n"), "storage.journal_bytes"));
   CHECK(Has(ErrorOf("storage: {scrub_bytes_per_second: 1}\n"), "storage.scrub_bytes_per_second"));
   CHECK(Has(ErrorOf("defaults:\n\n  durability: always\n"), "sluiced.yaml:3"));
-  CHECK(Has(ErrorOf("defaults: {durability: replicated}\n"), "more than one replica"));
+  CHECK(Has(ErrorOf("defaults: {durability: replicated}\n"), "use \"quorum\""));
   CHECK(Has(ErrorOf("storage: {disk_low_watermark: 2GiB, disk_high_watermark: 1GiB}\n"), "disk_high_watermark"));
   CHECK(Has(ErrorOf("limits: {inflight_bytes: 2MiB}\n"), "limits.inflight_bytes"));
   CHECK(Has(ErrorOf("listen: {grpc: 7400}\n"), "host:port"));

@@ -87,9 +87,9 @@ absl::Status CheckDurability(std::string_view value) {
   if (value == "quorum") return absl::OkStatus();
   if (value == "replicated") {
     return absl::InvalidArgumentError(
-        "durability: \"replicated\" needs more than one replica, and this cluster has one node; use \"quorum\"");
+        "durability: \"replicated\", a record that only memory has, is acknowledged by no node: use \"quorum\"");
   }
-  return absl::InvalidArgumentError(Cat("durability: expected \"quorum\" or \"replicated\", got \"", value, "\""));
+  return absl::InvalidArgumentError(Cat("durability: expected \"quorum\", got \"", value, "\""));
 }
 
 absl::StatusOr<TopicSettings> ParseTopicSettings(const TopicConfig& config, const TopicSettings& defaults) {

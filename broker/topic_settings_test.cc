@@ -40,7 +40,7 @@ TEST_CASE("a topic setting that is unknown or wrong is refused by name") {
   CHECK(ErrorOf({{"segment.bytes", "10"}}).find("segment.bytes") != std::string::npos);
   CHECK(ErrorOf({{"cleanup.policy", "compact"}}).find("cleanup.policy") != std::string::npos);
   CHECK(ErrorOf({{"message.timestamp.type", "now"}}).find("LogAppendTime") != std::string::npos);
-  CHECK(ErrorOf({{"durability", "replicated"}}).find("more than one replica") != std::string::npos);
+  CHECK(ErrorOf({{"durability", "replicated"}}).find("use \"quorum\"") != std::string::npos);
   CHECK(ErrorOf({{"durability", "none"}}).find("durability") != std::string::npos);
   CHECK(ErrorOf({{"segment.bytes", "1048576"}, {"max.message.bytes", "1048577"}}).find("max.message.bytes") !=
         std::string::npos);
