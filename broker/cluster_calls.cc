@@ -54,6 +54,7 @@ std::string EncodeRegisterRequest(const RegisterRequest& request) {
   out.set_version(node.version);
   out.set_feature_min(node.feature_min);
   out.set_feature_max(node.feature_max);
+  out.set_known_epoch(request.known_epoch.value());
   return Serialize(out);
 }
 
@@ -74,6 +75,7 @@ absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes) {
   node.version = from.version();
   node.feature_min = from.feature_min();
   node.feature_max = from.feature_max();
+  request.known_epoch = Offset(from.known_epoch());
   for (const std::string* text :
        {&request.cluster_name, &node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
     if (text->size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
@@ -93,20 +95,17 @@ std::string EncodeRegisterAnswer(const RegisterAnswer& answer) {
   out.set_leader(answer.leader.value());
   out.set_leader_address(answer.leader_address);
   out.set_refused(answer.refused);
-  for (const auto& [id, address] : answer.moved) {
-    wire::RegisterAnswer::Node* node = out.add_moved();
+  for (const auto& [id, where] : answer.nodes) {
+    wire::RegisterAnswer::Node* node = out.add_nodes();
     node->set_id(id.value());
-    node->set_peer_address(address);
+    node->set_peer_address(where.address);
+    node->set_epoch(where.epoch.value());
+    node->set_since(where.since);
   }
   if (answer.registered.has_value()) {
     wire::RegisterAnswer::Registered* registered = out.mutable_registered();
     registered->set_incarnation(BytesOf(answer.registered->incarnation));
     registered->set_epoch(answer.registered->epoch.value());
-    for (const auto& [id, address] : answer.registered->nodes) {
-      wire::RegisterAnswer::Node* node = registered->add_nodes();
-      node->set_id(id.value());
-      node->set_peer_address(address);
-    }
   }
   return Serialize(out);
 }
@@ -120,15 +119,16 @@ absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes) {
   answer.leader = NodeId(from.leader());
   answer.leader_address = from.leader_address();
   answer.refused = from.refused();
-  for (const auto& node : from.moved()) {
+  for (const auto& node : from.nodes()) {
     if (node.peer_address().size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
-    answer.moved[NodeId(node.id())] = node.peer_address();
+    answer.nodes[NodeId(node.id())] = {
+        .address = node.peer_address(), .epoch = Offset(node.epoch()), .since = node.since()};
   }
   if (!from.has_registered()) return answer;
   Registration& registered = answer.registered.emplace();
   SLUICE_ASSIGN_OR_RETURN(registered.incarnation, IdFrom(from.registered().incarnation()));
   registered.epoch = Offset(from.registered().epoch());
-  for (const auto& node : from.registered().nodes()) registered.nodes[NodeId(node.id())] = node.peer_address();
+  registered.nodes = answer.nodes;
   if (registered.incarnation.IsNil() || answer.cluster_id.IsNil()) {
     return absl::InvalidArgumentError("a registration without cluster or incarnation");
   }

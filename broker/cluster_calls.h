@@ -31,12 +31,21 @@ struct RegisterRequest {
   std::string cluster_name;  ///< As configured; empty: any.
   /// Its incarnation: only of the node that forms the cluster; otherwise nil, and the leader draws it.
   NodeRecord node;
+  Offset known_epoch{-1};  ///< Of the last registration that the node knows of itself.
+};
+
+/// Where a node is found by other nodes, as far as somebody knows.
+struct PeerWhere {
+  std::string address;
+  Offset epoch{-1};    ///< Of its last registration that is known.
+  bool since = false;  ///< It has said so since; otherwise that is where it registered.
+  bool operator==(const PeerWhere&) const = default;
 };
 
 struct Registration {
   Uuid incarnation;  ///< Of the node's replica of group 0.
   Offset epoch;
-  std::map<NodeId, std::string> nodes;  ///< All there are, with their peer addresses.
+  std::map<NodeId, PeerWhere> nodes;  ///< As in the answer that it came with.
   bool operator==(const Registration&) const = default;
 };
 
@@ -47,8 +56,8 @@ struct RegisterAnswer {
   std::string leader_address;  ///< For nodes; empty: not known.
   std::optional<Registration> registered;
   std::string refused;  ///< Why; empty: it was not.
-  /// Where the answerer is, and nodes that are not where they registered.
-  std::map<NodeId, std::string> moved;
+  /// Where the answerer is, and all the others that it knows.
+  std::map<NodeId, PeerWhere> nodes;
 };
 
 struct Heartbeat {

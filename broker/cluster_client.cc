@@ -1,6 +1,7 @@
 #include "broker/cluster_client.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -127,7 +128,6 @@ void ClusterJoiner::OnAsked(const std::shared_ptr<Round>& round) {
   round->looked_at = true;
   if (absl::Status good = CheckAnswers(*round); !good.ok()) return End(std::move(good));
   const Round::Answer* first = nullptr;
-  std::string leader;
   absl::Status last_error;
   for (const Round::Answer& each : round->answers) {
     if (!each.answer.ok()) {
@@ -135,7 +135,6 @@ void ClusterJoiner::OnAsked(const std::shared_ptr<Round>& round) {
       continue;
     }
     if (first == nullptr) first = &each;
-    if (leader.empty()) leader = each.answer->leader_address;
   }
   if (first == nullptr) return TryLater(last_error.ToString());
   const std::string& name = first->answer->cluster_name;
@@ -144,8 +143,19 @@ void ClusterJoiner::OnAsked(const std::shared_ptr<Round>& round) {
                                                  "\" in this node's configuration, and the cluster of the seed ",
                                                  first->seed, " is \"", name, "\"")));
   }
+  std::string leader = NextLeader(*round);
   if (leader.empty()) return TryLater("the cluster has no leader of the controller now");
   RegisterAt(std::move(leader), 0);
+}
+
+// A seed that is cut off may have an old one in mind, and be the first to answer each time.
+std::string ClusterJoiner::NextLeader(const Round& round) {
+  std::set<std::string> leaders;
+  for (const Round::Answer& each : round.answers) {
+    if (each.answer.ok() && !each.answer->leader_address.empty()) leaders.insert(each.answer->leader_address);
+  }
+  if (leaders.empty()) return {};
+  return *std::next(leaders.begin(), static_cast<std::ptrdiff_t>(leaders_tried_++ % leaders.size()));
 }
 
 void ClusterJoiner::RegisterAt(std::string address, int hops) {
@@ -182,12 +192,12 @@ ClusterClient::ClusterClient(ClusterClientOptions options, Seams seams)
       seams_(std::move(seams)),
       book_(options_.node.id, options_.node.peer_address, seams_.addresses) {
   seams_.controller.AddObserver(this);
-  seams_.service.SetPeerBook(&book_);
+  seams_.service.SetPeerBook(&book_, options_.cluster_id);
 }
 
 ClusterClient::~ClusterClient() {
   *alive_ = false;
-  seams_.service.SetPeerBook(nullptr);
+  seams_.service.SetPeerBook(nullptr, {});
 }
 
 void ClusterClient::Start(std::optional<Registration> joined) {
@@ -197,7 +207,7 @@ void ClusterClient::Start(std::optional<Registration> joined) {
   }
   if (joined.has_value()) {
     epoch_ = joined->epoch;
-    for (const auto& [id, address] : joined->nodes) book_.Told(id, address, joined->epoch);
+    for (const auto& [id, where] : joined->nodes) book_.Heard(id, where);
   }
   RunLater(absl::ZeroDuration());
 }
@@ -274,7 +284,7 @@ std::vector<std::string> ClusterClient::Everybody() const {
       all.push_back(address);
     }
   };
-  for (const auto& [id, address] : book_.All()) add(address);
+  for (const auto& [id, where] : book_.All()) add(where.address);
   for (const std::string& seed : options_.seeds) add(seed);
   return all;
 }
@@ -287,10 +297,10 @@ void ClusterClient::AskWhereIfLost() {
   const auto& nodes = seams_.controller.state().nodes;
   const bool misses =
       leads && std::any_of(nodes.begin(), nodes.end(), [](const auto& node) { return node.second.fenced; });
-  // One that joined while this node was away may lead by now: what would tell where it is comes from nobody but itself,
-  // and cannot be answered.
+  // One that joined while this node was away may lead by now, or one that has moved: what would tell where it is comes
+  // from nobody but itself, and cannot be answered.
   const auto leader = seams_.controller.leader();
-  const bool found = leader.has_value() && (leads || !book_.AddressOf(*leader).empty());
+  const bool found = leader.has_value() && (leads || (!book_.AddressOf(*leader).empty() && !unheard_));
   if (found && !misses) {
     lost_since_.reset();
     return;
@@ -305,6 +315,7 @@ void ClusterClient::AskWhereIfLost() {
 void ClusterClient::AskWhere() {
   RegisterRequest here = RequestOf(options_);
   here.ask_only = true;
+  here.known_epoch = book_.own().epoch;
   const std::vector<std::string> all = Everybody();
   const size_t count = std::min(all.size(), kAskedAtOnce);
   for (size_t i = 0; i < count; ++i) {
@@ -315,17 +326,16 @@ void ClusterClient::AskWhere() {
 }
 
 void ClusterClient::OnTold(const absl::StatusOr<RegisterAnswer>& answer) {
-  const ControllerState& state = seams_.controller.state();
-  if (!running_ || !answer.ok() || answer->cluster_id != state.cluster_id) return;
-  for (const auto& [id, address] : answer->moved) {
-    if (state.FindNode(id) != nullptr) book_.Said(id, address, false);
-  }
-  const auto leader = seams_.controller.leader();
-  if (leader.has_value() && book_.AddressOf(*leader).empty()) book_.Said(*leader, answer->leader_address, false);
+  if (!running_ || !answer.ok() || answer->cluster_id.IsNil()) return;
+  // One that has just joined has no state, and hears here where it gets it.
+  const Uuid& known = seams_.controller.state().cluster_id;
+  if (answer->cluster_id != (known.IsNil() ? options_.cluster_id : known)) return;
+  for (const auto& [id, where] : answer->nodes) book_.Heard(id, where);
 }
 
 void ClusterClient::Register() {
   RegisterRequest request = RequestOf(options_);
+  request.known_epoch = book_.own().epoch;
   if (seams_.controller.IsLeader()) {
     busy_ = true;
     // Who leads without being registered has begun the group: its replica is what it is.
@@ -367,7 +377,7 @@ void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool loc
     return;
   }
   epoch_ = answer->registered->epoch;
-  for (const auto& [id, address] : answer->registered->nodes) book_.Told(id, address, *epoch_);
+  for (const auto& [id, where] : answer->nodes) book_.Heard(id, where);
   AnswerRegistered();
   RunLater(absl::ZeroDuration());
 }
@@ -399,6 +409,7 @@ bool ClusterClient::CannotWrite() const {
 
 void ClusterClient::OnHeartbeatAnswered(Offset epoch, const absl::Status& status) {
   if (status.ok()) ++heartbeats_taken_;
+  unheard_ = !status.ok();
   if (!absl::IsFailedPrecondition(status) || epoch_ != epoch) return;
   seams_.log.Info("registers again", {{"why", status}});
   epoch_.reset();

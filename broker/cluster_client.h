@@ -66,6 +66,8 @@ class ClusterJoiner {
   void OnAsked(const std::shared_ptr<Round>& round);
   /// Whether all that has been answered so far goes together.
   static absl::Status CheckAnswers(const Round& round);
+  /// Of the leaders that were named, one after the other.
+  std::string NextLeader(const Round& round);
   void RegisterAt(std::string address, int hops);
   void OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops);
   void TryLater(std::string_view why);
@@ -76,6 +78,7 @@ class ClusterJoiner {
   const Seams seams_;
   Callback<absl::StatusOr<Joined>> done_;
   Executor::TimerId timer_ = 0;
+  size_t leaders_tried_ = 0;
   bool said_waiting_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
@@ -140,7 +143,8 @@ class ClusterClient final : public ControllerObserver {
   bool running_ = false;
   bool busy_ = false;  ///< Forming or registering.
   bool draining_ = false;
-  absl::Status ended_;  ///< Why it runs no more.
+  bool unheard_ = false;  ///< The last heartbeat was not answered, or not by the leader.
+  absl::Status ended_;    ///< Why it runs no more.
   std::optional<Offset> epoch_;
   std::string leader_hint_;  ///< An address that a member named.
   size_t next_address_ = 0;

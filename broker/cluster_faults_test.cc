@@ -60,21 +60,24 @@ TEST_CASE("a leader that has moved finds those that look for it where it was") {
 TEST_CASE("what group 0 says of a node for other reasons does not undo where it says that it is") {
   PeerBook book(NodeId(1), "n1:1", nullptr);
   book.Registered(NodeId(2), "n2:1", Offset(5));
-  book.Said(NodeId(2), "n2:2", true);
+  book.SaidItself(NodeId(2), "n2:2", Offset(5));
   book.Registered(NodeId(2), "n2:1", Offset(5));  // fenced, say
   CHECK(book.AddressOf(NodeId(2)) == "n2:2");
-  book.Said(NodeId(2), "n2:3", false);  // by somebody who has not heard yet
+  book.Heard(NodeId(2), {.address = "n2:3", .epoch = Offset(5), .since = true});  // from somebody who has not heard yet
   CHECK(book.AddressOf(NodeId(2)) == "n2:2");
-  CHECK(book.News() == std::map<NodeId, std::string>{{NodeId(1), "n1:1"}, {NodeId(2), "n2:2"}});
-  book.Told(NodeId(2), "n2:4", Offset(7));
+  CHECK(book.All() ==
+        std::map<NodeId, PeerWhere>{{NodeId(1), {"n1:1", Offset(-1), true}}, {NodeId(2), {"n2:2", Offset(5), true}}});
+  book.Registered(NodeId(2), "n2:4", Offset(7));
   CHECK(book.AddressOf(NodeId(2)) == "n2:4");
-  book.Said(NodeId(2), "n2:5", false);
+  book.Heard(NodeId(2), {.address = "n2:5", .epoch = Offset(7), .since = true});
   CHECK(book.AddressOf(NodeId(2)) == "n2:5");
   CHECK(book.AddressOf(NodeId(3)).empty());
   // It registers once more, where it did before: what it said in between was a mistake.
   book.Registered(NodeId(2), "n2:4", Offset(9));
   CHECK(book.AddressOf(NodeId(2)) == "n2:4");
-  CHECK(book.News() == std::map<NodeId, std::string>{{NodeId(1), "n1:1"}});
+  book.Registered(NodeId(1), "n1:1", Offset(11));
+  CHECK(book.All() ==
+        std::map<NodeId, PeerWhere>{{NodeId(1), {"n1:1", Offset(11), false}}, {NodeId(2), {"n2:4", Offset(9), false}}});
 }
 
 // The answer to a registration can come later than what group 0 had to say meanwhile.
@@ -82,17 +85,73 @@ TEST_CASE("where a node was when this one registered does not undo where it has 
   PeerBook book(NodeId(1), "n1:1", nullptr);
   book.Registered(NodeId(2), "n2:1", Offset(5));
   book.Registered(NodeId(2), "n2:2", Offset(8));
-  book.Told(NodeId(2), "n2:1", Offset(7));
+  book.Heard(NodeId(2), {.address = "n2:1", .epoch = Offset(5), .since = false});
   CHECK(book.AddressOf(NodeId(2)) == "n2:2");
   // And a log that is behind does not undo what the leader knew.
   book.Registered(NodeId(3), "n3:1", Offset(6));
-  book.Told(NodeId(3), "n3:3", Offset(10));
+  book.Heard(NodeId(3), {.address = "n3:3", .epoch = Offset(10), .since = false});
   book.Registered(NodeId(3), "n3:2", Offset(7));
   CHECK(book.AddressOf(NodeId(3)) == "n3:3");
-  book.Told(NodeId(3), "n3:2", Offset(9));
-  CHECK(book.AddressOf(NodeId(3)) == "n3:3");
-  book.Registered(NodeId(3), "n3:4", Offset(11));
-  CHECK(book.AddressOf(NodeId(3)) == "n3:4");
+}
+
+// The one who says so missed the registration.
+TEST_CASE("hearsay from before a registration does not undo it, however late it comes") {
+  PeerBook behind(NodeId(1), "n1:1", nullptr);
+  behind.Registered(NodeId(2), "n2:1", Offset(5));
+  behind.SaidItself(NodeId(2), "n2:2", Offset(5));
+  PeerBook book(NodeId(3), "n3:1", nullptr);
+  book.Registered(NodeId(2), "n2:1", Offset(5));
+  book.Heard(NodeId(2), behind.All().at(NodeId(2)));
+  CHECK(book.AddressOf(NodeId(2)) == "n2:2");
+  book.Registered(NodeId(2), "n2:3", Offset(8));
+  book.Heard(NodeId(2), behind.All().at(NodeId(2)));
+  CHECK(book.AddressOf(NodeId(2)) == "n2:3");
+  // What is said of a registration that this one has not heard of yet is news, and stays when that comes.
+  book.SaidItself(NodeId(2), "n2:4", Offset(9));
+  book.Registered(NodeId(2), "n2:3", Offset(9));
+  CHECK(book.AddressOf(NodeId(2)) == "n2:4");
+  behind.Heard(NodeId(2), book.All().at(NodeId(2)));
+  CHECK(behind.AddressOf(NodeId(2)) == "n2:4");
+}
+
+/// The third has joined, and the leader died before it got any state from it; what would give it one comes from the
+/// leader alone, and that is elsewhere by now.
+struct JoinedWithoutState {
+  JoinedWithoutState() : rig(3) {
+    rig.Start(1);
+    rig.Start(2);
+    rig.Settle(1);
+    rig.node(3).seeds = {rig.node(1).address, rig.node(2).address};
+    rig.Start(3);
+    rig.base.network.Block(NodeId(1), NodeId(3));
+    rig.node(1).Kill();
+    rig.node(1).address = "n1-moved:7401";
+    REQUIRE(HasNoState());
+  }
+  bool HasNoState() { return rig.node(3).controller().state().cluster_id.IsNil(); }
+  ClusterRig rig;
+};
+
+TEST_CASE("a node that has just joined hears from others where the leader is by now") {
+  JoinedWithoutState t;
+  t.rig.Start(1);
+  t.rig.Until([&] { return t.rig.node(3).calls->AddressOf(NodeId(1)) == "n1-moved:7401"; });
+  CHECK(t.HasNoState());
+  t.rig.base.network.HealAll();
+  t.rig.Settle(3);
+}
+
+TEST_CASE("a node that has just joined believes the leader that says where it is by now") {
+  JoinedWithoutState t;
+  RegisterRequest here;
+  here.ask_only = true;
+  here.cluster_id = t.rig.node(1).folder.cluster;
+  here.node = {.id = NodeId(1), .disk = t.rig.node(1).folder.disk, .peer_address = "n1-moved:7401"};
+  t.rig.base.node(NodeId(3)).executor().Post(
+      [&] { t.rig.node(3).service->Register(here, [](const absl::StatusOr<RegisterAnswer>&) {}); });
+  t.rig.base.scheduler.RunFor(absl::Milliseconds(1));
+  CHECK(t.rig.node(3).calls->AddressOf(NodeId(1)) == "n1-moved:7401");
+  CHECK(t.HasNoState());
 }
 
 TEST_CASE("who says where a node is must be that node, with its disk") {
@@ -150,7 +209,7 @@ TEST_CASE("who registers is told where the others are by now, not only where the
   rig.Until([&] { return answer.has_value(); });
   REQUIRE(answer->ok());
   REQUIRE((*answer)->registered.has_value());
-  CHECK((*answer)->registered->nodes.at(mover) == "moved:7401");
+  CHECK((*answer)->registered->nodes.at(mover).address == "moved:7401");
 }
 
 TEST_CASE("a leader whose disk is full hands over to a voter that can write, and changes go on") {

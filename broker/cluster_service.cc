@@ -78,29 +78,37 @@ RegisterAnswer ClusterService::WhoWeAre() const {
                         .leader_address = {},
                         .registered = std::nullopt,
                         .refused = {},
-                        .moved = {}};
-  if (book_ != nullptr) answer.moved = book_->News();
+                        .nodes = {}};
+  if (book_ != nullptr) answer.nodes = book_->All();
+  for (const auto& [id, registered] : state.nodes) {
+    PeerWhere& where = answer.nodes[id];
+    if (where.epoch >= registered.epoch || (book_ != nullptr && id == book_->self())) continue;
+    where = {.address = registered.node.peer_address, .epoch = registered.epoch, .since = false};
+  }
   if (const auto leader = seams_.controller.leader(); leader.has_value()) {
     answer.leader = *leader;
-    if (const RegisteredNode* node = state.FindNode(*leader)) answer.leader_address = node->node.peer_address;
-    if (answer.moved.contains(*leader)) answer.leader_address = answer.moved.at(*leader);
+    if (answer.nodes.contains(*leader)) answer.leader_address = answer.nodes.at(*leader).address;
   }
   return answer;
 }
 
-// The transport has seen to it that it is that node, as far as nodes have certificates; the disk that it is.
+// The transport has seen to it that it is that node, as far as nodes have certificates; the disk that it is, unless
+// this node has not heard of it yet, or of nothing at all: what has just joined gets its state from a leader, wherever
+// that is by then.
 void ClusterService::NoteWhere(const RegisterRequest& request) {
   const ControllerState& state = seams_.controller.state();
+  const Uuid& ours = state.cluster_id.IsNil() ? cluster_ : state.cluster_id;
+  if (book_ == nullptr || ours.IsNil() || request.cluster_id != ours) return;
   const RegisteredNode* known = state.FindNode(request.node.id);
-  if (book_ == nullptr || known == nullptr || request.cluster_id != state.cluster_id) return;
-  if (known->node.disk == request.node.disk) book_->Said(request.node.id, request.node.peer_address, true);
+  if (known != nullptr && known->node.disk != request.node.disk) return;
+  book_->SaidItself(request.node.id, request.node.peer_address, request.known_epoch);
 }
 
 void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<RegisterAnswer>> done) {
+  NoteWhere(request);
   if (seams_.controller.state().cluster_id.IsNil()) {
     return done(absl::UnavailableError("this node belongs to no cluster yet"));
   }
-  NoteWhere(request);
   if (request.ask_only || !seams_.controller.IsLeader()) return done(WhoWeAre());
   const uint64_t high = seams_.random.Next();
   const Uuid drawn = Uuid::FromRandom(high, seams_.random.Next());
@@ -115,6 +123,7 @@ void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<R
       },
       [this, alive = alive_, request, refused, done = std::move(done)](absl::Status decided) mutable {
         if (!*alive) return done(absl::UnavailableError("the node is stopping"));
+        // With where this node itself is: it may have moved, and have its own registration still before it.
         RegisterAnswer answer = WhoWeAre();
         // A refusal is final, so it is only what the cluster's leader says: the decision comes back as something else
         // where it is not certain that this node still was.
@@ -129,11 +138,7 @@ void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<R
         Registration& registered = answer.registered.emplace();
         registered.incarnation = node.node.incarnation;
         registered.epoch = node.epoch;
-        for (const auto& [id, each] : state.nodes) registered.nodes[id] = each.node.peer_address;
-        // Also this node may have moved, and have its own registration still before it.
-        for (const auto& [id, address] : answer.moved) {
-          if (state.FindNode(id) != nullptr) registered.nodes[id] = address;
-        }
+        registered.nodes = answer.nodes;
         seams_.log.Info("a node is registered",
                         {{"node", request.node.id}, {"epoch", node.epoch}, {"peer", node.node.peer_address}});
         done(std::move(answer));

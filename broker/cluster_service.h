@@ -38,8 +38,12 @@ class ClusterService {
     return kind == kRegisterCall || kind == kHeartbeatCall || kind == kSnapshotPieceCall;
   }
   void Answer(PeerCall call, PeerReply reply);
-  /// What nodes say of where they are goes into it, and what it has is told. Borrowed; null ends that.
-  void SetPeerBook(PeerBook* book) { book_ = book; }
+  /// What nodes say of where they are goes into it, and what it has is told. Borrowed; null ends that. `cluster`: of
+  /// the data folder, for as long as this node has no state.
+  void SetPeerBook(PeerBook* book, const Uuid& cluster) {
+    book_ = book;
+    cluster_ = cluster;
+  }
 
   /// Without a registration and without a refusal in it: ask `leader_address`, or somebody else, again later.
   /// Unavailable: this node belongs to no cluster yet. Otherwise as Controller::Decide.
@@ -53,6 +57,7 @@ class ClusterService {
 
   const Seams seams_;
   PeerBook* book_ = nullptr;
+  Uuid cluster_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -419,7 +419,8 @@ TEST_CASE("calls of the cluster that are garbage are refused") {
   CHECK(*DecodeHeartbeat(EncodeHeartbeat(heartbeat)) == heartbeat);
   RegisterAnswer answer;
   answer.cluster_id = Uuid::FromRandom(1, 1);
-  answer.registered = Registration{Uuid::FromRandom(2, 2), Offset(3), {{NodeId(1), "a:1"}}};
+  answer.nodes = {{NodeId(1), {"a:1", Offset(2), false}}, {NodeId(2), {"b:1", Offset(-1), true}}};
+  answer.registered = Registration{Uuid::FromRandom(2, 2), Offset(3), answer.nodes};
   CHECK(DecodeRegisterAnswer(EncodeRegisterAnswer(answer))->registered == answer.registered);
 }
 
