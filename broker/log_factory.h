@@ -40,6 +40,8 @@ struct ReplicaSpec {
   /// Looked at only where the replica has no Raft state yet: its group's first members, itself among them; nobody for
   /// one that joins a group.
   raft::Configuration members = {};
+  /// No earlier process of this node can have had this replica, so nothing of it was lost with the journal's end.
+  bool never_before = false;
   bool feeds_state = false;  ///< What stands before its log start is in a replication::StateMachine, to be attached.
 };
 

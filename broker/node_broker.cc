@@ -65,11 +65,15 @@ void NodeBroker::Belong(Callback<absl::Status> done) {
   // One that the cluster has counted on before, and that is its own cluster, cannot say so again on a full disk; it
   // serves readers.
   if (!alone_ || ready_) {
-    client_.WhenRegistered([this](const absl::Status&) { UpdateReady(); });
+    client_.WhenRegistered([this](const absl::Status& status) {
+      if (status.ok()) reconciler_.OnRegistered();
+      UpdateReady();
+    });
     return Serve(std::move(done));
   }
   client_.WhenRegistered([this, done = std::move(done)](absl::Status status) mutable {
     if (!status.ok()) return done(status);
+    reconciler_.OnRegistered();
     UpdateReady();
     Serve(std::move(done));
   });

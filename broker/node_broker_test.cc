@@ -337,6 +337,29 @@ BrokerOptions OfACluster() {
   return options;
 }
 
+// It cannot have forgotten what no earlier process had, whatever became of the journal's end.
+TEST_CASE("a replica of what was made since this start was registered is opened as one that was never before") {
+  SimNode node(1, OfACluster());
+  std::map<ReplicaId, bool> never_before;
+  node.on_open = [&](const ReplicaSpec& spec) { never_before[spec.replica] = spec.never_before; };
+  node.Start();
+  const auto made = node.Create("t");
+  REQUIRE(made.ok());
+  const ReplicaId first{made->id, PartitionId(0)};
+  const ReplicaId second{made->id, PartitionId(1)};
+  CHECK(never_before.at(first));
+  CHECK_FALSE(never_before.at(kControllerReplica));
+  node.Crash();
+  never_before.clear();
+  node.Start();
+  CHECK_FALSE(never_before.at(first));
+  // Of a topic that was there, a partition that was not.
+  const auto widened =
+      node.Wait<Result<TopicInfo>>([&](auto done) { node.broker->AddPartitions("t", 2, std::move(done)); });
+  REQUIRE(widened.ok());
+  CHECK(never_before.at(second));
+}
+
 TEST_CASE("a stop ends in time while records wait for room on a full disk") {
   SimNode node;
   node.Start();

@@ -71,6 +71,7 @@ void RaftLogFactory::Open(ReplicaSpec spec, Executor& shard, Callback<Opened> do
                                .incarnation = spec.incarnation,
                                .initial = std::move(spec.members),
                                .alone = spec.incarnation.IsNil(),
+                               .never_before = spec.never_before,
                                .feeds_state = spec.feeds_state};
   Apply(spec.settings, &group.log);
   if (group.alone) {

@@ -43,6 +43,17 @@ Executor& Reconciler::ShardOf(const ReplicaId& replica) const {
   return *seams_.shards[number % seams_.shards.size()];
 }
 
+void Reconciler::OnRegistered() {
+  std::map<TopicId, int32_t>& before = before_.emplace();
+  for (const auto& [id, topic] : seams_.controller.state().topics) before[id] = topic.partitions;
+}
+
+bool Reconciler::IsOfThisProcess(const ReplicaId& replica) const {
+  if (!before_.has_value()) return false;
+  const auto it = before_->find(replica.topic);
+  return it == before_->end() || replica.partition.value() >= it->second;
+}
+
 // ---- Starting and stopping -----------------------------------------------------------------------------------------
 
 absl::Status Reconciler::CheckReplicasOnDisk() const {
@@ -285,7 +296,8 @@ void Reconciler::OpenReplica(const TopicRecord& topic, Partition::Identity ident
       .replica = identity.replica,
       .settings = {.segment_bytes = identity.settings.segment_bytes, .segment_age = identity.settings.segment_age},
       .incarnation = {},
-      .members = {}};
+      .members = {},
+      .never_before = IsOfThisProcess(identity.replica)};
   std::vector<VoterId> voters;
   for (const ReplicaAssignment& one : AssignmentOf(topic, identity.replica.partition)) {
     if (one.node == seams_.node.id) spec.incarnation = one.incarnation;
@@ -324,6 +336,7 @@ void Reconciler::OpenReplica(const TopicRecord& topic, Partition::Identity ident
 }
 
 void Reconciler::StopAndDrop(TopicId id, int32_t partitions, Callback<absl::Status> done) {
+  if (before_.has_value()) before_->erase(id);
   std::vector<std::shared_ptr<Partition>> running;
   for (int32_t p = 0; p < partitions; ++p) {
     unmade_.erase({id, PartitionId(p)});

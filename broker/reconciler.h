@@ -13,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -47,6 +48,9 @@ class Reconciler final : public ControllerObserver {
   /// Once the controller has started: refuses replicas on disk that nothing knows, opens what the state says, drops
   /// what was being deleted.
   void Start(Callback<absl::Status> done);
+  /// This start of the node is registered, and the state has that: what it does not know of by now was made since, and
+  /// no earlier process of this node can have had a replica of it.
+  void OnRegistered();
   /// Stops all partitions. No Settle is waiting.
   void Stop(absl::AnyInvocable<void()> done);
   /// Before Stop: all that waits for a partition's log is answered, with an unknown outcome where it may yet be
@@ -75,6 +79,7 @@ class Reconciler final : public ControllerObserver {
 
   Executor& home() const { return *seams_.shards.front(); }
   Executor& ShardOf(const ReplicaId& replica) const;
+  bool IsOfThisProcess(const ReplicaId& replica) const;
 
   absl::Status CheckReplicasOnDisk() const;
   void UpdateAddresses();
@@ -108,6 +113,7 @@ class Reconciler final : public ControllerObserver {
   int running_ = 0;
   std::map<TopicId, absl::Status> failed_;  // as their last run ended
   Executor::TimerId retry_timer_ = 0;
+  std::optional<std::map<TopicId, int32_t>> before_;  // topics and how many partitions they had: OnRegistered
 
   std::map<ReplicaId, std::shared_ptr<Partition>> open_;  // without a replica here, too
   std::set<ReplicaId> unmade_;                            // of those, the ones that failed and are tried again

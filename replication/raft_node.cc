@@ -223,7 +223,7 @@ void RaftNode::Attach(GroupSpec spec, Callback<absl::StatusOr<std::shared_ptr<Ra
   }
   RaftLog::Start start{.node = options_.node,
                        .initial = std::move(spec.initial),
-                       .doubtful = !seams_.store->recovery().journal.vouched,
+                       .doubtful = !spec.never_before && !seams_.store->recovery().journal.vouched,
                        .feeds_state = spec.feeds_state,
                        .reopened = reopened};
   if (spec.alone) start.initial = {.voters = {{options_.node, log->incarnation()}}, .learners = {}};

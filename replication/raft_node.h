@@ -62,6 +62,9 @@ struct GroupSpec {
   raft::Configuration initial;
   /// Instead of `initial`: this replica alone, whatever its incarnation is. How a log of version 0.1 becomes a group.
   bool alone = false;
+  /// No earlier process of this node can have had the replica: whatever the journal's end was, it has forgotten
+  /// nothing.
+  bool never_before = false;
   bool feeds_state = false;  ///< RaftLog::Start::feeds_state.
 };
 

@@ -284,5 +284,34 @@ TEST_CASE("the status of all groups names voters, who is in sync, and who lags h
   CHECK(at_follower.Find(cluster.node(leader).voter())->leads);
 }
 
+// The journal's end may have held the making of a replica, and its vote. One that was placed here since holds nothing
+// back: it would leave its group without a quorum where another voter is gone for good.
+TEST_CASE("after a journal whose end was lost, only a replica that may have been there before is in doubt") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  cluster.Write("a");
+  simulation::RaftClusterNode& node = cluster.node(NodeId(3));
+  node.Kill();
+  const std::string path = "data/journal/00000000000000000001.journal";
+  std::string contents = node.fs.Contents(path);
+  const size_t frame = contents.rfind("SLJF");
+  contents[frame + 100] = static_cast<char>(contents[frame + 100] ^ 1);
+  node.fs.SetContents(path, contents);
+  cluster.Start(NodeId(3));
+  REQUIRE_FALSE(node.store->recovery().journal.vouched);
+  cluster.node(NodeId(2)).Kill();
+  const auto leads = [&](int group) {
+    return cluster.log(NodeId(1), group).IsLeader() || cluster.log(NodeId(3), group).IsLeader();
+  };
+  for (const NodeId id : {NodeId(1), NodeId(3)}) {
+    REQUIRE(cluster.node(id).Open(1, cluster.Members()).ok());
+    REQUIRE(cluster.node(id).Open(2, cluster.Members(), true).ok());
+  }
+  CHECK(cluster.log(NodeId(3), 1).raft().in_doubt());
+  CHECK_FALSE(cluster.log(NodeId(3), 2).raft().in_doubt());
+  CHECK(cluster.RunUntil([&] { return leads(2); }));
+  CHECK_FALSE(leads(1));
+}
+
 }  // namespace
 }  // namespace sluice::replication

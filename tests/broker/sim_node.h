@@ -38,9 +38,11 @@ inline record::PendingBatch MakeBatch(const std::vector<std::string>& values) {
 class FaultyLogs final : public LogFactory {
  public:
   using Fault = std::function<absl::Status(const ReplicaId& replica)>;
-  FaultyLogs(LogFactory& logs, const Fault& fault) : logs_(logs), fault_(fault) {}
+  using Seen = std::function<void(const ReplicaSpec& spec)>;
+  FaultyLogs(LogFactory& logs, const Fault& fault, const Seen& seen) : logs_(logs), fault_(fault), seen_(seen) {}
   std::vector<ReplicaId> Replicas() const override { return logs_.Replicas(); }
   void Open(ReplicaSpec spec, Executor& shard, Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) override {
+    if (seen_) seen_(spec);
     const absl::Status fault = fault_ ? fault_(spec.replica) : absl::OkStatus();
     if (fault.ok()) return logs_.Open(std::move(spec), shard, std::move(done));
     shard.Post([fault, done = std::move(done)]() mutable { done(fault); });
@@ -55,6 +57,7 @@ class FaultyLogs final : public LogFactory {
  private:
   LogFactory& logs_;
   const Fault& fault_;
+  const Seen& seen_;
 };
 
 class SimNode {
@@ -96,7 +99,7 @@ class SimNode {
         {.shards = shards, .transport = &no_peers_, .clock = &clock, .random = &random, .store = logs_, .log = &log_});
     raft_->Start();
     factory_ = std::make_unique<RaftLogFactory>(raft_, logs_, shards, random);
-    faulty_ = std::make_unique<FaultyLogs>(*factory_, cannot_open);
+    faulty_ = std::make_unique<FaultyLogs>(*factory_, cannot_open, on_open);
     options_.cluster_id = folder->cluster_id;
     options_.data_dir = "data";
     options_.address = "127.0.0.1:7400";
@@ -244,6 +247,7 @@ class SimNode {
   absl::Status fatal;
   absl::Status refused;           ///< Why the node wants to stop by itself.
   FaultyLogs::Fault cannot_open;  ///< Which logs cannot be opened, and why.
+  FaultyLogs::Seen on_open;       ///< Told what is opened; may be empty.
 
  private:
   struct Executors {

@@ -62,7 +62,7 @@ class RaftClusterNode {
   Uuid incarnation() const { return Uuid::FromRandom(100 + static_cast<uint64_t>(id_.value()), life_of_disk); }
   VoterId voter() const { return {id_, incarnation()}; }
   std::shared_ptr<replication::RaftLog> log(int group = 0) const;
-  absl::Status Open(int group, const raft::Configuration& initial);
+  absl::Status Open(int group, const raft::Configuration& initial, bool never_before = false);
 
   SimFileSystem fs;
   SimRandom random;
@@ -324,14 +324,15 @@ inline absl::Status RaftClusterNode::TryStart() {
   return first;
 }
 
-inline absl::Status RaftClusterNode::Open(int group, const raft::Configuration& initial) {
+inline absl::Status RaftClusterNode::Open(int group, const raft::Configuration& initial, bool never_before) {
   using Opened = absl::StatusOr<std::shared_ptr<replication::RaftLog>>;
   auto answer = std::make_shared<std::optional<Opened>>();
   raft->Open({.group = RaftCluster::Group(group),
               .shard = 0,
               .log = cluster_.options.log,
               .incarnation = incarnation(),
-              .initial = initial},
+              .initial = initial,
+              .never_before = never_before},
              [answer](Opened opened) { answer->emplace(std::move(opened)); });
   cluster_.RunUntil([&] { return answer->has_value() || fs.crashed(); });
   if (!answer->has_value()) return absl::AbortedError("the world stopped");
