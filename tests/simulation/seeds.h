@@ -1,5 +1,5 @@
-// Which seeds a simulation runs: 1 to N, ten times as many when SLUICE_LONG is set, from another first one on with
-// SLUICE_SEED=<first>, one alone with SLUICE_SEED=<seed>:1.
+// Which seeds a simulation runs: 1 to N, ten times as many (or what it says) when SLUICE_LONG is set, from another
+// first one on with SLUICE_SEED=<first>, one alone with SLUICE_SEED=<seed>:1.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +29,9 @@ struct SeedRange {
   Iterator end() const { return Iterator(first + count); }
 };
 
-inline SeedRange Seeds(uint64_t short_count) {
+inline SeedRange Seeds(uint64_t short_count, uint64_t long_factor = 10) {
   const char* const length = std::getenv("SLUICE_LONG");
-  SeedRange range{1, length != nullptr && *length != '\0' ? 10 * short_count : short_count};
+  SeedRange range{1, length != nullptr && *length != '\0' ? long_factor * short_count : short_count};
   if (const char* const chosen = std::getenv("SLUICE_SEED"); chosen != nullptr && *chosen != '\0') {
     char* rest = nullptr;
     range.first = std::strtoull(chosen, &rest, 10);
