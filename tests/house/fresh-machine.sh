@@ -40,6 +40,9 @@ grep -l '^ *Acquire' /etc/apt/apt.conf.d/* 2>/dev/null | xargs -r cp -t "$root/e
 for trust in /etc/ssl/certs /usr/local/share/ca-certificates; do
   [ ! -d "$trust" ] || { mkdir -p "$root$trust" && cp -rL "$trust/." "$root$trust/" 2>/dev/null || true; }
 done
+# A root that is no mount point lets nobody in it make a namespace for mounts, which a machine's or a container's does.
+mount --bind "$root" "$root"
+mounted=("$root")
 for fs in proc sys dev dev/pts; do
   mount --bind "/$fs" "$root/$fs"
   mounted=("$root/$fs" "${mounted[@]}")
