@@ -43,7 +43,8 @@ class Channel {
  public:
   virtual ~Channel() = default;
   virtual const std::string& address() const = 0;
-  /// `done` runs once: OK when connected, UNAVAILABLE when an attempt failed or `timeout` passed.
+  /// `done` runs once: OK when connected, UNAVAILABLE as soon as an attempt made for this call is refused, or when
+  /// `timeout` has passed without an answer.
   virtual void Connect(absl::Duration timeout, absl::AnyInvocable<void(absl::Status)> done) = 0;
   /// One unary call; `method` is "/sluice.v1.Topics/Create". `done` runs once, at the latest when `timeout` has passed.
   virtual void Call(std::string_view method, Bytes request, absl::Duration timeout,

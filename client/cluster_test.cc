@@ -216,6 +216,19 @@ TEST_CASE_METHOD(ClusterFixture, "Any broker of the list may be dead, silent or 
   }
 }
 
+TEST_CASE_METHOD(ClusterFixture, "Brokers that hang are asked again for all the time that a call has") {
+  ClientOptions options;
+  options.brokers = {kA, kB};
+  options.connect_timeout = absl::Milliseconds(100);
+  client = Create(options, {&executor, &executor, &broker}).value();
+  On([&] {
+    broker.node(kA).black_hole = true;
+    broker.node(kB).black_hole = true;
+    executor.PostAfter(absl::Milliseconds(600), [&] { broker.node(kB).black_hole = false; });
+  });
+  CHECK(client->NewAdmin()->DescribeTopic("t").ok());
+}
+
 TEST_CASE_METHOD(ClusterFixture,
                  "A broker that knows of no leader, cut off from the others, keeps nobody from the leader") {
   Lead(0, kB);

@@ -68,7 +68,7 @@ struct Core::Attempt {
   int redirects = 0;
   int rounds = 0;
   bool cut_short = false;             // a broker of this round might have been reached with more time
-  bool patient = false;               // this round gives each all the time there is
+  bool patient = false;               // rounds give each all the time there is
   std::vector<std::string> failures;  // to reach a broker, in this round
   absl::Status refusal;               // of the last that did nothing but may later; OK: none in this round
   absl::Status absence;               // of the last that knows no such topic
@@ -153,7 +153,7 @@ void Core::EndRound(const std::shared_ptr<Attempt>& attempt) {
     executor().PostAfter(pause, [self = shared_from_this(), attempt] { self->StartRound(attempt); });
     return;
   }
-  if (attempt->cut_short && !attempt->patient && left > absl::ZeroDuration()) {
+  if (attempt->cut_short && left > absl::ZeroDuration()) {
     attempt->patient = true;
     return StartRound(attempt);
   }
@@ -169,7 +169,7 @@ void Core::Reach(const std::shared_ptr<Attempt>& attempt, const std::string& add
   const absl::Duration timeout =
       std::min({left, options_.connect_timeout, others ? kConnectShort : absl::InfiniteDuration()});
   const absl::Duration until = clock().Monotonic() + timeout;
-  const bool cut = timeout < std::min(left, options_.connect_timeout);
+  const bool cut = timeout < left;
   ChannelTo(address).Connect(timeout,
                              [self = shared_from_this(), attempt, address, until, cut](const absl::Status& status) {
                                if (status.ok()) return self->Ask(attempt, address);

@@ -3,8 +3,11 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include <chrono>
 #include <deque>
+#include <functional>
 #include <list>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -17,6 +20,8 @@ namespace {
 constexpr char kErrorTrailer[] = "sluice-error-bin";
 // gRPC cannot take back a wait for a state change, so each is short; this is also how long shutting down may take.
 constexpr absl::Duration kStateWait = absl::Milliseconds(100);
+// To connect, greeting included; as gRPC is told.
+constexpr std::chrono::milliseconds kAttemptMax(1000);
 
 // What a completion queue hands back: runs on the executor, then is gone.
 using Event = absl::AnyInvocable<void(bool ok)>;
@@ -223,33 +228,62 @@ class GrpcStream : public Stream {
 
 // What outlives the Channel object while calls are under way.
 struct ChannelState : std::enable_shared_from_this<ChannelState> {
-  ChannelState(std::string a, bool t, grpc::CompletionQueue* q, std::shared_ptr<grpc::Channel> c)
-      : address(std::move(a)), tls(t), queue(q), channel(std::move(c)), stub(channel) {}
+  using TimePoint = std::chrono::steady_clock::time_point;
+  struct Attempt {
+    TimePoint until;  // when the caller gives up
+    TimePoint began;
+    bool tried = false;
+  };
 
-  // One attempt has failed once the channel was connecting and then is not.
-  void Watch(std::chrono::steady_clock::time_point until, bool tried, absl::AnyInvocable<void(absl::Status)> done) {
+  ChannelState(std::string a, bool t, grpc::CompletionQueue* q, std::function<std::shared_ptr<grpc::Channel>()> m)
+      : address(std::move(a)), tls(t), queue(q), make(std::move(m)) {
+    Open();
+  }
+
+  void Open() {
+    channel = make();
+    stub.emplace(channel);
+  }
+
+  // A channel of gRPC's that has failed says so until it is connected, while it goes on trying in its own time. What
+  // failed before this call says nothing about now: it is done anew.
+  void Connect(TimePoint until, absl::AnyInvocable<void(absl::Status)> done) {
+    if (channel->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_TRANSIENT_FAILURE) Open();
+    Watch({.until = until, .began = std::chrono::steady_clock::now()}, std::move(done));
+  }
+
+  // An attempt has failed once the channel was connecting and then is not.
+  // A refusal comes at once. Who takes a connection and then is silent fails by gRPC's limit of an attempt, which is no
+  // answer: it is asked again.
+  void Watch(Attempt attempt, absl::AnyInvocable<void(absl::Status)> done) {
     const grpc_connectivity_state state = channel->GetState(/*try_to_connect=*/true);
     if (state == GRPC_CHANNEL_READY) return done(absl::OkStatus());
-    const bool failed = tried && state == GRPC_CHANNEL_TRANSIENT_FAILURE;
-    if (closed || failed || state == GRPC_CHANNEL_SHUTDOWN || std::chrono::steady_clock::now() >= until) {
+    const TimePoint now = std::chrono::steady_clock::now();
+    const bool failed = attempt.tried && state == GRPC_CHANNEL_TRANSIENT_FAILURE;
+    const bool silent = failed && now - attempt.began >= kAttemptMax * 9 / 10;
+    if (closed || state == GRPC_CHANNEL_SHUTDOWN || now >= attempt.until || (failed && !silent)) {
       return done(absl::UnavailableError(
           Cat("cannot connect to the broker at ", address,
-              !failed ? ": no answer in time"
+              !failed || silent ? ": no answer in time"
               : tls ? ": the address cannot be reached or resolved, or the broker shows no certificate for it that the "
                       "given authorities signed"
                     : ": the connection was refused or the address cannot be reached or resolved (or speaks TLS)")));
     }
-    const bool now_tried = tried || state == GRPC_CHANNEL_CONNECTING || state == GRPC_CHANNEL_IDLE;
-    channel->NotifyOnStateChange(state, DeadlineAfter(kStateWait), queue,
-                                 new Event([self = shared_from_this(), until, now_tried, done = std::move(done)](
-                                               bool) mutable { self->Watch(until, now_tried, std::move(done)); }));
+    if (silent) return Connect(attempt.until, std::move(done));
+    attempt.tried = attempt.tried || state == GRPC_CHANNEL_CONNECTING || state == GRPC_CHANNEL_IDLE;
+    const auto look_again = std::min(attempt.until, now + absl::ToChronoNanoseconds(kStateWait));
+    channel->NotifyOnStateChange(state, std::chrono::system_clock::now() + (look_again - now), queue,
+                                 new Event([self = shared_from_this(), attempt, done = std::move(done)](bool) mutable {
+                                   self->Watch(attempt, std::move(done));
+                                 }));
   }
 
   const std::string address;
   const bool tls;
   grpc::CompletionQueue* const queue;
+  const std::function<std::shared_ptr<grpc::Channel>()> make;
   std::shared_ptr<grpc::Channel> channel;
-  grpc::GenericStub stub;
+  std::optional<grpc::GenericStub> stub;
   std::list<std::weak_ptr<Unary>> calls;
   bool closed = false;
 };
@@ -272,9 +306,8 @@ class GrpcChannel : public Channel {
 
   void Connect(absl::Duration timeout, absl::AnyInvocable<void(absl::Status)> done) override {
     const auto until = std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24)));
-    executor_.Post([state = state_, until, done = std::move(done)]() mutable {
-      state->Watch(until, /*tried=*/false, std::move(done));
-    });
+    executor_.Post(
+        [state = state_, until, done = std::move(done)]() mutable { state->Connect(until, std::move(done)); });
   }
 
   void Call(std::string_view method, Bytes request, absl::Duration timeout,
@@ -282,8 +315,8 @@ class GrpcChannel : public Channel {
     auto call = std::make_shared<Unary>();
     call->done = std::move(done);
     call->context.set_deadline(DeadlineAfter(timeout));
-    call->reader =
-        state_->stub.PrepareUnaryCall(&call->context, std::string(method), ToBuffer(std::move(request)), state_->queue);
+    call->reader = state_->stub->PrepareUnaryCall(&call->context, std::string(method), ToBuffer(std::move(request)),
+                                                  state_->queue);
     call->reader->StartCall();
     auto place = state_->calls.insert(state_->calls.end(), call);
     call->reader->Finish(&call->response, &call->status, new Event([call, place, state = state_](bool) {
@@ -296,7 +329,7 @@ class GrpcChannel : public Channel {
 
   std::unique_ptr<Stream> OpenStream(std::string_view method, Stream::Callbacks callbacks) override {
     auto stream = std::make_shared<StreamState>(state_->address, std::move(callbacks));
-    stream->Start(state_->stub, method, state_->queue);
+    stream->Start(*state_->stub, method, state_->queue);
     return std::make_unique<GrpcStream>(std::move(stream));
   }
 
@@ -317,14 +350,16 @@ std::unique_ptr<Channel> GrpcChannelFactory::Open(const std::string& address) {
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of this client alone
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);  // also the limit of one attempt
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kAttemptMax.count());  // the limit of one attempt
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kAttemptMax.count());
   const bool tls = !options_.tls_ca_pem.empty();
   grpc::SslCredentialsOptions trust;
   trust.pem_root_certs = options_.tls_ca_pem;
-  auto channel = grpc::CreateCustomChannel(
-      address, tls ? grpc::SslCredentials(trust) : grpc::InsecureChannelCredentials(), arguments);
-  auto state = std::make_shared<ChannelState>(address, tls, &queue_->queue, std::move(channel));
+  auto make = [address, arguments,
+               credentials = tls ? grpc::SslCredentials(trust) : grpc::InsecureChannelCredentials()] {
+    return grpc::CreateCustomChannel(address, credentials, arguments);
+  };
+  auto state = std::make_shared<ChannelState>(address, tls, &queue_->queue, std::move(make));
   return std::make_unique<GrpcChannel>(queue_->executor, std::move(state));
 }
 
