@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "broker/limits.h"
 #include "common/status_macros.h"
 #include "common/text.h"
 #include "sluice/internal/v1/controller.pb.h"
@@ -11,19 +12,16 @@ namespace {
 
 namespace wire = ::sluice::internal::v1;
 
-constexpr size_t kTextBytesMax = 1024;  // as in what is stored of a node
-
-template <class Message>
-std::string Serialize(const Message& message) {
-  std::string bytes;
-  message.SerializeToString(&bytes);
-  return bytes;
-}
-
 template <class Message>
 absl::Status Parse(std::string_view bytes, Message* message) {
   if (message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return absl::OkStatus();
   return absl::InvalidArgumentError(Cat("not a ", message->GetTypeName()));
+}
+
+absl::Status CheckText(const std::string& text) {
+  if (text.size() <= kNodeTextBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      Cat("a name, address, rack or version of ", text.size(), " bytes, and ", kNodeTextBytesMax, " are allowed"));
 }
 
 std::string BytesOf(const Uuid& id) {
@@ -55,7 +53,7 @@ std::string EncodeRegisterRequest(const RegisterRequest& request) {
   out.set_feature_min(node.feature_min);
   out.set_feature_max(node.feature_max);
   out.set_known_epoch(request.known_epoch.value());
-  return Serialize(out);
+  return out.SerializeAsString();
 }
 
 absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes) {
@@ -78,7 +76,7 @@ absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes) {
   request.known_epoch = Offset(from.known_epoch());
   for (const std::string* text :
        {&request.cluster_name, &node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
-    if (text->size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
+    SLUICE_RETURN_IF_ERROR(CheckText(*text));
   }
   if (request.ask_only) return request;
   if (node.id < NodeId(1) || node.disk.IsNil()) return absl::InvalidArgumentError("a node without number or disk");
@@ -107,7 +105,7 @@ std::string EncodeRegisterAnswer(const RegisterAnswer& answer) {
     registered->set_incarnation(BytesOf(answer.registered->incarnation));
     registered->set_epoch(answer.registered->epoch.value());
   }
-  return Serialize(out);
+  return out.SerializeAsString();
 }
 
 absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes) {
@@ -120,7 +118,7 @@ absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes) {
   answer.leader_address = from.leader_address();
   answer.refused = from.refused();
   for (const auto& node : from.nodes()) {
-    if (node.peer_address().size() > kTextBytesMax) return absl::InvalidArgumentError("a text that is too long");
+    SLUICE_RETURN_IF_ERROR(CheckText(node.peer_address()));
     answer.nodes[NodeId(node.id())] = {
         .address = node.peer_address(), .epoch = Offset(node.epoch()), .since = node.since()};
   }
@@ -143,7 +141,7 @@ std::string EncodeHeartbeat(const Heartbeat& heartbeat) {
   out.set_disk_free_bytes(heartbeat.disk_free_bytes);
   out.set_draining(heartbeat.draining);
   out.set_cannot_write(heartbeat.cannot_write);
-  return Serialize(out);
+  return out.SerializeAsString();
 }
 
 absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes) {
@@ -160,7 +158,7 @@ absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes) {
 std::string EncodeHeartbeatAnswer(Offset applied) {
   wire::HeartbeatAnswer out;
   out.set_applied(applied.value());
-  return Serialize(out);
+  return out.SerializeAsString();
 }
 
 absl::StatusOr<Offset> DecodeHeartbeatAnswer(std::string_view bytes) {
@@ -174,7 +172,7 @@ std::string EncodeSnapshotPieceRequest(const SnapshotPieceRequest& request) {
   out.set_name(EncodeSnapshotName(request.name));
   out.set_position(request.position);
   out.set_bytes_max(request.bytes_max);
-  return Serialize(out);
+  return out.SerializeAsString();
 }
 
 absl::StatusOr<SnapshotPieceRequest> DecodeSnapshotPieceRequest(std::string_view bytes) {

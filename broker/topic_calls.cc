@@ -19,13 +19,6 @@ namespace wire = ::sluice::internal::v1;
 constexpr int kReasonMax = static_cast<int>(Reason::kCorruptLog);
 
 template <class Message>
-std::string Serialize(const Message& message) {
-  std::string bytes;
-  message.SerializeToString(&bytes);
-  return bytes;
-}
-
-template <class Message>
 absl::Status Parse(std::string_view bytes, Message* message) {
   if (message->ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return absl::OkStatus();
   return absl::InvalidArgumentError(Cat("not a ", message->GetTypeName()));
@@ -89,7 +82,7 @@ std::string EncodeTopicChange(const TopicChange& change) {
   } else {
     request.mutable_delete_()->set_name(std::get<DeleteTopicSpec>(change).name);
   }
-  return Serialize(request);
+  return request.SerializeAsString();
 }
 
 absl::StatusOr<TopicChange> DecodeTopicChange(std::string_view bytes) {
@@ -125,7 +118,7 @@ std::string EncodeTopicChanged(const Result<TopicChanged>& changed) {
   if (!changed.ok()) {
     ToWire(changed.error(), answer.mutable_error());
     answer.set_name(changed.error().topic);
-    return Serialize(answer);
+    return answer.SerializeAsString();
   }
   const TopicInfo& topic = changed.value().topic;
   answer.set_id(std::string(topic.id.AsBytes()));
@@ -135,7 +128,7 @@ std::string EncodeTopicChanged(const Result<TopicChanged>& changed) {
   answer.mutable_config()->insert(topic.config.begin(), topic.config.end());
   answer.set_created_ms(topic.created_ms);
   answer.set_applied(changed.value().applied.value());
-  return Serialize(answer);
+  return answer.SerializeAsString();
 }
 
 absl::StatusOr<Result<TopicChanged>> DecodeTopicChanged(std::string_view bytes) {
@@ -163,7 +156,7 @@ std::string EncodePartitionStatusRequest(const std::vector<ReplicaId>& replicas)
     topic->set_id(std::string(id.AsBytes()));
     for (const PartitionId partition : partitions) topic->add_partitions(partition.value());
   }
-  return Serialize(request);
+  return request.SerializeAsString();
 }
 
 absl::StatusOr<std::vector<ReplicaId>> DecodePartitionStatusRequest(std::string_view bytes) {
@@ -199,7 +192,7 @@ std::string EncodePartitionStatusAnswer(const std::vector<ReplicaReport>& report
       one->set_lag(replica.lag);
     }
   }
-  return Serialize(answer);
+  return answer.SerializeAsString();
 }
 
 absl::StatusOr<std::vector<ReplicaReport>> DecodePartitionStatusAnswer(std::string_view bytes) {
@@ -235,7 +228,7 @@ std::string EncodeNodeStatus(const NodeStatus& status) {
   answer.set_disk_free_bytes(status.disk_free_bytes);
   answer.set_disk_used_bytes(status.disk_used_bytes);
   answer.set_draining(status.draining);
-  return Serialize(answer);
+  return answer.SerializeAsString();
 }
 
 absl::StatusOr<NodeStatus> DecodeNodeStatus(std::string_view bytes) {
@@ -254,7 +247,7 @@ std::string EncodeElectLeaderCall(const ElectLeaderCall& call) {
   request.set_topic(std::string(call.replica.topic.AsBytes()));
   request.set_partition(call.replica.partition.value());
   request.set_to(call.to.value());
-  return Serialize(request);
+  return request.SerializeAsString();
 }
 
 absl::StatusOr<ElectLeaderCall> DecodeElectLeaderCall(std::string_view bytes) {
@@ -269,7 +262,7 @@ absl::StatusOr<ElectLeaderCall> DecodeElectLeaderCall(std::string_view bytes) {
 std::string EncodeElectLeaderAnswer(const Result<Done>& answer) {
   wire::ElectLeaderAnswer message;
   if (!answer.ok()) ToWire(answer.error(), message.mutable_error());
-  return Serialize(message);
+  return message.SerializeAsString();
 }
 
 absl::StatusOr<Result<Done>> DecodeElectLeaderAnswer(std::string_view bytes) {
