@@ -143,7 +143,7 @@ class AppenderImpl : public Appender {
 
   absl::StatusOr<AppendResult> AppendBatch(const AppendRequest& request, absl::Duration timeout) override {
     return Await<absl::StatusOr<AppendResult>>(core_->executor(), [this, &request, timeout](AppendDone done) {
-      std::make_shared<Append>(core_, request, timeout, std::move(done))->Start();
+      std::make_shared<Append>(core_, request, std::min(timeout, core_->options().timeout), std::move(done))->Start();
     });
   }
 

@@ -1,5 +1,6 @@
 #include "client/client.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <utility>
@@ -52,7 +53,10 @@ class ClientImpl : public Client {
   std::unique_ptr<Admin> NewAdmin() override { return MakeAdmin(core_); }
   std::unique_ptr<Producer> NewProducer(ProducerOptions options) override { return MakeProducer(core_, options); }
   std::unique_ptr<Appender> NewAppender() override { return MakeAppender(core_); }
-  std::unique_ptr<Consumer> NewConsumer(ConsumerOptions options) override { return MakeConsumer(core_, options); }
+  std::unique_ptr<Consumer> NewConsumer(ConsumerOptions options) override {
+    options.broker_timeout = std::min(options.broker_timeout, core_->options().timeout);
+    return MakeConsumer(core_, options);
+  }
   void Cancel() override {
     core_->executor().Post([core = core_] { core->CloseChannels(); });
   }

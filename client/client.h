@@ -32,7 +32,8 @@ struct ClientOptions {
   /// A PEM file of authorities, read by Connect. Set: brokers are spoken to over TLS only, and each shows a certificate
   /// of one of these for the host that it is called by. Empty: nothing is encrypted.
   std::string tls_ca_file;
-  /// Of one call, from start to answer.
+  /// Of one call, from start to answer; an append, and a consumer's broker, are waited for no longer either, whatever
+  /// limit of their own they have.
   absl::Duration timeout = absl::Seconds(30);
   /// Of one attempt to connect to one broker.
   absl::Duration connect_timeout = absl::Seconds(5);

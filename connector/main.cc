@@ -210,10 +210,11 @@ absl::Status RunWorker(const Flags& flags, const Logger& log, runtime::Terminati
   client::ClientOptions options;
   SLUICE_ASSIGN_OR_RETURN(options.brokers, client::ParseBrokers(flags.brokers));
   options.tls_ca_file = flags.tls_ca;
-  SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> client, client::Connect(options));
-
   const absl::StatusOr<absl::Duration> give_up_after = ParseDuration(flags.give_up_after);
   if (!give_up_after.ok()) return Located("--give-up-after", give_up_after.status());
+  // A call that goes on for longer would keep the worker from giving up in time.
+  if (flags.once) options.timeout = std::clamp(*give_up_after, absl::Seconds(1), options.timeout);
+  SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<client::Client> client, client::Connect(options));
 
   runtime::SystemClock clock;
   runtime::PosixFileSystem files;

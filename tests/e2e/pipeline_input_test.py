@@ -260,6 +260,20 @@ class Failures(Pipelines):
                          "Is sluiced running")
         self.assertLess(time.monotonic() - started, 15)
 
+    def test_a_broker_that_dies_and_stays_away_is_given_up_in_time(self):
+        self.start_broker()
+        asked = []
+
+        def answer(path, handler):
+            asked.append(time.monotonic())
+            if len(asked) == 3:
+                self.broker.kill()
+            return page([len(asked)], next=f"/{len(asked)}")
+
+        path = self.pipeline(self.api(answer).url + "/", "    pagination: { next_url: /next }\n")
+        self.assert_says(self.run_once(path, "--give-up-after", "2s"), 3, "pipeline p, slice 0", "cannot connect to the broker")
+        self.assertLess(time.monotonic() - asked[2], 15)
+
     def test_a_page_that_is_not_json(self):
         self.assert_says(self.answer_with((200, {}, b"<html><body>Sign in</body></html>")), 1, "pipeline p, slice 0", "p.yaml:4:",
                          "source.http", "not valid JSON at byte 0 of 33", "it begins with '<html><body>Sign in")
