@@ -129,6 +129,10 @@ std::shared_ptr<TopicManager::Waiting> TopicManager::AnswerInTime(TopicChange ch
   waiting->done = std::move(done);
   waiting->timer = seams_.home.PostAfter(kChangeWaitMax, [this, waiting, name] {
     waiting->timer = 0;
+    if (waiting->decided) {
+      return Answer(*waiting, MakeError(Reason::kOutcomeUnknown, "whether the change was made is not known yet",
+                                        name.substr(0, 249)));
+    }
     // It stays in the controller's line, but what it asks for, which may be large, does not.
     ++overdue_;
     if (!waiting->proposed) waiting->change = {};
@@ -183,6 +187,7 @@ void TopicManager::DecideUntil(absl::Duration until, std::shared_ptr<Waiting> wa
         if (!awaited && (!waiting->proposed || verdict->later)) return;
         // What was made late is made all the same.
         if (!awaited || !verdict->later || seams_.clock.Monotonic() >= until) {
+          waiting->decided = true;
           return OnDecided(std::move(*verdict), std::move(status), name,
                            [this, waiting](Result<TopicChanged> changed) { Answer(*waiting, std::move(changed)); });
         }

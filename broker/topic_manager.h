@@ -70,6 +70,7 @@ class TopicManager {
   struct Waiting {
     TopicChange change;  ///< Empty once it was answered without having been decided.
     bool proposed = false;
+    bool decided = false;  ///< Out of the controller's line; what it came to is being found out.
     Executor::TimerId timer = 0;
     Callback<Result<TopicChanged>> done;  ///< Null: answered.
   };
