@@ -81,10 +81,11 @@ class Node:
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return "".join(file.readlines()[-lines:])
 
-    def start(self, seeds):
+    def start(self, seeds, begins=False):
+        """`begins`: a cluster, as its first node."""
         os.makedirs(self.folder, exist_ok=True)
         write_config(self.config, self.number, self.data_dir, self.grpc, self.peer, self.http, seeds)
-        if self.number == 1 and not os.path.exists(self.data_dir):
+        if begins:
             done = subprocess.run([program("sluiced"), "init", "--config", self.config], capture_output=True, text=True)
             if done.returncode != 0:
                 raise Wrong(f"sluiced init ended with {done.returncode}: {done.stderr.strip()}")
@@ -141,11 +142,21 @@ def up(top, count):
     for node in nodes:
         if node.pid() is None and node.ready():
             raise Wrong(f"something answers on {node.http} already: stop it first")
+    # Where any node has data there is a cluster: what began another beside it would be empty, under the same addresses.
+    missing = [node for node in nodes if not os.path.exists(node.data_dir)]
     for node in nodes:
         if node.pid() is None:
-            node.start([each.peer for each in nodes])
+            node.start([each.peer for each in nodes], begins=node.number == 1 and len(missing) == len(nodes))
+    wrong = []
     for node in nodes:
-        node.wait_ready()
+        try:
+            node.wait_ready()
+        except Wrong as why:
+            lost = f"the data of node {node.number} was gone: {node.data_dir}. Bring it back, or give the whole cluster up " \
+                   f"(`./dev cluster down --delete`).\n" if node in missing else ""
+            wrong.append(f"{lost}{why}")
+    if wrong:
+        raise Wrong("\n".join(wrong))
     show(nodes)
     print(f"\nexport SLUICE_BROKERS={brokers(nodes)}")
 
