@@ -1,4 +1,5 @@
-// The node-wide bounds that admission asks: bytes of appends in flight, room on the disk, and calls under way.
+// The node-wide bounds that admission asks: bytes of appends in flight, room on this node's disk and on others', and
+// calls under way.
 //
 // Threads: all of it from any.
 #pragma once
@@ -7,9 +8,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "common/types.h"
 
 namespace sluice::broker {
 
@@ -78,6 +82,23 @@ class DiskWatermarks {
   std::atomic<bool> refusing_{false};
   std::atomic<int64_t> free_bytes_{0};
 };
+
+/// The nodes whose disks are full, as far as this one has been told. Where there are none, asking takes no lock.
+class FullNodes {
+ public:
+  void Set(std::vector<NodeId> nodes);
+  bool any() const { return any_.load(std::memory_order_relaxed); }
+  /// Those of `nodes`, in their order.
+  std::vector<NodeId> Among(const std::vector<NodeId>& nodes) const;
+
+ private:
+  std::atomic<bool> any_{false};
+  mutable std::mutex mutex_;
+  std::vector<NodeId> nodes_;  // under the mutex
+};
+
+/// That these nodes' disks are full, and what to do, in words.
+std::string DescribeFull(const std::vector<NodeId>& nodes);
 
 /// Counts calls under way, so that Stop can wait for their answers. Entering and leaving take no lock.
 class CallGate : public std::enable_shared_from_this<CallGate> {

@@ -155,16 +155,19 @@ absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes) {
                    .cannot_write = from.cannot_write()};
 }
 
-std::string EncodeHeartbeatAnswer(Offset applied) {
+std::string EncodeHeartbeatAnswer(const HeartbeatAnswer& answer) {
   wire::HeartbeatAnswer out;
-  out.set_applied(applied.value());
+  out.set_applied(answer.applied.value());
+  for (const NodeId node : answer.full) out.add_full(node.value());
   return out.SerializeAsString();
 }
 
-absl::StatusOr<Offset> DecodeHeartbeatAnswer(std::string_view bytes) {
+absl::StatusOr<HeartbeatAnswer> DecodeHeartbeatAnswer(std::string_view bytes) {
   wire::HeartbeatAnswer from;
   SLUICE_RETURN_IF_ERROR(Parse(bytes, &from));
-  return Offset(from.applied());
+  HeartbeatAnswer answer{.applied = Offset(from.applied()), .full = {}};
+  for (const int32_t node : from.full()) answer.full.emplace_back(node);
+  return answer;
 }
 
 std::string EncodeSnapshotPieceRequest(const SnapshotPieceRequest& request) {

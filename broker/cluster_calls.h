@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "broker/cluster_snapshot.h"
@@ -70,6 +71,12 @@ struct Heartbeat {
   bool operator==(const Heartbeat&) const = default;
 };
 
+struct HeartbeatAnswer {
+  Offset applied;            ///< By the leader.
+  std::vector<NodeId> full;  ///< Whose disks are full, by their last heartbeats.
+  bool operator==(const HeartbeatAnswer&) const = default;
+};
+
 /// Of a snapshot that was offered. The answer is the piece's bytes, at least one.
 struct SnapshotPieceRequest {
   SnapshotName name;
@@ -83,8 +90,8 @@ std::string EncodeRegisterAnswer(const RegisterAnswer& answer);
 absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes);
 std::string EncodeHeartbeat(const Heartbeat& heartbeat);
 absl::StatusOr<Heartbeat> DecodeHeartbeat(std::string_view bytes);
-std::string EncodeHeartbeatAnswer(Offset applied);
-absl::StatusOr<Offset> DecodeHeartbeatAnswer(std::string_view bytes);
+std::string EncodeHeartbeatAnswer(const HeartbeatAnswer& answer);
+absl::StatusOr<HeartbeatAnswer> DecodeHeartbeatAnswer(std::string_view bytes);
 std::string EncodeSnapshotPieceRequest(const SnapshotPieceRequest& request);
 absl::StatusOr<SnapshotPieceRequest> DecodeSnapshotPieceRequest(std::string_view bytes);
 

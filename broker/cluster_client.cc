@@ -19,6 +19,8 @@ constexpr int kHopsMax = 4;
 constexpr size_t kAskedAtOnce = 16;
 /// A leader that misses nodes asks less often: they may be gone for good.
 constexpr int kLeaderAsksEvery = 3;
+/// Tries in a row without a heartbeat that a leader takes; then which disks are full is not known any more.
+constexpr int kFullForgottenAfter = 10;
 /// Of a cluster that was formed without one.
 constexpr const char* kClusterNameUnset = "sluice";
 
@@ -234,6 +236,8 @@ void ClusterClient::RunLater(absl::Duration after) {
 void ClusterClient::Run() {
   if (!running_) return;
   RunLater(epoch_.has_value() ? options_.heartbeat_every : options_.retry_every);
+  // What no leader has confirmed for so long is not held against anybody.
+  if (++tries_in_vain_ > kFullForgottenAfter && seams_.full != nullptr) seams_.full->Set({});
   AskWhereIfLost();
   if (busy_) return;
   if (seams_.controller.IsLeader() && seams_.controller.state().cluster_id.IsNil()) return Form();
@@ -390,15 +394,16 @@ void ClusterClient::SendHeartbeat() {
                             .draining = draining_,
                             .cannot_write = CannotWrite()};
   if (seams_.controller.IsLeader()) {
-    return OnHeartbeatAnswered(*epoch_, seams_.service.OnHeartbeat(heartbeat).status());
+    return OnHeartbeatAnswered(*epoch_, seams_.service.OnHeartbeat(heartbeat));
   }
   const auto leader = seams_.controller.leader();
   if (seams_.calls == nullptr || !leader.has_value() || *leader == options_.node.id) return;
   seams_.calls->Call(
       *leader, kHeartbeatCall, EncodeHeartbeat(heartbeat), options_.call_deadline,
       [this, alive = alive_, &executor = seams_.executor, epoch = *epoch_](absl::StatusOr<std::string> answer) mutable {
-        executor.Post([this, alive = std::move(alive), epoch, status = answer.status()] {
-          if (*alive && running_) OnHeartbeatAnswered(epoch, status);
+        executor.Post([this, alive = std::move(alive), epoch, answer = std::move(answer)] {
+          if (!*alive || !running_) return;
+          OnHeartbeatAnswered(epoch, answer.ok() ? DecodeHeartbeatAnswer(*answer) : answer.status());
         });
       });
 }
@@ -407,11 +412,15 @@ bool ClusterClient::CannotWrite() const {
   return seams_.controller.WritesRefused() || (seams_.disk_full != nullptr && seams_.disk_full());
 }
 
-void ClusterClient::OnHeartbeatAnswered(Offset epoch, const absl::Status& status) {
-  if (status.ok()) ++heartbeats_taken_;
-  unheard_ = !status.ok();
-  if (!absl::IsFailedPrecondition(status) || epoch_ != epoch) return;
-  seams_.log.Info("registers again", {{"why", status}});
+void ClusterClient::OnHeartbeatAnswered(Offset epoch, const absl::StatusOr<HeartbeatAnswer>& answer) {
+  if (answer.ok()) {
+    ++heartbeats_taken_;
+    tries_in_vain_ = 0;
+    if (seams_.full != nullptr) seams_.full->Set(answer->full);
+  }
+  unheard_ = !answer.ok();
+  if (!absl::IsFailedPrecondition(answer.status()) || epoch_ != epoch) return;
+  seams_.log.Info("registers again", {{"why", answer.status()}});
   epoch_.reset();
   RunLater(absl::ZeroDuration());
 }

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "broker/admission.h"
 #include "broker/cluster_calls.h"
 #include "broker/cluster_service.h"
 #include "broker/controller.h"
@@ -98,6 +99,8 @@ class ClusterClient final : public ControllerObserver {
     std::function<void(const absl::Status& why)> on_refused;
     /// Whether the disk is full; for heartbeats, beside what the controller knows. May be empty.
     std::function<bool()> disk_full = nullptr;
+    /// Told which nodes' disks are full, by what the leader answers; may be null.
+    FullNodes* full = nullptr;
   };
 
   ClusterClient(ClusterClientOptions options, Seams seams);
@@ -129,7 +132,7 @@ class ClusterClient final : public ControllerObserver {
   void Register();
   void OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool local);
   void SendHeartbeat();
-  void OnHeartbeatAnswered(Offset epoch, const absl::Status& status);
+  void OnHeartbeatAnswered(Offset epoch, const absl::StatusOr<HeartbeatAnswer>& answer);
   std::string NextAddress();
   std::vector<std::string> Everybody() const;
   bool CannotWrite() const;
@@ -152,6 +155,7 @@ class ClusterClient final : public ControllerObserver {
   std::optional<absl::Duration> lost_since_;  ///< Without a leader; or since it last asked where the others are.
   size_t next_asked_ = 0;
   uint64_t heartbeats_taken_ = 0;
+  int tries_in_vain_ = 0;  ///< Since the last heartbeat that was taken.
   Executor::TimerId timer_ = 0;
   std::vector<Callback<absl::Status>> when_registered_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

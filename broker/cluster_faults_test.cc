@@ -301,6 +301,32 @@ TEST_CASE("the leader names those whose disks are full where without them there 
   CHECK(leader.membership->WithoutRoom().empty());
 }
 
+TEST_CASE("every node learns whose disks are full, and holds it against nobody once no leader says so any more") {
+  ClusterRig rig(3);
+  rig.StartAll();
+  rig.Settle(3);
+  const std::vector<NodeId> all = {NodeId(1), NodeId(2), NodeId(3)};
+  const auto told = [&](const std::vector<NodeId>& full) {
+    return std::all_of(rig.nodes.begin(), rig.nodes.end(),
+                       [&](const auto& node) { return node->full.Among(all) == full; });
+  };
+  CHECK(told({}));
+  const int follower = rig.Leader() == 1 ? 2 : 1;
+  rig.node(follower).disk_full = true;
+  rig.base.scheduler.RunFor(absl::Seconds(2));
+  CHECK(told({NodeId(follower)}));
+  rig.node(3).disk_full = true;
+  rig.base.scheduler.RunFor(absl::Seconds(8));
+  CHECK(told({NodeId(follower), NodeId(3)}));
+  rig.node(3).disk_full = false;
+  rig.base.scheduler.RunFor(absl::Seconds(2));
+  CHECK(told({NodeId(follower)}));
+  // Nobody leads: what is known grows old.
+  for (const NodeId node : all) rig.base.network.Isolate(node);
+  rig.base.scheduler.RunFor(absl::Seconds(20));
+  CHECK(told({}));
+}
+
 TEST_CASE("a founder that was wiped and has no seeds forms a cluster of its own, which touches nobody else") {
   ClusterRig rig(3);
   rig.StartAll();

@@ -43,9 +43,9 @@ void ClusterService::Answer(PeerCall call, PeerReply reply) {
     const auto heartbeat = DecodeHeartbeat(call.request);
     if (!heartbeat.ok()) return reply(heartbeat.status());
     if (call.from.node != heartbeat->node) return reply(absl::InvalidArgumentError("a heartbeat of another node"));
-    const auto applied = OnHeartbeat(*heartbeat);
-    if (!applied.ok()) return reply(applied.status());
-    return reply(EncodeHeartbeatAnswer(*applied));
+    const auto answer = OnHeartbeat(*heartbeat);
+    if (!answer.ok()) return reply(answer.status());
+    return reply(EncodeHeartbeatAnswer(*answer));
   }
   if (call.kind == kSnapshotPieceCall) {
     const auto request = DecodeSnapshotPieceRequest(call.request);
@@ -65,9 +65,9 @@ void ClusterService::Answer(PeerCall call, PeerReply reply) {
   });
 }
 
-absl::StatusOr<Offset> ClusterService::OnHeartbeat(const Heartbeat& heartbeat) {
+absl::StatusOr<HeartbeatAnswer> ClusterService::OnHeartbeat(const Heartbeat& heartbeat) {
   if (absl::Status heard = seams_.registry.OnHeartbeat(heartbeat); !heard.ok()) return heard;
-  return seams_.controller.applied();
+  return HeartbeatAnswer{.applied = seams_.controller.applied(), .full = seams_.registry.Full()};
 }
 
 RegisterAnswer ClusterService::WhoWeAre() const {

@@ -48,8 +48,8 @@ class ClusterService {
   /// Without a registration and without a refusal in it: ask `leader_address`, or somebody else, again later.
   /// Unavailable: this node belongs to no cluster yet. Otherwise as Controller::Decide.
   void Register(RegisterRequest request, Callback<absl::StatusOr<RegisterAnswer>> done);
-  /// How far the leader has applied group 0. Errors: as NodeRegistry::OnHeartbeat.
-  absl::StatusOr<Offset> OnHeartbeat(const Heartbeat& heartbeat);
+  /// Errors: as NodeRegistry::OnHeartbeat.
+  absl::StatusOr<HeartbeatAnswer> OnHeartbeat(const Heartbeat& heartbeat);
 
  private:
   RegisterAnswer WhoWeAre() const;

@@ -410,6 +410,7 @@ TEST_CASE("calls of the cluster that are garbage are refused") {
   CHECK_FALSE(DecodeRegisterRequest("\xff").ok());
   CHECK_FALSE(DecodeRegisterAnswer("\xff").ok());
   CHECK_FALSE(DecodeHeartbeat("\xff").ok());
+  CHECK_FALSE(DecodeHeartbeatAnswer("\xff").ok());
   RegisterRequest request;
   CHECK_FALSE(DecodeRegisterRequest(EncodeRegisterRequest(request)).ok());  // no number, no disk
   request.ask_only = true;
@@ -417,6 +418,8 @@ TEST_CASE("calls of the cluster that are garbage are refused") {
   const Heartbeat heartbeat{
       .node = NodeId(3), .epoch = Offset(4), .applied = Offset(5), .disk_free_bytes = 6, .draining = true};
   CHECK(*DecodeHeartbeat(EncodeHeartbeat(heartbeat)) == heartbeat);
+  const HeartbeatAnswer taken{.applied = Offset(7), .full = {NodeId(2), NodeId(3)}};
+  CHECK(*DecodeHeartbeatAnswer(EncodeHeartbeatAnswer(taken)) == taken);
   RegisterAnswer answer;
   answer.cluster_id = Uuid::FromRandom(1, 1);
   answer.nodes = {{NodeId(1), {"a:1", Offset(2), false}}, {NodeId(2), {"b:1", Offset(-1), true}}};

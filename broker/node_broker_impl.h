@@ -47,7 +47,8 @@ class NodeBroker final : public Broker, private ControllerObserver {
               .disk = disk_,
               .id = options_.node,
               .address = options_.address,
-              .addresses = addresses_},
+              .addresses = addresses_,
+              .full = &full_nodes_},
         controller_({.executor = home(),
                      .blocking = seams_.blocking,
                      .clock = seams_.clock,
@@ -93,7 +94,8 @@ class NodeBroker final : public Broker, private ControllerObserver {
                                               [this](const absl::Status& why) {
                                                 if (seams_.on_refused) seams_.on_refused(why);
                                               },
-                                          .disk_full = [this] { return disk_.refusing(); }}) {
+                                          .disk_full = [this] { return disk_.refusing(); },
+                                          .full = &full_nodes_}) {
     controller_.AddObserver(&reconciler_);
     controller_.AddObserver(this);
   }
@@ -227,6 +229,7 @@ class NodeBroker final : public Broker, private ControllerObserver {
   std::shared_ptr<MemoryQuota> memory_;
   std::shared_ptr<ReadQuota> reads_;
   DiskWatermarks disk_;
+  FullNodes full_nodes_;
   AddressBook addresses_;
   const Partition::Node node_;
   CatalogCell catalog_;

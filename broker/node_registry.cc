@@ -71,6 +71,14 @@ std::optional<Heartbeat> NodeRegistry::LastHeartbeat(NodeId node) const {
   return it->second.heartbeat;
 }
 
+std::vector<NodeId> NodeRegistry::Full() const {
+  std::vector<NodeId> full;
+  for (const auto& [node, said] : said_) {
+    if (const auto last = LastHeartbeat(node); last.has_value() && last->cannot_write) full.push_back(node);
+  }
+  return full;
+}
+
 void NodeRegistry::CheckLater() {
   timer_ = seams_.executor.PostAfter(options_.check_every, [this] {
     Check();

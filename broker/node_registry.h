@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -48,6 +49,8 @@ class NodeRegistry final : public ControllerObserver {
   absl::Status OnHeartbeat(const Heartbeat& heartbeat);
   /// What the node last said to this one, if that is less than a session time-out ago; whether it was taken or not.
   std::optional<Heartbeat> LastHeartbeat(NodeId node) const;
+  /// Whose last heartbeats, no older than that, say that their disks are full.
+  std::vector<NodeId> Full() const;
 
   void OnLeadership(bool leads) override;
   void OnApplied(const ClusterDelta& delta) override;

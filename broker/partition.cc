@@ -132,7 +132,20 @@ std::optional<Error> Partition::Admit(const PartitionAppend& append) const {
                 Cat("the disk has ", node_.disk.free_bytes(), " bytes free; appends are refused below ",
                     node_.disk.free_low(), " until there are ", node_.disk.free_high()));
   }
-  return std::nullopt;
+  return NoRoomForMajority();
+}
+
+// What such replicas are sent they leave, so it would wait here for room there, its outcome unknown meanwhile.
+std::optional<Error> Partition::NoRoomForMajority() const {
+  if (node_.full == nullptr || !node_.full->any()) return std::nullopt;
+  const raft::Configuration& members = log().raft().configuration();
+  std::vector<NodeId> others;
+  for (const VoterId& voter : members.voters) {
+    if (voter.node != node_.id) others.push_back(voter.node);
+  }
+  const std::vector<NodeId> full = node_.full->Among(others);
+  if (members.voters.size() - full.size() >= members.Quorum()) return std::nullopt;
+  return Fail(Reason::kDiskFull, Cat("not enough replicas can take it; ", DescribeFull(full)));
 }
 
 void Partition::Append(PartitionAppend append) {

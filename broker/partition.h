@@ -70,6 +70,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
     NodeId id;
     std::string address;  ///< host:port for clients.
     const AddressBook& addresses;
+    const FullNodes* full = nullptr;  ///< Of the other nodes; null where there are none.
   };
   /// What it is, whatever became of its log.
   struct Identity {
@@ -133,6 +134,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
  private:
   replication::RaftLog& log() const { return log_->log(); }
   Error Fail(Reason reason, std::string message) const;
+  /// Where what is appended could not be committed: a majority needs nodes whose disks are full.
+  std::optional<Error> NoRoomForMajority() const;
   /// That this node does not lead, and who does.
   Error NotLeader() const;
   /// What a failed proposal or read means here and now.

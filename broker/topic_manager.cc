@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "broker/admission.h"
 #include "broker/error.h"
 #include "broker/limits.h"
 #include "broker/placement.h"
@@ -155,11 +156,7 @@ void TopicManager::Answer(Waiting& waiting, Result<TopicChanged> changed) {
 
 std::string TopicManager::NoRoom() const {
   const std::vector<NodeId> nodes = seams_.without_room == nullptr ? std::vector<NodeId>() : seams_.without_room();
-  std::string names;
-  for (const NodeId node : nodes) names += Cat(names.empty() ? "node " : ", node ", node);
-  return names.empty() ? names
-                       : Cat("no space is left on the disk of ", names,
-                             " (storage.disk_low_watermark): delete topics or records, or make room there");
+  return nodes.empty() ? std::string() : DescribeFull(nodes);
 }
 
 void TopicManager::DecideUntil(absl::Duration until, std::shared_ptr<Waiting> waiting) {

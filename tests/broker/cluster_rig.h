@@ -56,6 +56,7 @@ class ClusterNode {
   FolderIdentity folder;
   bool stop_after_join = false;  ///< As killed once the folder has its cluster id, before group 0 is opened.
   bool disk_full = false;        ///< As its heartbeats say.
+  FullNodes full;                ///< As it was told.
   std::optional<absl::Status> refused;
 
   std::unique_ptr<simulation::SimPeerCalls> calls;
@@ -220,7 +221,8 @@ inline absl::Status ClusterNode::TryStart(absl::Duration most) {
                                     .log = rig_.base.logger,
                                     .disk_free_bytes = [] { return int64_t{1} << 30; },
                                     .on_refused = [this](const absl::Status& why) { refused = why; },
-                                    .disk_full = [this] { return disk_full; }});
+                                    .disk_full = [this] { return disk_full; },
+                                    .full = &full});
   refused.reset();
   node.executor().Post([this, registration] {
     registry->Start();
