@@ -35,7 +35,7 @@ absl::Status JournalImpl::Begin(FileSystem& fs, const ReplayedJournal& replayed)
     SLUICE_RETURN_IF_ERROR(last->Sync());
   }
   SLUICE_RETURN_IF_ERROR(files_.Adopt(replayed));
-  SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_));
+  SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_, 0));
   SLUICE_RETURN_IF_ERROR(WriteOpening(replayed.supersede_from, replayed.continues_after, &replayed, &fs));
   SLUICE_RETURN_IF_ERROR(files_.Sync());
   files_.MarkSynced();
@@ -57,6 +57,19 @@ absl::Status JournalImpl::Ready(uint64_t superseded_from) {
   stats_.files_created = files_.created();
   stats_.files_recycled = files_.recycled();
   return absl::OkStatus();
+}
+
+// What WriteOpening writes at a rotation.
+int64_t JournalImpl::OpeningBytes() {
+  int64_t bytes = kBlockBytes;  // more than the opening record takes
+  frame_.Begin();
+  for (const auto& [id, replica] : state_.replicas()) {
+    frame_.Add(ReplicaSnapshotRecord{id, replica});
+    if (frame_.size() < kOpeningFrameBytes) continue;
+    bytes += RoundUpToBlock(static_cast<int64_t>(frame_.size()));
+    frame_.Begin();
+  }
+  return bytes + RoundUpToBlock(static_cast<int64_t>(frame_.size()));
 }
 
 // Writes snapshots of all replicas and, when Open calls it, everything that only the superseded file still holds.

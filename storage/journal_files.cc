@@ -90,7 +90,6 @@ absl::Status JournalFiles::Create(const std::string& path) {
   for (bool more = true; more;) {
     SLUICE_ASSIGN_OR_RETURN(more, maker.Step());
   }
-  ++created_;
   return absl::OkStatus();
 }
 
@@ -98,22 +97,29 @@ std::unique_ptr<JournalFileMaker> JournalFiles::MakeSpare() const {
   return std::make_unique<JournalFileMaker>(fs_, options_.dir, SparePath(), options_.file_bytes);
 }
 
-absl::Status JournalFiles::StartFile(const JournalPins& pins) {
+absl::Status JournalFiles::StartFile(const JournalPins& pins, int64_t opening_bytes) {
   const uint64_t sequence = last_sequence_ + 1;
   const std::string path = JournalFilePath(options_.dir, sequence);
   const std::vector<size_t> reusable = Reusable(pins);
   JournalFileInfo next{.sequence = sequence, .path = path};
-  if (!reusable.empty()) {
-    const size_t spare = reusable.front();
-    SLUICE_RETURN_IF_ERROR(fs_.Rename(older_[spare].path, path));
-    older_.erase(older_.begin() + static_cast<std::ptrdiff_t>(spare));
-    ++recycled_;
-  } else if (has_spare_) {
-    SLUICE_RETURN_IF_ERROR(fs_.Rename(SparePath(), path));
+  if (reusable.empty() && !has_spare_) {
+    SLUICE_RETURN_IF_ERROR(Create(SparePath()));
+    has_spare_ = true;
+  }
+  const std::string from = reusable.empty() ? SparePath() : older_[reusable.front()].path;
+  {
+    // Before it has its name: from then on a full disk is no reason to wait any more.
+    SLUICE_ASSIGN_OR_RETURN(const auto file, fs_.Open(from, {.mode = OpenOptions::Mode::kReadWrite}));
+    SLUICE_ASSIGN_OR_RETURN(const int64_t bytes, file->Size());
+    SLUICE_RETURN_IF_ERROR(ReserveIn(*file, bytes, opening_bytes));
+  }
+  SLUICE_RETURN_IF_ERROR(fs_.Rename(from, path));
+  if (reusable.empty()) {
     has_spare_ = false;
     ++created_;
   } else {
-    SLUICE_RETURN_IF_ERROR(Create(path));
+    older_.erase(older_.begin() + static_cast<std::ptrdiff_t>(reusable.front()));
+    ++recycled_;
   }
   SLUICE_RETURN_IF_ERROR(fs_.SyncDir(options_.dir));
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
@@ -145,17 +151,21 @@ void JournalFiles::NoteNeeded(const JournalPins& pins) {
 }
 
 absl::Status JournalFiles::Reserve(int64_t bytes) {
-  const int64_t grows = offset_ + bytes - current_.bytes;
+  return ReserveIn(*file_, current_.bytes, offset_ + bytes);
+}
+
+absl::Status JournalFiles::ReserveIn(File& file, int64_t bytes_now, int64_t bytes) {
+  const int64_t grows = bytes - bytes_now;
   if (grows <= 0) return absl::OkStatus();
   // A failed reservation gives back what it got, and had better not be tried: for a moment it holds the last space of
   // others. And where nothing can be reserved this is all that can be known.
   SLUICE_ASSIGN_OR_RETURN(const int64_t free_bytes, fs_.FreeBytes(options_.dir));
   if (free_bytes < grows) {
-    return absl::ResourceExhaustedError(absl::StrCat("no space left on device for a large entry: ", options_.dir,
-                                                     " has ", free_bytes, " of ", grows, " bytes free"));
+    return absl::ResourceExhaustedError(absl::StrCat("no space left on device for a journal file to grow: ",
+                                                     options_.dir, " has ", free_bytes, " of ", grows, " bytes free"));
   }
-  absl::Status reserved = file_->Allocate(offset_ + bytes);
-  if (!reserved.ok()) SLUICE_RETURN_IF_ERROR(file_->Truncate(current_.bytes));
+  absl::Status reserved = file.Allocate(bytes);
+  if (!reserved.ok()) SLUICE_RETURN_IF_ERROR(file.Truncate(bytes_now));
   return reserved;
 }
 

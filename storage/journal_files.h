@@ -43,8 +43,8 @@ class JournalFiles {
   void AddSpare() { has_spare_ = true; }
   /// Makes the next file current: one that can be recycled, else the spare one, else one made now; named durably. Its
   /// opening must be written and synced, and then Mark called, before anything else. ResourceExhausted when the disk is
-  /// full: nothing changed.
-  absl::Status StartFile(const JournalPins& pins);
+  /// full, also for an opening of so many bytes: the file that counts is the same as before.
+  absl::Status StartFile(const JournalPins& pins, int64_t opening_bytes);
   /// Writes down durably that the current file is the newest, up to where it is synced, and which files are needed.
   absl::Status Mark() { return mark_.Write(current_.sequence, last_synced_, needed_from_); }
   /// The next Mark says that files before the oldest that is pinned are not needed; StartFile calls it. Only while all
@@ -86,6 +86,8 @@ class JournalFiles {
   /// Not what something cut short since it was made.
   bool IsUsable(int64_t bytes) const;
   absl::Status Create(const std::string& path);
+  /// Makes sure of the room for `file` to grow to so many bytes. ResourceExhausted: nothing changed.
+  absl::Status ReserveIn(File& file, int64_t bytes_now, int64_t bytes);
   std::string SparePath() const;
 
   FileSystem& fs_;

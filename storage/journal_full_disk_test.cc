@@ -140,6 +140,45 @@ TEST_CASE("a journal that finds no room for a large entry leaves to others what 
   CHECK(bench.answer->ok());
 }
 
+TEST_CASE("a file waits for the room that its opening takes, where that is larger than a file") {
+  const bool prepares = GENERATE(false, true);
+  const bool quota = GENERATE(false, true);
+  CAPTURE(prepares, quota);
+  Bench bench(prepares);
+  bench.Begin();
+  bench.Append(kA, 1000);  // so that this file cannot be the next
+  bench.Settle();
+  // Of so many replicas the snapshots do not fit into a file.
+  for (int begin = 1; begin <= 600; begin += 100) {
+    std::vector<JournalRecord> records;
+    for (int n = begin; n < begin + 100; ++n) {
+      records.emplace_back(CreateRecord{simulation::TestReplica(n), Uuid::FromRandom(3, 3)});
+    }
+    bench.rig.Submit(std::move(records), [&](const absl::Status& status) { CHECK(status.ok()); });
+    bench.Settle();
+  }
+  const uint64_t files = bench.stats().files_created + bench.stats().files_recycled;
+  bench.fs.SetCapacity(bench.fs.UsedBytes() + (prepares ? 4096 : 32'768 + 4096));
+  bench.fs.HideCapacity(quota);
+  std::vector<absl::Status> answers;
+  for (int i = 0; i < 20; ++i) {
+    bench.rig.Submit({HardStateRecord{kA, {LeaderEpoch(i + 1), {}}}},
+                     [&](absl::Status status) { answers.push_back(std::move(status)); });
+    bench.RunFor(absl::Milliseconds(100));
+  }
+  CHECK(bench.rig.fatal_calls == 0);
+  CHECK(answers.size() < 20);
+  CHECK(bench.Refuses());
+  CHECK(bench.stats().files_created + bench.stats().files_recycled == files);
+  bench.fs.SetCapacity(-1);
+  bench.Settle();
+  REQUIRE(answers.size() == 20);
+  for (const absl::Status& status : answers) CHECK(status.ok());
+  bench.Reopen();
+  CHECK(bench.rig.state.replicas().size() == 601);
+  CHECK(bench.rig.state.Find(kA)->hard_state.term == LeaderEpoch(20));
+}
+
 TEST_CASE("where no room can be put aside a large entry waits for it all the same") {
   Bench bench;
   bench.fs.SetAllocates(false);

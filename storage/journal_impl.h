@@ -58,6 +58,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   void TakeQueued();
   size_t NextGroupBytes() const;
   absl::Status Rotate();
+  int64_t OpeningBytes();
   absl::Status WriteOpening(uint64_t supersedes_from, uint64_t continues_after, const ReplayedJournal* carry,
                             FileSystem* fs);
   void EncodeGroup();

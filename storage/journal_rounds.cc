@@ -126,9 +126,9 @@ absl::Status JournalImpl::Rotate() {
   const uint64_t frame_before = files_.last_frame();
   {
     const std::lock_guard<std::mutex> lock(pins_mutex_);
-    SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_));
+    SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_, OpeningBytes()));
   }
-  // From here on a full disk is no longer a reason to wait: the new file is there, prewritten.
+  // From here on a full disk is no longer a reason to wait: the new file is there, and so is the room for its opening.
   const auto open = [&]() -> absl::Status {
     SLUICE_RETURN_IF_ERROR(WriteOpening(0, frame_before, nullptr, nullptr));
     SLUICE_RETURN_IF_ERROR(files_.Sync());
