@@ -33,7 +33,7 @@ void Log::Truncate(Offset new_end, Done done) {
                         .crc32c = keep.crc32c,
                         .next_offset = new_end,
                         .max_timestamp_ms = keep.max_timestamp_ms};
-  if (keep.next_offset == new_end) return ApplyTruncate(std::move(record), std::move(done));
+  if (keep.next_offset == new_end) return ApplyTruncate(record, std::move(done));
   if (!tail_.empty() && tail_.front().batch.base_offset() <= new_end) {
     auto at = std::lower_bound(tail_.begin(), tail_.end(), new_end,
                                [](const Tail& t, Offset wanted) { return t.batch.base_offset() < wanted; });
@@ -44,9 +44,9 @@ void Log::Truncate(Offset new_end, Done done) {
     record.position = at->position;
     record.crc32c = at->crc_before;
     record.max_timestamp_ms = at->max_timestamp_before;
-    return ApplyTruncate(std::move(record), std::move(done));
+    return ApplyTruncate(record, std::move(done));
   }
-  FindTruncation(std::move(record), keep, std::move(done));
+  FindTruncation(record, keep, std::move(done));
 }
 
 void Log::FindTruncation(TruncateRecord record, const SegmentState& keep, Done done) {
@@ -64,7 +64,7 @@ void Log::FindTruncation(TruncateRecord record, const SegmentState& keep, Done d
         SLUICE_ASSIGN_OR_RETURN(SegmentSummary kept, SummarizeSegment(*file, view, position));
         return Found{position, kept};
       },
-      [this, record = std::move(record), segment = Runtime(keep.id), rewrites = Runtime(keep.id)->rewrites,
+      [this, record, segment = Runtime(keep.id), rewrites = Runtime(keep.id)->rewrites,
        done = std::move(done)](absl::StatusOr<Found> found) mutable {
         holding_ = false;
         if (!found.ok() && segment->rewrites != rewrites) {
@@ -75,7 +75,7 @@ void Log::FindTruncation(TruncateRecord record, const SegmentState& keep, Done d
           record.position = found->position;
           record.crc32c = found->kept.crc32c;
           record.max_timestamp_ms = found->kept.max_timestamp_ms;
-          ApplyTruncate(std::move(record), std::move(done));
+          ApplyTruncate(record, std::move(done));
         } else {
           done(found.status());
         }

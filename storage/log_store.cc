@@ -78,9 +78,9 @@ absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& 
   for (const auto& [replica, state] : opened.state.replicas()) {
     Entry& entry = store->replicas_[replica];
     entry.state = state;
-    entry.recovered = std::any_of(state.segments.begin(), state.segments.end(), [&](const SegmentState& segment) {
-      return state.SyncedBytes(segment) < segment.end_position;
-    });
+    entry.recovered = std::any_of(
+        state.segments.begin(), state.segments.end(),
+        [&state = state](const SegmentState& segment) { return state.SyncedBytes(segment) < segment.end_position; });
     if (const auto damaged = recovery.damaged().find(replica); damaged != recovery.damaged().end()) {
       entry.damaged = damaged->second;
     }

@@ -220,7 +220,7 @@ absl::StatusOr<std::optional<BatchHeader>> SegmentScanner::Next() {
   const char* at = window_.data() + (position_ - window_at_);
   BatchHeader header;
   header.position = position_;
-  header.size_bytes = static_cast<int64_t>(LoadBig<int32_t>(at + kBatchLengthAt)) + kLengthCountsFrom;
+  header.size_bytes = static_cast<int64_t>(LoadBig<int32_t>(at + kBatchLengthAt)) + int64_t{kLengthCountsFrom};
   header.base_offset = Offset(LoadBig<int64_t>(at + kBaseOffsetAt));
   const int32_t delta = LoadBig<int32_t>(at + kLastOffsetDeltaAt);
   // A damaged base could overflow; it is compared below.
