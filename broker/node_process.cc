@@ -249,6 +249,7 @@ absl::Status NodeProcess::StartBroker(runtime::TerminationSignals& signals) {
   options.data_dir = config_.data_dir;
   options.default_partitions = config_.default_partitions;
   options.topic_defaults = config_.topic_defaults;
+  options.message_bytes_max = config_.message_bytes_max;
   // The adapter stops reading at its own bound; this one is for what was on its way then.
   options.inflight_bytes_max = 2 * config_.inflight_bytes_max;
   options.read_bytes_max = config_.read_bytes_max;

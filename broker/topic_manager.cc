@@ -301,6 +301,19 @@ absl::Status TopicManager::CheckSize(const TopicRecord& topic) {
                                         kTopicBytesMax, ": ask for fewer partitions or replicas"));
 }
 
+absl::Status TopicManager::CheckMessageBytes(const TopicConfig& set) const {
+  if (!set.contains("max.message.bytes")) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const TopicSettings settings, ParseTopicSettings(set, options_.defaults));
+  if (settings.message_bytes_max > kBatchBytesMax) {
+    return absl::InvalidArgumentError(Cat("max.message.bytes: ", settings.message_bytes_max, " is more than ",
+                                          kBatchBytesMax, ", the largest batch that nodes send each other"));
+  }
+  if (settings.message_bytes_max <= options_.message_bytes_max) return absl::OkStatus();
+  return absl::InvalidArgumentError(Cat("max.message.bytes: ", settings.message_bytes_max,
+                                        " is more than limits.message_bytes of the nodes' configuration, ",
+                                        options_.message_bytes_max, ": such a batch would never reach the broker"));
+}
+
 TopicManager::Decided TopicManager::DecideOne(const CreateTopicSpec& spec, const ControllerState& state,
                                               Verdict* verdict) {
   const auto refuse = [&](Error error) -> Decided {
@@ -310,6 +323,7 @@ TopicManager::Decided TopicManager::DecideOne(const CreateTopicSpec& spec, const
   absl::Status good = CheckTopicName(spec.name, spec.internal);
   if (good.ok()) good = CheckConfigSize(spec.config);
   if (good.ok()) good = ParseTopicSettings(spec.config, options_.defaults).status();
+  if (good.ok()) good = CheckMessageBytes(spec.config);
   TopicRecord topic;
   topic.partitions = spec.partitions == 0 ? options_.default_partitions : spec.partitions;
   if (good.ok() && (topic.partitions < 1 || topic.partitions > kPartitionsMax)) {
@@ -359,6 +373,10 @@ TopicManager::Decided TopicManager::DecideOne(const AlterTopicSpec& spec, const 
   for (const auto& [key, value] : spec.set) config[key] = value;
   if (auto parsed = ParseTopicSettings(config, options_.defaults); !parsed.ok()) {
     return refuse(Invalid(parsed.status(), spec.name));
+  }
+  // In `config` with all the rest, for it was good together.
+  if (spec.set.contains("max.message.bytes")) {
+    if (const absl::Status good = CheckMessageBytes(config); !good.ok()) return refuse(Invalid(good, spec.name));
   }
   if (const absl::Status good = CheckConfigSize(config); !good.ok()) return refuse(Invalid(good, spec.name));
   verdict->topic = InfoOf(*topic);

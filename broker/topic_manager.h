@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "broker/api.h"
 #include "broker/controller.h"
+#include "broker/limits.h"
 #include "broker/reconciler.h"
 #include "broker/topic_change.h"
 #include "broker/topic_settings.h"
@@ -31,6 +32,7 @@ class TopicManager {
     int32_t default_partitions = 1;
     int32_t default_replicas = 0;  ///< 0: min(3, nodes).
     TopicSettings defaults;
+    int64_t message_bytes_max = kBatchBytesMax;  ///< Of one message of a client (limits.message_bytes).
   };
   /// Asks another node's TopicManager to Decide. `done` on the controller's executor.
   using Forward = absl::AnyInvocable<void(NodeId to, const TopicChange& change, Callback<Result<TopicChanged>> done)>;
@@ -97,6 +99,8 @@ class TopicManager {
                                                          int32_t* replicas);
   /// What does not fit into group 0's log and the metadata store is refused before it is there.
   static absl::Status CheckSize(const TopicRecord& topic);
+  /// What is set anew has to be what clients can send and nodes can replicate; what topics have already stays.
+  absl::Status CheckMessageBytes(const TopicConfig& set) const;
   TopicId DrawId();
 
   const Options options_;

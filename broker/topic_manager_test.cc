@@ -23,15 +23,16 @@ class Topics {
                                                                                  .addresses = addresses_,
                                                                                  .catalog = catalog,
                                                                                  .log = rig.logger});
-    manager = std::make_unique<TopicManager>(TopicManager::Options{.node = at, .defaults = {}},
-                                             TopicManager::Seams{.home = rig.node(at).executor(),
-                                                                 .controller = rig.controller(at),
-                                                                 .reconciler = *reconciler,
-                                                                 .clock = rig.clock,
-                                                                 .random = rig.node(at).random,
-                                                                 .log = log_,
-                                                                 .forward = &forward,
-                                                                 .without_room = [this] { return without_room; }});
+    manager = std::make_unique<TopicManager>(
+        TopicManager::Options{.node = at, .defaults = {}, .message_bytes_max = int64_t{16} << 20},
+        TopicManager::Seams{.home = rig.node(at).executor(),
+                            .controller = rig.controller(at),
+                            .reconciler = *reconciler,
+                            .clock = rig.clock,
+                            .random = rig.node(at).random,
+                            .log = log_,
+                            .forward = &forward,
+                            .without_room = [this] { return without_room; }});
   }
 
   Result<TopicInfo> Apply(TopicChange change) {
@@ -116,6 +117,26 @@ TEST_CASE("a change waits for a leader by time, however long each try takes") {
   CHECK(answer.error().retriable);
   CHECK(rig.scheduler.now() - began < absl::Seconds(8));
   CHECK(tries == 3);
+}
+
+TEST_CASE("a topic is not promised batches that no client could send, or no node could replicate") {
+  ControlRig rig(1);
+  rig.StartAll();
+  Register(rig, 1);
+  Topics topics(rig, NodeId(1));
+  const auto refused = [&](TopicChange change) {
+    const auto changed = topics.Decide(std::move(change));
+    return changed.ok() ? std::string() : changed.error().message;
+  };
+  const auto with = [](const char* bytes) { return TopicConfig{{"max.message.bytes", bytes}}; };
+  // The rig's client messages may have 16 MiB.
+  const std::string large = refused(CreateTopicSpec{.name = "t", .config = with("16777217")});
+  CHECK(large.find("max.message.bytes: 16777217") == 0);
+  CHECK(large.find("limits.message_bytes of the nodes' configuration, 16777216") != std::string::npos);
+  CHECK(refused(CreateTopicSpec{.name = "t", .config = with("33554433")}).find("33554432") != std::string::npos);
+  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t", .config = with("16777216")}).ok());
+  CHECK_FALSE(refused(AlterTopicSpec{.name = "t", .set = with("16777217"), .unset = {}}).empty());
+  CHECK(refused(AlterTopicSpec{.name = "t", .set = with("2000000"), .unset = {}}).empty());
 }
 
 TEST_CASE("a replicated topic waits for the feature level and for nodes that have just come") {

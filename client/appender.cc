@@ -24,6 +24,9 @@ constexpr absl::Duration kPauseMin = absl::Milliseconds(10);
 // that gRPC uses only before a handler runs; anything else may hide a write.
 absl::Status AfterSend(const absl::Status& status, const AppendRequest& request) {
   if (GetErrorDetail(status).has_value()) return status;
+  if (const auto oversize = GetOversizeRefusal(status)) {
+    return TooLargeToSend(*oversize, request.topic, request.partition.value());
+  }
   switch (status.code()) {
     case absl::StatusCode::kUnimplemented:
     case absl::StatusCode::kUnauthenticated:

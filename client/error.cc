@@ -1,5 +1,9 @@
 #include "client/error.h"
 
+#include <cinttypes>
+#include <cstdio>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 #include "client/wire.h"
 #include "common/text.h"
@@ -123,6 +127,32 @@ absl::Status OutcomeUnknown(std::string_view what, std::string_view topic, int32
   ErrorDetail detail;
   detail.reason = Reason::kOutcomeUnknown;
   detail.message = Cat("it is unknown whether the write to ", topic, "/", partition, " happened: ", what);
+  detail.topic = std::string(topic);
+  detail.partition = partition;
+  return MakeError(detail);
+}
+
+std::optional<OversizeRefusal> GetOversizeRefusal(const absl::Status& status) {
+  if (!absl::IsResourceExhausted(status) || GetErrorDetail(status).has_value()) return std::nullopt;
+  // "Received message larger than max (20000091 vs. 16842752)"; gRPC gives the sizes nowhere else.
+  const std::string text = absl::AsciiStrToLower(status.message());
+  const size_t at = text.find("message larger than max (");
+  if (at == std::string::npos) return std::nullopt;
+  OversizeRefusal refusal;
+  if (std::sscanf(text.c_str() + at, "message larger than max (%" SCNd64 " vs. %" SCNd64 ")", &refusal.bytes,
+                  &refusal.bytes_max) != 2) {
+    return std::nullopt;
+  }
+  return refusal;
+}
+
+absl::Status TooLargeToSend(const OversizeRefusal& refusal, std::string_view topic, int32_t partition) {
+  ErrorDetail detail;
+  detail.reason = Reason::kMessageTooLarge;
+  detail.message =
+      Cat("not written: the message of ", refusal.bytes, " bytes is larger than the broker takes, ", refusal.bytes_max,
+          ": send smaller records, or raise limits.message_bytes of the brokers, and "
+          "max.message.bytes of the topic");
   detail.topic = std::string(topic);
   detail.partition = partition;
   return MakeError(detail);

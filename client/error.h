@@ -66,4 +66,13 @@ bool IsOutcomeUnknown(const absl::Status& status);
 /// Status code kUnknown, reason kOutcomeUnknown.
 absl::Status OutcomeUnknown(std::string_view what, std::string_view topic, int32_t partition);
 
+/// gRPC's refusal of a message that is larger than the broker takes: nobody has looked at the message.
+struct OversizeRefusal {
+  int64_t bytes = 0;      ///< Of the message.
+  int64_t bytes_max = 0;  ///< That the broker takes.
+};
+std::optional<OversizeRefusal> GetOversizeRefusal(const absl::Status& status);
+/// Reason kMessageTooLarge, which is certain, with what to do.
+absl::Status TooLargeToSend(const OversizeRefusal& refusal, std::string_view topic, int32_t partition);
+
 }  // namespace sluice::client

@@ -94,6 +94,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   struct Request {
     uint64_t correlation_id;
     std::vector<std::pair<Partition*, Batch*>> items;
+    int64_t bytes = 0;  // as encoded
   };
   struct Broker {
     std::string address;
@@ -141,6 +142,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   void OpenStream(Broker& broker);
   void OnAnswer(Broker& broker, const Bytes& message);
   static bool WasAnsweredInFull(const absl::Status& status);
+  static const Batch* Largest(const Request& request);
   void OnClose(Broker& broker, const absl::Status& status, size_t unsent);
   void Settle(Partition& partition, Results& results);
   void Fail(Partition& partition, BatchPtr batch, const absl::Status& error, Results& results);

@@ -118,7 +118,7 @@ void ProducerCore::Pump() {
 // went away meanwhile.
 bool ProducerCore::SendRequest(Broker& broker, std::vector<Partition*>& partitions, Results& results,
                                std::unique_lock<std::mutex>& lock) {
-  Request request{++last_correlation_id_, {}};
+  Request request{++last_correlation_id_, {}, 0};
   size_t bytes = 0;
   for (Partition* partition : partitions) {
     if (bytes >= kRequestBytes) break;
@@ -160,7 +160,9 @@ bool ProducerCore::SendRequest(Broker& broker, std::vector<Partition*>& partitio
     items.push_back({partition->topic->name, partition->id, batch->encoded, std::nullopt,
                      std::exchange(partition->reset_next, false)});
   }
-  broker.stream->Send(EncodeProduceRequest(request.correlation_id, items));
+  std::vector<Bytes> pieces = EncodeProduceRequest(request.correlation_id, items);
+  for (const Bytes& piece : pieces) request.bytes += static_cast<int64_t>(piece.size());
+  broker.stream->Send(std::move(pieces));
   broker.requests.push_back(std::move(request));
   return true;
 }
@@ -288,6 +290,11 @@ bool ProducerCore::WasAnsweredInFull(const absl::Status& status) {
   return detail.has_value() && detail->reason == Reason::kNotAvailable && detail->retriable;
 }
 
+const ProducerCore::Batch* ProducerCore::Largest(const Request& request) {
+  const auto smaller = [](const auto& a, const auto& b) { return a.second->encoded.size() < b.second->encoded.size(); };
+  return std::max_element(request.items.begin(), request.items.end(), smaller)->second;
+}
+
 void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t unsent) {
   Results results;
   {
@@ -299,7 +306,13 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
     const absl::Duration now = core_->clock().Monotonic();
     broker.not_before = now + Backoff(1);
     std::deque<Request> requests = std::exchange(broker.requests, {});
-    const size_t sent = WasAnsweredInFull(status) ? 0 : requests.size() - std::min(unsent, requests.size());
+    size_t sent = WasAnsweredInFull(status) ? 0 : requests.size() - std::min(unsent, requests.size());
+    // Refused for its size before anybody looked at it; what came behind it was not even read.
+    const std::optional<OversizeRefusal> oversize = GetOversizeRefusal(status);
+    const Batch* too_large = nullptr;
+    for (size_t i = 0; oversize.has_value() && i < sent; ++i) {
+      if (requests[i].bytes == oversize->bytes) too_large = Largest(requests[sent = i]);
+    }
     for (size_t i = 0; i < requests.size(); ++i) {
       for (auto& [partition, raw] : requests[i].items) {
         // What was answered out of turn stands between those that were not.
@@ -312,7 +325,10 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
         partition->refusal = absl::OkStatus();
         List(*partition);
         Lose(*partition, broker.address);
-        if (i >= sent) {
+        if (raw == too_large) {
+          results.push_back(
+              {std::move(batch), TooLargeToSend(*oversize, partition->topic->name, partition->id), false});
+        } else if (i >= sent) {
           partition->retry.push_back(std::move(batch));
         } else {
           results.push_back({std::move(batch),

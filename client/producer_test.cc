@@ -271,6 +271,34 @@ TEST_CASE_METHOD(ProducerFixture, "What was answered out of turn keeps its answe
   CHECK(ResultOf("2").ok());
 }
 
+TEST_CASE_METHOD(ProducerFixture, "A message that is too large for the broker is refused for certain, and alone") {
+  Topic("two", 2);
+  Make();
+  On([&] {
+    broker.message_bytes_max = 100'000;
+    broker.hold_answers = true;
+  });
+  REQUIRE(Send("before", std::nullopt, 0).ok());
+  producer->Flush(absl::ZeroDuration()).IgnoreError();
+  REQUIRE(Eventually([&] { return broker.requests == 1; }));
+  const std::string large(200'000, 'x');
+  REQUIRE(Send(large, std::nullopt, 0, "two").ok());
+  REQUIRE(Send("beside", std::nullopt, 1, "two").ok());
+  REQUIRE(Send("behind", std::nullopt, 0).ok());
+  REQUIRE(Eventually([&] { return !absl::IsNotFound(ResultOf(large).status()); }));
+  On([&] {
+    broker.hold_answers = false;
+    broker.Release();
+  });
+  Flush();
+  CHECK(HasReason(ResultOf(large).status(), Reason::kMessageTooLarge));
+  CHECK(ResultOf(large).status().message().find("limits.message_bytes") != std::string::npos);
+  // It was sent before, and had no answer yet.
+  CHECK(IsOutcomeUnknown(ResultOf("before").status()));
+  CHECK(ResultOf("beside").ok());
+  CHECK(ResultOf("behind").ok());
+}
+
 TEST_CASE_METHOD(ProducerFixture,
                  "A broker that never answers ends in an unknown outcome within the delivery timeout") {
   ProducerOptions options;

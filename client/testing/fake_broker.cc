@@ -38,16 +38,22 @@ class FakeStream : public Stream {
   }
 
   void Send(std::vector<Bytes> pieces) override {
-    broker_->executor_.Post(
-        [broker = broker_, alive = broker_->alive_, address = address_, state = state_, message = Join(pieces)] {
-          if (!*alive || state->closed) return;
-          const FakeBroker::Node& node = broker->node(address);
-          if (node.silent) return;
-          state->held.push_back(Bytes::Adopt(broker->Produce(address, message, &state->refused)));
-          if (broker->hold_answers) return;
-          if (node.slow == absl::ZeroDuration()) return Release(state);
-          broker->executor_.PostAfter(node.slow, [state] { Release(state); });
-        });
+    broker_->executor_.Post([broker = broker_, alive = broker_->alive_, address = address_, state = state_,
+                             message = Join(pieces)] {
+      if (!*alive || state->closed) return;
+      const FakeBroker::Node& node = broker->node(address);
+      if (node.silent) return;
+      if (const size_t max = broker->message_bytes_max; max > 0 && message.size() > max) {
+        state->closed = true;
+        return state->callbacks.on_close(
+            absl::ResourceExhaustedError(Cat("Received message larger than max (", message.size(), " vs. ", max, ")")),
+            0);
+      }
+      state->held.push_back(Bytes::Adopt(broker->Produce(address, message, &state->refused)));
+      if (broker->hold_answers) return;
+      if (node.slow == absl::ZeroDuration()) return Release(state);
+      broker->executor_.PostAfter(node.slow, [state] { Release(state); });
+    });
   }
   void CloseSend() override { End(absl::OkStatus()); }
 

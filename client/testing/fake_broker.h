@@ -92,6 +92,9 @@ class FakeBroker : public ChannelFactory {
   /// Asked for each fetch item; may change the bytes that go out.
   std::function<void(std::string* batches)> tamper;
 
+  /// A larger message of a produce stream ends it, as gRPC does it; 0: none does.
+  size_t message_bytes_max = 0;
+
   // What happened.
   int channels_opened = 0;
   int streams_opened = 0;
