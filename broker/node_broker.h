@@ -46,7 +46,7 @@ struct BrokerOptions {
   int32_t default_partitions = 1;
   int32_t default_replicas = 0;  ///< 0: min(3, nodes).
   TopicSettings topic_defaults;
-  int64_t message_bytes_max = kBatchBytesMax;  ///< Of one message of a client (limits.message_bytes).
+  int64_t message_bytes_max = int64_t{16} << 20;  ///< Of one message of a client (limits.message_bytes).
 
   int64_t controller_log_bytes = int64_t{8} << 20;  ///< ControllerOptions::log_bytes.
   size_t controller_snapshot_piece_bytes = kSnapshotPieceBytes;

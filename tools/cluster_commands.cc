@@ -8,7 +8,7 @@ namespace {
 
 int Show(const Context& context, bool nodes_only) {
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto cluster = (*client)->NewAdmin()->DescribeCluster();
   if (!cluster.ok()) return Fail(nodes_only ? "node list" : "cluster status", cluster.status());
   if (context.json()) {

@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
 #include "common/text.h"
+#include "tools/arguments.h"
 #include "tools/context.h"
 #include "tools/format.h"
 #include "tools/json_writer.h"
@@ -47,6 +48,17 @@ absl::StatusOr<Offset> OffsetAt(client::Admin& admin, const client::TopicPartiti
   return answer.offset.value_or(Offset(0));
 }
 
+// An offset that somebody gave: one that is not there is a mistake, not an empty answer. The end itself is fine.
+absl::Status CheckReadable(client::Admin& admin, const Range& range) {
+  SLUICE_ASSIGN_OR_RETURN(const Offset start, OffsetAt(admin, range.source, Earliest{}));
+  if (range.from >= start && range.from <= range.end) return absl::OkStatus();
+  const bool gone = range.from < start;
+  return absl::OutOfRangeError(
+      Cat(range.source.topic, "/", range.source.partition, ": offset ", range.from, " is out of range: readable are ",
+          start, " to ", range.end, "; ",
+          gone ? "--from earliest begins with the first record that is left" : "--from latest begins at the end"));
+}
+
 absl::StatusOr<std::vector<Range>> FindRanges(client::Admin& admin, const Arguments& arguments,
                                               const StartPosition& start) {
   SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription described, admin.DescribeTopic(arguments.topic));
@@ -64,6 +76,7 @@ absl::StatusOr<std::vector<Range>> FindRanges(client::Admin& admin, const Argume
     Range range{{arguments.topic, PartitionId(i)}, Offset(0), Offset(0)};
     SLUICE_ASSIGN_OR_RETURN(range.end, OffsetAt(admin, range.source, Latest{}));
     SLUICE_ASSIGN_OR_RETURN(range.from, OffsetAt(admin, range.source, start));
+    if (std::holds_alternative<Offset>(start)) SLUICE_RETURN_IF_ERROR(CheckReadable(admin, range));
     ranges.push_back(range);
   }
   return ranges;
@@ -124,7 +137,7 @@ int Consume(const Context& context, const Arguments& arguments) {
   auto start = ParseStart(arguments.from, absl::Now());
   if (!start.ok()) return Fail("--from", start.status());
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto ranges = FindRanges(*(*client)->NewAdmin(), arguments, *start);
   if (!ranges.ok()) return Fail(Cat("topic ", arguments.topic), ranges.status());
   EndGently();
@@ -150,9 +163,8 @@ void AddConsumeCommand(CLI::App& app, Context& context) {
   command->add_option("TOPIC", arguments->topic, "The topic")->required();
   command->add_option("--from", arguments->from, "earliest, latest, an offset, a time, or how long ago")
       ->capture_default_str();
-  command->add_option("--partition", arguments->partition, "One partition; all when left out")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--max", arguments->max, "End after this many records")->check(CLI::PositiveNumber);
+  command->add_option("--partition", arguments->partition, "One partition; all when left out")->check(AtLeast(0));
+  command->add_option("--max", arguments->max, "End after this many records")->check(AtLeast(1));
   command->add_flag("--follow", arguments->follow, "Wait for more at the end, until interrupted");
   command->add_option("--format", arguments->format, "raw (values), json (whole records) or hex (values)")
       ->check(CLI::IsMember({"raw", "json", "hex"}));

@@ -55,6 +55,12 @@ int Fail(std::string_view what, const absl::Status& status) {
   return ExitCodeOf(status);
 }
 
+int FailConnect(const Context& context, const absl::Status& status) {
+  const bool authorities =
+      absl::IsInvalidArgument(status) && !context.tls_ca.empty() && client::ParseBrokers(context.brokers).ok();
+  return Fail(authorities ? "--tls-ca" : "--brokers", status);
+}
+
 bool Print(std::string_view text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
 }

@@ -46,6 +46,9 @@ struct Context {
 /// Prints "sluice: <what>: <message>" to stderr and gives the exit code that belongs to it.
 int Fail(std::string_view what, const absl::Status& status);
 
+/// The same of a Connect that failed: what named it wrong was --tls-ca or --brokers.
+int FailConnect(const Context& context, const absl::Status& status);
+
 /// Writes all of `text` to standard output; false when that is not possible any more.
 bool Print(std::string_view text);
 /// Standard output at the end of a command: a failure to write it is a failure of the command.

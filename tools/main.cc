@@ -5,6 +5,7 @@
 
 #include "common/text.h"
 #include "common/units.h"
+#include "tools/arguments.h"
 #include "tools/context.h"
 #include "tools/json_writer.h"
 
@@ -47,6 +48,15 @@ int Run(int argc, char** argv) {
   AddClusterCommands(app, context);
   AddPartitionCommands(app, context);
   AddLogCommands(app, context);
+  app.set_version_flag("--version", "sluice " SLUICE_VERSION);
+  CLI::App* help = app.add_subcommand("help", "Print this help");
+  help->footer("Example:\n  sluice help");
+  help->callback([&app, &context] {
+    context.run = [&app] {
+      Print(app.help());
+      return Finish();
+    };
+  });
   CLI::App* version = app.add_subcommand("version", "Print the version")->fallthrough();
   version->footer("Example:\n  sluice version");
   version->callback([&context] { context.run = [&context] { return Version(context); }; });
@@ -54,11 +64,15 @@ int Run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (const std::string wrong = WrongCommand(app); !wrong.empty() && error.get_exit_code() != 0) {
+      std::fprintf(stderr, "sluice: %s\n", wrong.c_str());
+      return kWrongUsage;
+    }
     // CLI11 has exit codes of its own; ours has one for all wrong usage.
     return app.exit(error) == 0 ? kDone : kWrongUsage;
   }
   absl::StatusOr<absl::Duration> timeout = ParseDuration(context.timeout_text);
-  if (timeout.ok() && *timeout <= absl::ZeroDuration()) timeout = absl::InvalidArgumentError("must be more than 0");
+  if (timeout.ok() && *timeout < absl::Milliseconds(1)) timeout = absl::InvalidArgumentError("must be at least 1ms");
   if (!timeout.ok()) return Fail("--timeout", timeout.status());
   context.timeout = *timeout;
   InstallSignalHandlers();

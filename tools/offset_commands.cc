@@ -3,6 +3,7 @@
 
 #include "absl/time/clock.h"
 #include "common/text.h"
+#include "tools/arguments.h"
 #include "tools/context.h"
 #include "tools/format.h"
 #include "tools/json_writer.h"
@@ -37,7 +38,7 @@ int Offsets(const Context& context, const Arguments& arguments) {
     time_ms = *parsed;
   }
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto admin = (*client)->NewAdmin();
   auto described = admin->DescribeTopic(arguments.topic);
   if (!described.ok()) return Fail(Cat("topic ", arguments.topic), described.status());
@@ -89,7 +90,7 @@ int DeleteRecords(const Context& context, const Arguments& arguments) {
     before = Offset(offset);
   }
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto start = (*client)->NewAdmin()->DeleteRecords({arguments.topic, PartitionId(arguments.partition)}, before);
   if (!start.ok()) return Fail(Cat("topic ", arguments.topic, ", partition ", arguments.partition), start.status());
   if (context.json()) {
@@ -119,7 +120,7 @@ void AddOffsetCommands(CLI::App& app, Context& context) {
   CLI::App* remove = records->add_subcommand("delete", "Delete a partition's records up to an offset")->fallthrough();
   remove->footer("Example:\n  sluice records delete clicks --partition 0 --before 1000");
   remove->add_option("TOPIC", arguments->topic, "The topic")->required();
-  remove->add_option("--partition", arguments->partition, "The partition")->required()->check(CLI::NonNegativeNumber);
+  remove->add_option("--partition", arguments->partition, "The partition")->required()->check(AtLeast(0));
   remove->add_option("--before", arguments->before, "Records below this offset go; latest: all of them")->required();
   remove->callback(
       [&context, arguments] { context.run = [&context, arguments] { return DeleteRecords(context, *arguments); }; });

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/text.h"
+#include "tools/arguments.h"
 #include "tools/cluster_view.h"
 #include "tools/context.h"
 
@@ -17,7 +18,7 @@ struct Arguments {
 int List(const Context& context, Arguments arguments) {
   arguments.filter.node = NodeId(arguments.node);
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto partitions = (*client)->NewAdmin()->ListPartitions(arguments.filter);
   if (!partitions.ok()) return Fail("partition list", partitions.status());
   if (context.json()) {
@@ -34,7 +35,7 @@ int List(const Context& context, Arguments arguments) {
 int Elect(const Context& context, const Arguments& arguments) {
   const client::TopicPartition partition{arguments.topic, PartitionId(arguments.partition)};
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto elected = (*client)->NewAdmin()->ElectLeader(partition, NodeId(arguments.node));
   if (!elected.ok()) return Fail(Cat("topic ", arguments.topic, ", partition ", partition.partition), elected.status());
   if (context.json()) {
@@ -60,7 +61,7 @@ void AddPartitionCommands(CLI::App& app, Context& context) {
   CLI::App* list = partition->add_subcommand("list", "List partitions with their replicas")->fallthrough();
   list->footer("Examples:\n  sluice partition list --topic clicks\n  sluice --output json partition list --leaderless");
   list->add_option("--topic", arguments->filter.topic, "Only this topic's");
-  list->add_option("--node", arguments->node, "Only those with a replica on this node")->check(CLI::PositiveNumber);
+  list->add_option("--node", arguments->node, "Only those with a replica on this node")->check(AtLeast(1));
   list->add_flag("--under-replicated", arguments->filter.under_replicated,
                  "Only those with fewer replicas in sync than there should be");
   list->add_flag("--leaderless", arguments->filter.leaderless, "Only those that nobody leads");
@@ -71,9 +72,8 @@ void AddPartitionCommands(CLI::App& app, Context& context) {
       "Examples:\n  sluice partition elect clicks --partition 0\n  sluice partition elect clicks --partition 0 --node "
       "3");
   elect->add_option("TOPIC", arguments->topic, "The topic")->required();
-  elect->add_option("--partition", arguments->partition, "The partition")->required()->check(CLI::NonNegativeNumber);
-  elect->add_option("--node", arguments->node, "Who is to lead; the preferred leader when left out")
-      ->check(CLI::PositiveNumber);
+  elect->add_option("--partition", arguments->partition, "The partition")->required()->check(AtLeast(0));
+  elect->add_option("--node", arguments->node, "Who is to lead; the preferred leader when left out")->check(AtLeast(1));
   elect->callback(
       [&context, arguments] { context.run = [&context, arguments] { return Elect(context, *arguments); }; });
 }

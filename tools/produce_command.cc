@@ -8,6 +8,7 @@
 
 #include "client/error.h"
 #include "common/text.h"
+#include "tools/arguments.h"
 #include "tools/context.h"
 #include "tools/format.h"
 #include "tools/json_writer.h"
@@ -181,7 +182,7 @@ int Produce(const Context& context, const Arguments& arguments) {
     headers.push_back(*std::move(pair));
   }
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   // Asked first, so that a wrong name or a dead broker is told before any input is taken.
   auto described = (*client)->NewAdmin()->DescribeTopic(arguments.topic);
   if (!described.ok()) return Fail(Cat("topic ", arguments.topic), described.status());
@@ -226,12 +227,19 @@ void AddProduceCommand(CLI::App& app, Context& context) {
       "  echo 'u1:hello' | sluice produce clicks --key-sep : --header source=shell --codec zstd\n"
       "  sluice --output json produce clicks < lines.txt     # one object a record, in order, with its offset");
   command->add_option("TOPIC", arguments->topic, "The topic")->required();
-  command->add_option("--key-sep", arguments->key_separator,
-                      "What separates key and value in a line; without it there is no key");
+  command
+      ->add_option("--key-sep", arguments->key_separator,
+                   "What separates key and value in a line; without it there is no key")
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            return text.empty() ? std::string("it is empty; leave --key-sep out for records without a key")
+                                : std::string();
+          },
+          ""));
   command
       ->add_option("--partition", arguments->partition,
                    "The partition; by key (or in turn, without a key) when left out")
-      ->check(CLI::NonNegativeNumber);
+      ->check(AtLeast(0));
   command->add_option("--header", arguments->headers, "A header of every record, key=value; may be repeated")
       ->expected(1)
       ->take_all();

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/text.h"
+#include "tools/arguments.h"
 #include "tools/context.h"
 #include "tools/format.h"
 #include "tools/json_writer.h"
@@ -42,7 +43,7 @@ int ShowTopic(const Context& context, const client::TopicInfo& topic, std::strin
 template <class Call>
 int Change(const Context& context, const std::string& name, std::string_view done, Call call) {
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   absl::StatusOr<client::TopicInfo> topic = call(*(*client)->NewAdmin());
   if (!topic.ok()) return Fail(Cat("topic ", name), topic.status());
   return ShowTopic(context, *topic, done);
@@ -67,7 +68,7 @@ int Alter(const Context& context, const Arguments& arguments) {
 
 int List(const Context& context, const Arguments& arguments) {
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto topics = (*client)->NewAdmin()->ListTopics(arguments.internal);
   if (!topics.ok()) return Fail("topic list", topics.status());
   if (context.json()) {
@@ -92,7 +93,7 @@ int List(const Context& context, const Arguments& arguments) {
 
 int Describe(const Context& context, const Arguments& arguments) {
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   auto described = (*client)->NewAdmin()->DescribeTopic(arguments.name);
   if (!described.ok()) return Fail(Cat("topic ", arguments.name), described.status());
   if (context.json()) {
@@ -133,7 +134,7 @@ int Describe(const Context& context, const Arguments& arguments) {
 
 int Delete(const Context& context, const Arguments& arguments) {
   auto client = context.Connect();
-  if (!client.ok()) return Fail("--brokers", client.status());
+  if (!client.ok()) return FailConnect(context, client.status());
   const absl::Status deleted = (*client)->NewAdmin()->DeleteTopic(arguments.name);
   if (!deleted.ok()) return Fail(Cat("topic ", arguments.name), deleted);
   if (context.json()) {
@@ -168,9 +169,9 @@ void AddTopicCommands(CLI::App& app, Context& context) {
       named(add("create", "Make a topic",
                 "sluice topic create clicks --partitions 3 --replicas 3 --config retention.ms=86400000", Create));
   create->add_option("--partitions", arguments->partitions, "How many partitions; the broker's default when left out")
-      ->check(CLI::PositiveNumber);
+      ->check(AtLeast(1));
   create->add_option("--replicas", arguments->replicas, "On how many nodes; 3 when left out, or as many as there are")
-      ->check(CLI::PositiveNumber);
+      ->check(AtLeast(1));
   create->add_option("--config", arguments->config, "A setting, key=value; may be repeated")->expected(1)->take_all();
 
   CLI::App* list = add("list", "List topics", "sluice --output json topic list", List);
@@ -191,7 +192,7 @@ void AddTopicCommands(CLI::App& app, Context& context) {
                   return Change(c, a.name, "changed",
                                 [&](client::Admin& admin) { return admin.AddPartitions(a.name, a.partitions); });
                 }));
-  more->add_option("--partitions", arguments->partitions, "The new total")->required()->check(CLI::PositiveNumber);
+  more->add_option("--partitions", arguments->partitions, "The new total")->required()->check(AtLeast(1));
 
   named(add("delete", "Delete a topic and all its records", "sluice topic delete clicks", Delete));
 }
