@@ -70,9 +70,11 @@ absl::StatusOr<std::vector<PipelineConfig>> LoadAll(const std::vector<std::strin
   std::vector<PipelineConfig> pipelines;
   std::string errors;
   for (const std::string& file : files) {
-    absl::StatusOr<PipelineConfig> pipeline = LoadPipeline(file, SecretSource::OfThisProcess());
+    PipelineConfig read;
+    absl::StatusOr<PipelineConfig> pipeline = LoadPipeline(file, SecretSource::OfThisProcess(), &read);
     if (!pipeline.ok()) {
       errors += Cat(errors.empty() ? "" : "\n", Message(pipeline.status()));
+      pipelines.push_back(std::move(read));  // for what CheckTogether finds in it
     } else {
       pipelines.push_back(*std::move(pipeline));
     }
@@ -166,8 +168,8 @@ absl::StatusOr<std::unique_ptr<runtime::HttpListener>> Listen(const Flags& flags
   });
   const absl::Status started = listener->Start();
   if (started.ok()) return listener;
-  if (!flags.http.empty()) return started;
-  log.Warn("no metrics: the port is taken", {{"error", Message(started)}});
+  if (!flags.http.empty()) return Located("--http", started);
+  log.Warn("no metrics: the port is taken; another can be named with --http", {{"error", Message(started)}});
   return std::unique_ptr<runtime::HttpListener>();
 }
 
@@ -295,7 +297,14 @@ int Main(int argc, char** argv) {
   CLI::App* test = app.add_subcommand("test", "Fetch one page, print its records and schema, write nothing");
   test->footer("Example:\n  sluice-connect test quakes.yaml --records 3");
   test->add_option("PATH", flags.paths, "Pipeline files, or folders of them")->required();
-  test->add_option("--records", flags.records_max, "Records to print")->capture_default_str();
+  test->add_option("--records", flags.records_max, "Records to print")
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+            return digits ? std::string() : Cat("expected a whole number, at least 0, got \"", text, "\"");
+          },
+          ""))
+      ->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

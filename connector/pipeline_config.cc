@@ -16,6 +16,7 @@
 #include "connector/sink/path_template.h"
 #include "connector/sink/row.h"
 #include "connector/source/json_text.h"
+#include "connector/topic_setting.h"
 
 namespace sluice::connector {
 namespace {
@@ -30,12 +31,13 @@ class PipelineReader {
  public:
   PipelineReader(ConfigFile& file, const SecretSource& secrets) : file_(file), secrets_(secrets) {}
 
-  absl::StatusOr<PipelineConfig> Read(std::string_view name) {
+  absl::StatusOr<PipelineConfig> Read(std::string_view name, PipelineConfig* read) {
     PipelineConfig pipeline;
     pipeline.file = std::string(name);
     const ConfigNode root = file_.root();
     root.Require("pipeline");
     pipeline.name = root.String("pipeline", "");
+    pipeline.at = Where(root.Child("pipeline"));
     if (!pipeline.name.empty() && !IsName(pipeline.name)) {
       root.AddError("pipeline", kNameRule);
     }
@@ -59,11 +61,17 @@ class PipelineReader {
       if (!sink_names.insert(sink.name).second)
         root.AddError("sinks", Cat("a second sink of the name '", sink.name, "'"));
     }
-    SLUICE_RETURN_IF_ERROR(file_.Finish());
-    return pipeline;
+    const absl::Status sound = file_.Finish();
+    if (sound.ok()) return pipeline;
+    if (read != nullptr) *read = std::move(pipeline);
+    return sound;
   }
 
  private:
+  static bool IsReadableFile(const std::string& path) {
+    std::error_code error;
+    return std::filesystem::is_regular_file(path, error) && std::ifstream(path).good();
+  }
   static bool IsName(std::string_view text) {
     return !text.empty() && text.size() <= 100 && std::all_of(text.begin(), text.end(), [](unsigned char c) {
       return std::isalnum(c) || c == '.' || c == '_' || c == '-';
@@ -107,7 +115,22 @@ class PipelineReader {
   }
   /// References give plain text here: for addresses that differ by machine, not for secrets.
   std::string Plain(const ConfigNode& node, std::string_view key) const {
-    return Expand(node, key, node.String(key, ""), secrets_).Reveal();
+    const std::string text = node.String(key, "");
+    if (const std::string wrong = OtherReference(text); !wrong.empty()) {
+      node.AddError(key, Cat("\"", wrong, "\" is no reference; there are ${env:NAME} and ${file:PATH}"));
+      return {};
+    }
+    return Expand(node, key, text, secrets_).Reveal();
+  }
+  /// The first "${…}" that is neither a reference nor written with a second '$'; empty where there is none.
+  static std::string OtherReference(std::string_view text) {
+    for (size_t at = text.find("${"); at != std::string_view::npos; at = text.find("${", at + 1)) {
+      const std::string_view rest = text.substr(at);
+      if ((at > 0 && text[at - 1] == '$') || rest.starts_with("${env:") || rest.starts_with("${file:")) continue;
+      const size_t end = rest.find('}');
+      return std::string(rest.substr(0, end == std::string_view::npos ? end : end + 1));
+    }
+    return {};
   }
   static std::string Where(const ConfigNode& node) { return Cat(node.Location(), ": ", node.path()); }
 
@@ -156,7 +179,11 @@ class PipelineReader {
     const ConfigNode retry = node.Child("retry");
     http.attempts_max = static_cast<int>(retry.Int("attempts", http.attempts_max, {1, 1000}));
     http.backoff_max = retry.Duration("backoff_max", http.backoff_max, time_range);
-    http.ca_file = node.Child("tls").String("ca_file", "");
+    const ConfigNode tls = node.Child("tls");
+    http.ca_file = tls.String("ca_file", "");
+    if (!http.ca_file.empty() && !IsReadableFile(http.ca_file)) {
+      tls.AddError("ca_file", Cat("\"", http.ca_file, "\" is no file that can be read"));
+    }
     return http;
   }
 
@@ -281,7 +308,12 @@ class PipelineReader {
                              {"snappy", Codec::kSnappy},
                              {"lz4", Codec::kLz4},
                              {"zstd", Codec::kZstd}});
-    for (auto& [key, value] : node.StringMap("config")) topic.config.emplace(key, value);
+    for (const auto& [key, value] : node.Child("config").Entries()) {
+      const std::string text = value.Text();
+      if (const std::string wrong = WrongTopicSetting(key, text); value.present() && !wrong.empty())
+        value.AddError(wrong);
+      topic.config.emplace(key, text);
+    }
     return topic;
   }
 
@@ -295,6 +327,9 @@ class PipelineReader {
     if (!sink.to.empty() && !s3 && !sink.to.starts_with("file://"))
       node.AddError("to", "`file://PATH` or `s3://BUCKET/PREFIX`");
     sink.s3.endpoint = Plain(node, "endpoint");
+    if (!sink.s3.endpoint.empty() && !http::ParseUrl(sink.s3.endpoint).ok()) {
+      node.AddError("endpoint", Cat("expected http://HOST:PORT or https://HOST, found \"", sink.s3.endpoint, "\""));
+    }
     sink.s3.region = node.String("region", sink.s3.region);
     sink.s3.access_key = SecretAt(node, "access_key");
     sink.s3.secret_key = SecretAt(node, "secret_key");
@@ -369,18 +404,19 @@ class PipelineReader {
 
 }  // namespace
 
-absl::StatusOr<PipelineConfig> ParsePipeline(std::string_view file, std::string_view text,
-                                             const SecretSource& secrets) {
+absl::StatusOr<PipelineConfig> ParsePipeline(std::string_view file, std::string_view text, const SecretSource& secrets,
+                                             PipelineConfig* read) {
   SLUICE_ASSIGN_OR_RETURN(ConfigFile parsed, ConfigFile::Parse(file, text));
-  return PipelineReader(parsed, secrets).Read(file);
+  return PipelineReader(parsed, secrets).Read(file, read);
 }
 
-absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const SecretSource& secrets) {
+absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const SecretSource& secrets,
+                                            PipelineConfig* read) {
   std::ifstream stream(path, std::ios::binary);
   std::ostringstream text;
   if (stream) text << stream.rdbuf();
   if (!stream || stream.bad()) return absl::InvalidArgumentError(Cat(path, ": cannot be read"));
-  return ParsePipeline(path, text.str(), secrets);
+  return ParsePipeline(path, text.str(), secrets, read);
 }
 
 namespace {
@@ -406,13 +442,15 @@ std::string PlaceOf(const SinkConfig& config) {
 absl::Status CheckTogether(const std::vector<PipelineConfig>& pipelines) {
   std::string errors;
   const auto add = [&](std::string error) { errors += Cat(errors.empty() ? "" : "\n", error); };
-  std::set<std::string> names;
+  std::map<std::string, std::string> names;  // where each stands
   std::map<std::tuple<std::string, SinkKind, std::string, std::string>, std::string> writers;
   for (const PipelineConfig& pipeline : pipelines) {
-    if (!names.insert(pipeline.name).second) {
-      add(Cat(pipeline.file, ": a second pipeline of the name '", pipeline.name, "'"));
+    const auto [first, alone] = names.emplace(pipeline.name, pipeline.at);
+    if (!alone && !pipeline.name.empty()) {
+      add(Cat(pipeline.at, ": a second pipeline of the name '", pipeline.name, "'; the first is at ", first->second));
     }
     for (const NamedSink& sink : pipeline.sinks) {
+      if (pipeline.topic.name.empty() || sink.config.to.empty()) continue;
       // The name of a file begins with the topic's.
       const auto [at, alone] = writers.emplace(
           std::tuple(pipeline.topic.name, sink.config.kind, PlaceOf(sink.config), sink.config.path), sink.config.at);

@@ -111,17 +111,21 @@ struct NamedSink {
 struct PipelineConfig {
   std::string file;
   std::string name;
+  std::string at;  // "file:line:column: pipeline", for messages
   HttpSourceConfig source;
   TopicConfig topic;
   std::vector<NamedSink> sinks;
 };
 
 /// The pipeline that `text` describes. INVALID_ARGUMENT lists every error found, one "file:line: key: what" a line.
-absl::StatusOr<PipelineConfig> ParsePipeline(std::string_view file, std::string_view text, const SecretSource& secrets);
-absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const SecretSource& secrets);
+/// What of a wrong file could be read goes into `read`, to be checked together with others.
+absl::StatusOr<PipelineConfig> ParsePipeline(std::string_view file, std::string_view text, const SecretSource& secrets,
+                                             PipelineConfig* read = nullptr);
+absl::StatusOr<PipelineConfig> LoadPipeline(const std::string& path, const SecretSource& secrets,
+                                            PipelineConfig* read = nullptr);
 
 /// What cannot run side by side: two pipelines of one name, two sinks that would write the same files. INVALID_ARGUMENT
-/// lists every error, one a line.
+/// lists every error, one a line. What a wrong file does not say is left out.
 absl::Status CheckTogether(const std::vector<PipelineConfig>& pipelines);
 
 /// The files that the arguments of `run` and `lint` name: a file is itself, a folder its *.yaml and *.yml, sorted.

@@ -128,6 +128,20 @@ TEST_CASE("What cannot work is refused") {
             .find("schema") != std::string::npos);
   CHECK(ErrorsWith("hour={event_time:%H}", "../{event_time:%H}").find("path") != std::string::npos);
   CHECK(ErrorsWith("X-Team: data", "X-Team: \"a\\r\\nb\"").find("headers") != std::string::npos);
+  CHECK(ErrorsWith("key: /id }", "key: /id, config: { foo: bar } }").find("topic.config.foo: no setting of a topic") !=
+        std::string::npos);
+  CHECK(ErrorsWith("key: /id }", "key: /id, config: { retention.ms: abc } }")
+            .find("topic.config.retention.ms: expected") != std::string::npos);
+  CHECK(ErrorsWith("key: /id }", "key: /id, config: { cleanup.policy: compact } }").find("expected delete, found") !=
+        std::string::npos);
+  CHECK(ErrorsWith("http://127.0.0.1:7430", "nonsense").find("sinks[1].parquet.endpoint: expected http://HOST:PORT") !=
+        std::string::npos);
+  CHECK(
+      ErrorsWith("retry: { attempts: 3 }", "tls: { ca_file: /nope/ca.pem }").find("source.http.tls.ca_file: \"/nope") !=
+      std::string::npos);
+  CHECK(ErrorsWith("quakes?limit=100", "quakes?i=${interval.start}")
+            .find("source.http.url: \"${interval.start}\" is no reference; there are ${env:NAME} and ${file:PATH}") !=
+        std::string::npos);
   CHECK(ErrorsWith("- raw: ", "- csv: ").find("sinks[0]") != std::string::npos);
 }
 
@@ -172,7 +186,13 @@ TEST_CASE("Two sinks that would write the same files are refused, in one pipelin
     INFO(sink);
     CHECK(told({one, load(with("two", "t", sink))}) != "");
   }
-  CHECK(told({one, load(with("one", "other", raw))}) == "p.yaml: a second pipeline of the name 'one'");
+  CHECK(told({one, load(with("one", "other", raw))}) ==
+        "p.yaml:1:11: pipeline: a second pipeline of the name 'one'; the first is at p.yaml:1:11: pipeline");
+  // A wrong file is checked with the others as far as it could be read.
+  PipelineConfig wrong;
+  CHECK_FALSE(ParsePipeline("q.yaml", Cat(with("two", "t", raw), "colour: green\n"), Fixed(), &wrong).ok());
+  CHECK(told({one, wrong}) == "q.yaml:5:10: sinks[0].raw: writes to the folders of p.yaml:5:10: sinks[0].raw");
+  CHECK(told({PipelineConfig(), PipelineConfig()}) == "");
   CHECK(told({one, load(with("two", "other", raw))}) == "");
   CHECK(told({one, load(with("two", "t", "  - raw: { to: \"file://lake\", path: \"b\" }\n"))}) == "");
   CHECK(told({load(with("one", "t", raw + "  - parquet: { to: \"file://lake\", path: \"a\" }\n"))}) == "");
