@@ -65,6 +65,24 @@ absl::Status WriteIdentity(FileSystem& fs, const std::string& path, const DataFo
   return WriteWholeFile(fs, path, Cat(text, "format_version: ", kDataFormatVersion, "\n"));
 }
 
+absl::Status MakeDataDir(FileSystem& fs, const std::string& data_dir) {
+  const auto named = [](const absl::Status& status) {
+    return absl::Status(status.code(), Cat("node.data_dir: ", Message(status)));
+  };
+  const absl::StatusOr<bool> there = fs.Exists(data_dir);
+  if (!there.ok()) return named(there.status());
+  if (*there) {
+    const absl::StatusOr<bool> folder = fs.IsDir(data_dir);
+    if (!folder.ok()) return named(folder.status());
+    if (!*folder) {
+      return absl::FailedPreconditionError(
+          Cat("node.data_dir: ", data_dir, " is a file and not a folder: name another, or move it away"));
+    }
+  }
+  const absl::Status made = fs.CreateDirs(data_dir);
+  return made.ok() ? made : named(made);
+}
+
 std::string ParentOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
@@ -75,7 +93,7 @@ std::string ParentOf(const std::string& path) {
 
 absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random,
                                           FolderFor made_for) {
-  SLUICE_RETURN_IF_ERROR(fs.CreateDirs(data_dir));
+  SLUICE_RETURN_IF_ERROR(MakeDataDir(fs, data_dir));
   auto lock = fs.LockFile(data_dir + "/LOCK");
   if (!lock.ok()) {
     if (!absl::IsFailedPrecondition(lock.status())) return lock.status();

@@ -9,6 +9,7 @@
 #include "broker/node_config.h"
 #include "broker/node_process.h"
 #include "broker/rpc/grpc_log.h"
+#include "broker/rpc/tls.h"
 #include "common/log.h"
 #include "common/text.h"
 #include "runtime/posix_file_system.h"
@@ -31,6 +32,17 @@ struct Arguments {
   std::vector<std::string> overrides;
   bool init = false;
 };
+
+// Before anything is made on the disk: what a start would stumble over later.
+absl::Status CheckFiles(const NodeConfig& config) {
+  for (const auto& [key, files] :
+       {std::pair{"listen.tls", &config.listen_tls}, std::pair{"peer.tls", &config.peer_tls}}) {
+    if (!files->has_value()) continue;
+    const absl::Status good = rpc::CheckTlsFiles(**files);
+    if (!good.ok()) return absl::InvalidArgumentError(Cat(key, ": ", Message(good)));
+  }
+  return absl::OkStatus();
+}
 
 // `sluiced init`: makes the data folder of a new cluster's first node.
 int Init(const NodeConfig& config) {
@@ -102,20 +114,31 @@ int Main(int argc, char** argv) {
   app.add_option("--config", arguments.config, "configuration file (docs/configuration.md)");
   app.add_option("--check-config", arguments.check_config, "check a configuration file and end");
   app.add_option("--set", arguments.overrides, "key=value over the file's; may be given again")->take_all();
-  app.add_subcommand("init", "make the data folder of a new cluster's first node: sluiced init --config FILE")
-      ->fallthrough()
-      ->callback([&] { arguments.init = true; });
+  app.footer(
+      "Examples:\n  sluiced\n  sluiced --config node.yaml --set listen.grpc=127.0.0.1:7500\n"
+      "  sluiced --check-config node.yaml\n  sluiced init --config node.yaml");
+  std::vector<std::string> behind_init;
+  CLI::App* init = app.add_subcommand("init", "make the data folder of a new cluster's first node")->fallthrough();
+  init->add_option("--config", arguments.config, "configuration file (docs/configuration.md)");
+  init->add_option("--set", behind_init, "key=value over the file's; may be given again")->take_all();
+  init->footer("Example:\n  sluiced init --config node.yaml --set node.data_dir=./node-1");
+  init->callback([&] { arguments.init = true; });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitDone : kExitWrong;
   }
+  arguments.overrides.insert(arguments.overrides.end(), behind_init.begin(), behind_init.end());
   runtime::PosixFileSystem files;
   const bool check = !arguments.check_config.empty();
   const absl::StatusOr<NodeConfig> config =
       LoadNodeConfig(files, check ? arguments.check_config : arguments.config, arguments.overrides);
   if (!config.ok()) {
     std::cerr << Message(config.status()) << "\n";
+    return kExitWrong;
+  }
+  if (const absl::Status good = CheckFiles(*config); !good.ok()) {
+    std::cerr << "sluiced: " << Message(good) << "\n";
     return kExitWrong;
   }
   if (check) {

@@ -177,8 +177,9 @@ absl::StatusOr<NodeConfig> ParseNodeConfig(std::string_view name, std::string_vi
   config.peer_tls = ReadTls(root.Child("peer"), true);
   ReadListen(root.Child("listen"), &config);
   const ConfigNode advertise = root.Child("advertise");
-  config.advertise_grpc = ReadAddress(advertise, "grpc", config.listen_grpc);
-  config.advertise_peer = ReadAddress(advertise, "peer", config.listen_peer);
+  // What is wrong with listen's is told there.
+  config.advertise_grpc = advertise.Has("grpc") ? ReadAddress(advertise, "grpc", "") : config.listen_grpc;
+  config.advertise_peer = advertise.Has("peer") ? ReadAddress(advertise, "peer", "") : config.listen_peer;
   ReadStorage(root.Child("storage"), &config);
   ReadLimits(root.Child("limits"), &config);
   ReadRaft(root.Child("raft"), &config);

@@ -60,6 +60,11 @@ runtime::HttpListenerOptions HttpOptions(const NodeConfig& config) {
   return options;
 }
 
+/// With the key of the configuration that named the address.
+absl::Status At(std::string_view key, const absl::Status& status) {
+  return status.ok() ? status : absl::Status(status.code(), Cat(key, ": ", Message(status)));
+}
+
 // Waits for an answer that comes on an executor; for main's thread alone.
 template <class T, class Ask>
 T Await(Ask ask) {
@@ -159,7 +164,9 @@ absl::Status NodeProcess::OpenPeers() {
   options.address = config_.listen_peer;
   options.tls = config_.peer_tls;
   options.log = log_;
-  SLUICE_ASSIGN_OR_RETURN(peers_, rpc::GrpcPeerTransport::Make(options, clock_));
+  auto peers = rpc::GrpcPeerTransport::Make(options, clock_);
+  if (!peers.ok()) return At("listen.peer", peers.status());
+  peers_ = *std::move(peers);
   return absl::OkStatus();
 }
 
@@ -301,7 +308,7 @@ absl::Status NodeProcess::StartHttp() {
   http_.Handle("/metrics", [this](const runtime::HttpRequest&, runtime::HttpRespond respond) {
     AnswerMetrics(std::move(respond));
   });
-  return http_.Start();
+  return At("listen.http", http_.Start());
 }
 
 void NodeProcess::AnswerMetrics(runtime::HttpRespond respond) {
@@ -343,7 +350,9 @@ absl::Status NodeProcess::Start(runtime::TerminationSignals& signals) {
   options.connections_max = config_.connections_max;
   options.streams_max = config_.streams_max;
   options.log = log_;
-  SLUICE_ASSIGN_OR_RETURN(server_, rpc::Server::Start(options, *broker_, clock_));
+  auto server = rpc::Server::Start(options, *broker_, clock_);
+  if (!server.ok()) return At("listen.grpc", server.status());
+  server_ = *std::move(server);
   ready_ = true;
   log_.Info("serving", {{"version", SLUICE_VERSION},
                         {"node", folder_.node_id.value()},

@@ -445,8 +445,8 @@ absl::Status CheckTogether(const std::vector<PipelineConfig>& pipelines) {
   std::map<std::string, std::string> names;  // where each stands
   std::map<std::tuple<std::string, SinkKind, std::string, std::string>, std::string> writers;
   for (const PipelineConfig& pipeline : pipelines) {
-    const auto [first, alone] = names.emplace(pipeline.name, pipeline.at);
-    if (!alone && !pipeline.name.empty()) {
+    const auto [first, fresh] = names.emplace(pipeline.name, pipeline.at);
+    if (!fresh && !pipeline.name.empty()) {
       add(Cat(pipeline.at, ": a second pipeline of the name '", pipeline.name, "'; the first is at ", first->second));
     }
     for (const NamedSink& sink : pipeline.sinks) {

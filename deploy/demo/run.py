@@ -285,7 +285,10 @@ def main():
     if options.nodes != 1 and not 3 <= options.nodes <= 9:
         arguments.error("--nodes: expected 1, or 3 to 9: fewer cannot lose one")
     if options.dir:
-        os.makedirs(options.dir, exist_ok=True)
+        try:
+            os.makedirs(options.dir, exist_ok=True)
+        except OSError as error:
+            arguments.error(f"--dir {options.dir}: {error.strerror}")
         if os.listdir(options.dir):
             sys.exit(f"{options.dir} is not empty")
     folder = os.path.abspath(options.dir) if options.dir else tempfile.mkdtemp(prefix="sluice-run-")
@@ -296,6 +299,9 @@ def main():
         keep = True
         print(f"\nwrong: {wrong}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
     finally:
         if keep:
             print(f"The data is in {folder}")

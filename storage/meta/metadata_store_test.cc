@@ -211,6 +211,20 @@ TEST_CASE("a damaged metadata store refuses to open and names the file") {
     REQUIRE(absl::IsDataLoss(reopened.status()));
     CHECK(Message(reopened.status()).find(folder.store()) != std::string_view::npos);
   }
+  SECTION("RocksDB's log") {
+    {
+      auto store = OpenStore(Kind::kRocks, folder.store());
+      for (int i = 1; i <= 3; ++i) REQUIRE(store->Apply("controller", i, Put("k", Cat(i))).ok());
+    }
+    for (const auto& file : std::filesystem::directory_iterator(folder.store())) {
+      if (file.path().extension() == ".log") FlipByte(file.path().string(), 30);
+    }
+    const auto reopened = OpenRocksMetadataStore(folder.store());
+    INFO(reopened.status().ToString());
+    REQUIRE(absl::IsDataLoss(reopened.status()));
+    CHECK(Message(reopened.status()).find(folder.store() + "/*.log") != std::string_view::npos);
+    CHECK(Message(reopened.status()).find("Bring the data folder back") != std::string_view::npos);
+  }
   SECTION("one of RocksDB's tables") {
     {
       auto store = OpenStore(Kind::kRocks, folder.store());

@@ -2,9 +2,11 @@
 
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
+#include <rocksdb/sst_file_reader.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <filesystem>
 #include <mutex>
 #include <utility>
 
@@ -28,10 +30,31 @@ rocksdb::Slice ToSlice(std::string_view text) {
   return {text.data(), text.size()};
 }
 
+// RocksDB seldom says in which file a checksum does not hold: its tables can be asked one by one, and what is left are
+// those that have no such question.
+std::string DamagedFiles(const std::string& dir) {
+  std::string names;
+  std::error_code error;
+  for (auto at = std::filesystem::directory_iterator(dir, error); !error && at != std::filesystem::directory_iterator();
+       at.increment(error)) {
+    if (at->path().extension() != ".sst") continue;
+    rocksdb::SstFileReader table{rocksdb::Options()};
+    rocksdb::Status sound = table.Open(at->path().string());
+    if (sound.ok()) sound = table.VerifyChecksum();
+    if (!sound.ok()) names += Cat(names.empty() ? "" : ", ", at->path().string());
+  }
+  if (names.empty()) return Cat("its tables are whole, so it is ", dir, "/MANIFEST-* or ", dir, "/*.log");
+  return Cat("it is ", names);
+}
+
 absl::Status ToStatus(const rocksdb::Status& status, const std::string& dir) {
   if (status.ok()) return absl::OkStatus();
   const std::string message = Cat("metadata store ", dir, ": ", status.ToString());
-  if (status.IsCorruption()) return absl::DataLossError(message);
+  if (status.IsCorruption()) {
+    return absl::DataLossError(Cat(message, "; a file is damaged: ", DamagedFiles(dir),
+                                   ". Bring the data folder back from a copy of all of it, or start a node with an "
+                                   "empty node.data_dir and a new node.id (docs/operations.md)"));
+  }
   if (status.IsNoSpace()) return absl::ResourceExhaustedError(message);
   if (status.IsIOError() && status.ToString().find("LOCK") != std::string::npos) {
     return absl::FailedPreconditionError(message);

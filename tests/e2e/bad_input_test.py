@@ -59,6 +59,32 @@ class Configuration(WithFolder):
                          "listen.grpc", "storage.segment_bytes")
         self.assertEqual(["node.yaml"], os.listdir(self.folder), "a refused configuration leaves nothing behind")
 
+    def test_one_wrong_address_is_one_error(self):
+        done = self.check("listen: { grpc: nowhere }\n")
+        self.assert_says(done, 2, "listen.grpc")
+        self.assertNotIn("advertise", done.stdout + done.stderr)
+
+    def test_tls_files_are_checked_with_the_rest(self):
+        done = self.check("listen: { tls: { cert: /nope/node.pem, key: /nope/node.key } }\n")
+        self.assert_says(done, 2, "listen.tls", "/nope/node.pem")
+
+    def test_a_file_in_the_place_of_the_data_folder_is_named_with_its_key(self):
+        done = run(harness.program("sluiced"), "--set", f"node.data_dir={self.write('afile', '')}", "--set", "listen.http=127.0.0.1:0",
+                   folder=self.folder)
+        self.assert_says(done, 1, "node.data_dir", "afile is a file")
+
+    def test_a_taken_port_is_named_with_its_key(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for key in ("listen.grpc", "listen.peer", "listen.http"):
+                ports = {each: f"127.0.0.1:{taken.getsockname()[1] if each == key else 0}" for each in ("listen.grpc", "listen.peer", "listen.http")}
+                done = run(harness.program("sluiced"), *(word for each in ports for word in ("--set", f"{each}={ports[each]}")),
+                           folder=self.folder)
+                self.assert_says(done, 1, f"{key}: ", ports[key])
+
+    def test_help_of_the_node_has_examples_and_all_options(self):
+        self.assert_says(run(harness.program("sluiced"), "--help"), 0, "Examples:", "sluiced init --config")
+        self.assert_says(run(harness.program("sluiced"), "init", "--help"), 0, "--config", "--set", "Example")
+
     def test_a_file_that_is_not_there_is_named(self):
         self.assert_says(run(harness.program("sluiced"), "--config", "/nowhere.yaml"), 2, "/nowhere.yaml")
 
@@ -90,15 +116,24 @@ class TheNode(WithFolder):
         broker = self.start()
         self.assert_says(broker.sluice("consume", "nowhere", "--from", "earliest", check=False), 4, "nowhere")
         self.assert_says(broker.sluice("produce", "nowhere", input="x\n", check=False), 4, "nowhere")
-        self.assert_says(broker.sluice("topic", "frobnicate", check=False), 2)
+        self.assert_says(broker.sluice("topic", "frobnicate", check=False), 2, '"topic frobnicate"', "create")
+        self.assert_says(broker.sluice("frob", check=False), 2, '"frob"', "produce")
+        self.assert_says(broker.sluice("--version", check=False), 0, "sluice ")
+        self.assert_says(broker.sluice("consume", "t", "--max", "-1", check=False), 2, 'at least 1, got "-1"')
+        self.assert_says(broker.sluice("produce", "t", "--key-sep", "", check=False), 2, "--key-sep")
+        self.assert_says(broker.sluice("topic", "create", "t", "--config", "max.message.bytes=33554432", check=False), 2,
+                         "max.message.bytes", "limits.message_bytes")
         broker.sluice("topic", "create", "quakes")
         broker.sluice("produce", "quakes", input="a\nb\n")
         self.assertNotEqual(0, broker.sluice("topic", "create", "quakes", check=False).returncode)
         self.assertNotEqual(0, broker.sluice("topic", "create", "__mine", check=False).returncode)
         beyond = broker.sluice("consume", "quakes", "--from", "1000000", "--follow", "--max", "1", check=False)
         self.assert_says(beyond, 1, "quakes/0", "1000000", "out of range", "3")
+        self.assert_says(broker.sluice("consume", "quakes", "--from", "99", check=False), 1, "quakes/0", "99", "out of range", "3")
+        self.assert_says(broker.sluice("consume", "quakes", "--from", "3", check=False), 0)
         broker.sluice("records", "delete", "quakes", "--partition", "0", "--before", "2")
-        self.assert_says(broker.sluice("consume", "quakes", "--from", "1", check=False), 1, "quakes/0", "out of range", "2")
+        self.assert_says(broker.sluice("consume", "quakes", "--from", "1", check=False), 1, "quakes/0", "out of range", "2",
+                         "--from earliest")
         self.assertEqual(["b"], [record["value"] for record in broker.consume("quakes")])
 
     def test_a_record_of_ten_megabytes_is_refused_and_the_broker_goes_on(self):
@@ -108,6 +143,13 @@ class TheNode(WithFolder):
         self.assertNotEqual(0, refused.returncode)
         broker.sluice("produce", "big", input="small\n")
         self.assertEqual(["small"], [record["value"] for record in broker.consume("big")])
+
+    def test_a_record_that_no_message_can_carry_is_refused_for_certain(self):
+        broker = self.start()
+        broker.sluice("topic", "create", "lim", "--config", "max.message.bytes=16777216")
+        done = broker.sluice("--output", "json", "produce", "lim", input="x" * 20_000_000 + "\n", check=False)
+        self.assert_says(done, 2, "MESSAGE_TOO_LARGE", "limits.message_bytes")
+        self.assertNotIn("OUTCOME_UNKNOWN", done.stdout + done.stderr)
 
     def test_a_dead_broker_is_reported_within_the_time_limit(self):
         started = time.monotonic()

@@ -112,8 +112,10 @@ class Tls(unittest.TestCase):
                                "--set", "listen.peer=127.0.0.1:0", "--set", "listen.http=127.0.0.1:0",
                                "--set", f"listen.tls={{ cert: {self.path('broker.pem')}, key: {self.path('ca.key')} }}"],
                               capture_output=True, text=True, timeout=60, check=False)
-        self.assertEqual(1, done.returncode, done.stderr)
+        self.assertEqual(2, done.returncode, done.stderr)
+        self.assertIn("listen.tls: ", done.stderr.splitlines()[-1])
         self.assertIn("ca.key", done.stderr.splitlines()[-1])
+        self.assertFalse(os.path.exists(self.path("wrong")), "it is found before anything is made")
 
     def test_the_connector_pulls_into_it(self):
         api = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Records)
