@@ -53,6 +53,8 @@ std::string EncodeRegisterRequest(const RegisterRequest& request) {
   out.set_feature_min(node.feature_min);
   out.set_feature_max(node.feature_max);
   out.set_known_epoch(request.known_epoch.value());
+  out.set_process(BytesOf(node.process));
+  out.set_replaces(request.replaces.value());
   return out.SerializeAsString();
 }
 
@@ -74,6 +76,8 @@ absl::StatusOr<RegisterRequest> DecodeRegisterRequest(std::string_view bytes) {
   node.feature_min = from.feature_min();
   node.feature_max = from.feature_max();
   request.known_epoch = Offset(from.known_epoch());
+  SLUICE_ASSIGN_OR_RETURN(node.process, IdFrom(from.process()));
+  request.replaces = Offset(from.replaces());
   for (const std::string* text :
        {&request.cluster_name, &node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
     SLUICE_RETURN_IF_ERROR(CheckText(*text));
@@ -100,6 +104,10 @@ std::string EncodeRegisterAnswer(const RegisterAnswer& answer) {
     node->set_epoch(where.epoch.value());
     node->set_since(where.since);
   }
+  if (answer.other.has_value()) {
+    out.mutable_other()->set_epoch(answer.other->epoch.value());
+    out.mutable_other()->set_peer_address(answer.other->peer_address);
+  }
   if (answer.registered.has_value()) {
     wire::RegisterAnswer::Registered* registered = out.mutable_registered();
     registered->set_incarnation(BytesOf(answer.registered->incarnation));
@@ -121,6 +129,10 @@ absl::StatusOr<RegisterAnswer> DecodeRegisterAnswer(std::string_view bytes) {
     SLUICE_RETURN_IF_ERROR(CheckText(node.peer_address()));
     answer.nodes[NodeId(node.id())] = {
         .address = node.peer_address(), .epoch = Offset(node.epoch()), .since = node.since()};
+  }
+  if (from.has_other()) {
+    answer.other = {.epoch = Offset(from.other().epoch()), .peer_address = from.other().peer_address()};
+    SLUICE_RETURN_IF_ERROR(CheckText(answer.other->peer_address));
   }
   if (!from.has_registered()) return answer;
   Registration& registered = answer.registered.emplace();

@@ -33,6 +33,9 @@ struct RegisterRequest {
   /// Its incarnation: only of the node that forms the cluster; otherwise nil, and the leader draws it.
   NodeRecord node;
   Offset known_epoch{-1};  ///< Of the last registration that the node knows of itself.
+  /// The node's last epoch that this process knows of: what another process has registered later it does not replace.
+  /// 0: it knows of none.
+  Offset replaces = {};
 };
 
 /// Where a node is found by other nodes, as far as somebody knows.
@@ -50,6 +53,13 @@ struct Registration {
   bool operator==(const Registration&) const = default;
 };
 
+/// Another process than the asking one, registered under the same number.
+struct OtherProcess {
+  Offset epoch;  ///< Later than the one that was to be replaced.
+  std::string peer_address;
+  bool operator==(const OtherProcess&) const = default;
+};
+
 struct RegisterAnswer {
   Uuid cluster_id;
   std::string cluster_name;
@@ -59,6 +69,7 @@ struct RegisterAnswer {
   std::string refused;  ///< Why; empty: it was not.
   /// Where the answerer is, and all the others that it knows.
   std::map<NodeId, PeerWhere> nodes;
+  std::optional<OtherProcess> other = std::nullopt;  ///< Then nothing was registered.
 };
 
 struct Heartbeat {

@@ -31,6 +31,13 @@ RegisterRequest RequestOf(const ClusterClientOptions& options) {
   return request;
 }
 
+/// `which`: of the two.
+std::string TwoProcesses(NodeId node, const std::string& address, std::string_view which, const std::string& own) {
+  return Cat("two processes run as node ", node, ": this one, at ", own, ", and one at ", address, " that ", which,
+             ". The data folder was copied, so this one stops: keep one of the two folders and delete the other, or ",
+             "give its node an empty node.data_dir and a node.id of its own");
+}
+
 /// On a thread of the peers' calls: decodes, and goes on on the executor.
 PeerAnswered DecodeOn(Executor& executor, std::shared_ptr<bool> alive, Callback<absl::StatusOr<RegisterAnswer>> done) {
   return [&executor, alive = std::move(alive), done = std::move(done)](absl::StatusOr<std::string> answer) mutable {
@@ -114,7 +121,7 @@ absl::Status ClusterJoiner::CheckAnswers(const Round& round) {
   for (const Round::Answer& each : round.answers) {
     if (!each.answer.ok()) {
       // Two nodes of one number, another version: no time heals that.
-      if (!absl::IsFailedPrecondition(each.answer.status())) continue;
+      if (!absl::IsFailedPrecondition(each.answer.status()) && !absl::IsAlreadyExists(each.answer.status())) continue;
       return absl::FailedPreconditionError(Cat("the seed ", each.seed, ": ", Message(each.answer.status())));
     }
     if (first == nullptr) first = &each;
@@ -160,14 +167,17 @@ std::string ClusterJoiner::NextLeader(const Round& round) {
   return *std::next(leaders.begin(), static_cast<std::ptrdiff_t>(leaders_tried_++ % leaders.size()));
 }
 
-void ClusterJoiner::RegisterAt(std::string address, int hops) {
-  Call(address, RequestOf(options_),
-       [this, hops](absl::StatusOr<RegisterAnswer> answer) { OnRegistered(answer, hops); });
+void ClusterJoiner::RegisterAt(std::string address, int hops, Offset replaces) {
+  RegisterRequest request = RequestOf(options_);
+  request.replaces = replaces;
+  Call(address, request, [this, hops](absl::StatusOr<RegisterAnswer> answer) { OnRegistered(answer, hops); });
 }
 
 void ClusterJoiner::OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops) {
   if (!answer.ok()) {
-    if (absl::IsFailedPrecondition(answer.status())) return End(answer.status());
+    if (absl::IsFailedPrecondition(answer.status()) || absl::IsAlreadyExists(answer.status())) {
+      return End(absl::FailedPreconditionError(Cat(Message(answer.status()))));
+    }
     return TryLater(answer.status().ToString());
   }
   if (!answer->refused.empty()) return End(absl::FailedPreconditionError(answer->refused));
@@ -176,7 +186,9 @@ void ClusterJoiner::OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, i
         .cluster_id = answer->cluster_id, .cluster_name = answer->cluster_name, .registration = *answer->registered});
   }
   if (answer->leader_address.empty() || hops == kHopsMax) return TryLater("the controller's leader is changing");
-  RegisterAt(answer->leader_address, hops + 1);
+  // An earlier process of this folder, which was let in and did not come to write that down.
+  const Offset replaces = answer->other.has_value() ? answer->other->epoch : Offset{};
+  RegisterAt(answer->leader_address, hops + 1, replaces);
 }
 
 void ClusterJoiner::TryLater(std::string_view why) {
@@ -208,10 +220,30 @@ void ClusterClient::Start(std::optional<Registration> joined) {
     book_.Registered(id, node.node.peer_address, node.epoch);
   }
   if (joined.has_value()) {
-    epoch_ = joined->epoch;
+    epoch_ = held_ = joined->epoch;
     for (const auto& [id, where] : joined->nodes) book_.Heard(id, where);
   }
+  if (!joined.has_value()) CheckSeeds();
   RunLater(absl::ZeroDuration());
+}
+
+// What the folder says is what counts, so who has another cluster's nodes for seeds would never hear of it.
+void ClusterClient::CheckSeeds() {
+  if (seams_.calls == nullptr || options_.cluster_id.IsNil()) return;
+  RegisterRequest who;
+  who.ask_only = true;
+  for (const std::string& seed : options_.seeds) {
+    if (seed == options_.node.peer_address) continue;
+    seams_.calls->Call(
+        seed, kRegisterCall, EncodeRegisterRequest(who), options_.call_deadline,
+        DecodeOn(seams_.executor, alive_, [this, seed](const absl::StatusOr<RegisterAnswer>& answer) {
+          if (!running_ || !absl::IsFailedPrecondition(answer.status())) return;
+          seams_.log.Error(
+              "a seed refuses this node, which goes on with the cluster of its data folder: correct cluster.seeds, or "
+              "name an empty node.data_dir to join the seed's cluster",
+              {{"seed", seed}, {"cluster", options_.cluster_id}, {"why", Message(answer.status())}});
+        }));
+  }
 }
 
 void ClusterClient::Stop() {
@@ -317,9 +349,8 @@ void ClusterClient::AskWhereIfLost() {
 
 // Whoever leads can be found only by those who are found themselves.
 void ClusterClient::AskWhere() {
-  RegisterRequest here = RequestOf(options_);
+  RegisterRequest here = Request();
   here.ask_only = true;
-  here.known_epoch = book_.own().epoch;
   const std::vector<std::string> all = Everybody();
   const size_t count = std::min(all.size(), kAskedAtOnce);
   for (size_t i = 0; i < count; ++i) {
@@ -334,12 +365,36 @@ void ClusterClient::OnTold(const absl::StatusOr<RegisterAnswer>& answer) {
   // One that has just joined has no state, and hears here where it gets it.
   const Uuid& known = seams_.controller.state().cluster_id;
   if (answer->cluster_id != (known.IsNil() ? options_.cluster_id : known)) return;
+  if (IsReplacedBy(answer->other)) return;
   for (const auto& [id, where] : answer->nodes) book_.Heard(id, where);
 }
 
-void ClusterClient::Register() {
+// Names what it replaces: so whatever of it arrives after another process has taken the node changes nothing.
+RegisterRequest ClusterClient::Request() const {
   RegisterRequest request = RequestOf(options_);
   request.known_epoch = book_.own().epoch;
+  request.replaces = held_;
+  if (held_ > Offset(0)) return request;
+  const RegisteredNode* self = seams_.controller.state().FindNode(options_.node.id);
+  request.replaces = std::max(known_, self == nullptr ? Offset(0) : self->epoch);
+  return request;
+}
+
+void ClusterClient::Refuse(std::string why) {
+  // Who waits is to hear the reason, not that this node stops for it.
+  End(absl::FailedPreconditionError(std::move(why)));
+  seams_.log.Error("this node is not of the cluster any more, and stops", {{"why", ended_}});
+  seams_.on_refused(ended_);
+}
+
+bool ClusterClient::IsReplacedBy(const std::optional<OtherProcess>& other) {
+  if (!other.has_value() || held_ == Offset(0) || other->epoch <= held_) return false;
+  Refuse(TwoProcesses(options_.node.id, other->peer_address, "has registered later", options_.node.peer_address));
+  return true;
+}
+
+void ClusterClient::Register() {
+  RegisterRequest request = Request();
   if (seams_.controller.IsLeader()) {
     busy_ = true;
     // Who leads without being registered has begun the group: its replica is what it is.
@@ -353,7 +408,11 @@ void ClusterClient::Register() {
   if (address.empty()) return;
   busy_ = true;
   seams_.calls->Call(address, kRegisterCall, EncodeRegisterRequest(request), options_.call_deadline,
-                     DecodeOn(seams_.executor, alive_, [this](absl::StatusOr<RegisterAnswer> answer) {
+                     DecodeOn(seams_.executor, alive_, [this, address](absl::StatusOr<RegisterAnswer> answer) {
+                       if (running_ && absl::IsAlreadyExists(answer.status())) {
+                         return Refuse(TwoProcesses(options_.node.id, address, "the cluster has for the node",
+                                                    options_.node.peer_address));
+                       }
                        OnRegistered(std::move(answer), false);
                      }));
 }
@@ -370,17 +429,15 @@ void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool loc
     refused = Cat("this data folder belongs to cluster ", options_.cluster_id, ", and a node that was asked to ",
                   answer->cluster_id);
   }
-  if (!refused.empty()) {
-    // Who waits is to hear the reason, not that this node stops for it.
-    End(absl::FailedPreconditionError(refused));
-    return seams_.on_refused(ended_);
-  }
+  if (!refused.empty()) return Refuse(std::move(refused));
+  if (IsReplacedBy(answer->other)) return;
+  if (answer->other.has_value()) known_ = answer->other->epoch;
   if (!answer->registered.has_value()) {
     leader_hint_ = answer->leader_address == options_.node.peer_address ? std::string() : answer->leader_address;
     if (!leader_hint_.empty()) RunLater(absl::Milliseconds(20));
     return;
   }
-  epoch_ = answer->registered->epoch;
+  epoch_ = held_ = answer->registered->epoch;
   for (const auto& [id, where] : answer->nodes) book_.Heard(id, where);
   AnswerRegistered();
   RunLater(absl::ZeroDuration());
@@ -445,9 +502,16 @@ void ClusterClient::OnApplied(const ClusterDelta& delta) {
       book_.Registered(id, node->node.peer_address, node->epoch);
     }
   }
-  // Registered, and this node has applied that: to say so ends its being fenced.
   const RegisteredNode* self =
       delta.nodes.contains(options_.node.id) ? seams_.controller.state().FindNode(options_.node.id) : nullptr;
+  if (running_ && self != nullptr && !self->node.process.IsNil() && !options_.node.process.IsNil()) {
+    // What was sent may have arrived though its answer has not.
+    if (self->node.process == options_.node.process)
+      held_ = std::max(held_, self->epoch);
+    else if (IsReplacedBy(OtherProcess{.epoch = self->epoch, .peer_address = self->node.peer_address}))
+      return;
+  }
+  // Registered, and this node has applied that: to say so ends its being fenced.
   if (running_ && self != nullptr && self->fenced && !draining_ && epoch_ == self->epoch)
     RunLater(absl::ZeroDuration());
 }

@@ -1,8 +1,9 @@
 // A node's side of belonging to a cluster: joining one by its seeds, and then, for as long as the node runs, being
 // registered with and reporting to whoever leads the controller.
 //
-// What a call could not prove is asked again: registering is idempotent for a disk, and what is stale has an epoch that
-// is over. A refusal ends it: the node is told why and stops.
+// What a call could not prove is asked again: registering is idempotent for a process, and what is stale has an epoch
+// that is over. A refusal ends it: the node is told why and stops. So does another process that has registered as this
+// node since this one had: the data folder was copied, and who has started later is the node.
 // Threads: the controller's executor; callbacks too. Calls that are answered after the end find nobody.
 #pragma once
 
@@ -69,7 +70,7 @@ class ClusterJoiner {
   static absl::Status CheckAnswers(const Round& round);
   /// Of the leaders that were named, one after the other.
   std::string NextLeader(const Round& round);
-  void RegisterAt(std::string address, int hops);
+  void RegisterAt(std::string address, int hops, Offset replaces = {});
   void OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops);
   void TryLater(std::string_view why);
   void End(absl::StatusOr<Joined> result);
@@ -139,6 +140,10 @@ class ClusterClient final : public ControllerObserver {
   void AskWhereIfLost();
   void AskWhere();
   void OnTold(const absl::StatusOr<RegisterAnswer>& answer);
+  RegisterRequest Request() const;
+  void CheckSeeds();
+  void Refuse(std::string why);
+  bool IsReplacedBy(const std::optional<OtherProcess>& other);
   void AnswerRegistered();
 
   const ClusterClientOptions options_;
@@ -149,6 +154,8 @@ class ClusterClient final : public ControllerObserver {
   bool unheard_ = false;  ///< The last heartbeat was not answered, or not by the leader.
   absl::Status ended_;    ///< Why it runs no more.
   std::optional<Offset> epoch_;
+  Offset held_;              ///< The last epoch of this process; 0: none yet.
+  Offset known_;             ///< Of the node, as a member said it; 0: it did not.
   std::string leader_hint_;  ///< An address that a member named.
   size_t next_address_ = 0;
   PeerBook book_;

@@ -38,6 +38,15 @@ std::string WhyRefused(const ClusterState& state, const RegisterRequest& request
   return {};
 }
 
+std::optional<OtherProcess> OtherThan(const ClusterState& state, const RegisterRequest& request) {
+  const RegisteredNode* known = state.FindNode(request.node.id);
+  // Not known of what an older program has written down, or says.
+  if (known == nullptr || known->node.process.IsNil() || request.node.process.IsNil()) return std::nullopt;
+  if (known->node.disk != request.node.disk || known->node.process == request.node.process) return std::nullopt;
+  if (known->epoch <= request.replaces) return std::nullopt;
+  return OtherProcess{.epoch = known->epoch, .peer_address = known->node.peer_address};
+}
+
 void ClusterService::Answer(PeerCall call, PeerReply reply) {
   if (call.kind == kHeartbeatCall) {
     const auto heartbeat = DecodeHeartbeat(call.request);
@@ -92,6 +101,14 @@ RegisterAnswer ClusterService::WhoWeAre() const {
   return answer;
 }
 
+RegisterAnswer ClusterService::AnswerTo(const RegisterRequest& request) const {
+  RegisterAnswer answer = WhoWeAre();
+  if (request.cluster_id == answer.cluster_id || request.cluster_id.IsNil()) {
+    answer.other = OtherThan(seams_.controller.state(), request);
+  }
+  return answer;
+}
+
 // The transport has seen to it that it is that node, as far as nodes have certificates; the disk that it is, unless
 // this node has not heard of it yet, or of nothing at all: what has just joined gets its state from a leader, wherever
 // that is by then.
@@ -101,6 +118,7 @@ void ClusterService::NoteWhere(const RegisterRequest& request) {
   if (book_ == nullptr || ours.IsNil() || request.cluster_id != ours) return;
   const RegisteredNode* known = state.FindNode(request.node.id);
   if (known != nullptr && known->node.disk != request.node.disk) return;
+  if (OtherThan(state, request).has_value()) return;
   book_->SaidItself(request.node.id, request.node.peer_address, request.known_epoch);
 }
 
@@ -109,7 +127,7 @@ void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<R
   if (seams_.controller.state().cluster_id.IsNil()) {
     return done(absl::UnavailableError("this node belongs to no cluster yet"));
   }
-  if (request.ask_only || !seams_.controller.IsLeader()) return done(WhoWeAre());
+  if (request.ask_only || !seams_.controller.IsLeader()) return done(AnswerTo(request));
   const uint64_t high = seams_.random.Next();
   const Uuid drawn = Uuid::FromRandom(high, seams_.random.Next());
   auto refused = std::make_shared<std::string>();
@@ -117,6 +135,7 @@ void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<R
       [request, drawn, refused](const ControllerState& state) -> absl::StatusOr<std::optional<ControllerChange>> {
         *refused = WhyRefused(state, request);
         if (!refused->empty()) return absl::FailedPreconditionError(*refused);
+        if (OtherThan(state, request).has_value()) return std::optional<ControllerChange>();
         NodeRecord node = request.node;
         if (node.incarnation.IsNil()) node.incarnation = drawn;
         return std::optional<ControllerChange>(NodeRegistered{std::move(node)});
@@ -135,6 +154,10 @@ void ClusterService::Register(RegisterRequest request, Callback<absl::StatusOr<R
         if (!decided.ok()) return done(decided);
         const ControllerState& state = seams_.controller.state();
         const RegisteredNode& node = state.nodes.at(request.node.id);
+        // Also where another has come since: the epoch is that one's.
+        if (!request.node.process.IsNil() && node.node.process != request.node.process) {
+          return done(AnswerTo(request));
+        }
         Registration& registered = answer.registered.emplace();
         registered.incarnation = node.node.incarnation;
         registered.epoch = node.epoch;

@@ -4,10 +4,17 @@
 // What is refused for good, each with a text that says what to do: a node of another cluster or of another
 // cluster.name; a number that another disk is registered with; a disk that is registered under another number; a
 // program that does not support the cluster's feature level; one more node than a group can have members.
+//
+// Of two processes with one number and one disk (a data folder that was copied) the one that registered last is the
+// node. A process replaces only a registration that it knows of, by its epoch: so what one sent before another took its
+// place, and arrives after that, changes nothing, and the process is told of the other. Epochs only grow, and a process
+// never replaces itself in vain: what it has sent twice is taken twice.
 // Threads: the controller's executor; callbacks too.
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "broker/cluster_calls.h"
@@ -53,6 +60,7 @@ class ClusterService {
 
  private:
   RegisterAnswer WhoWeAre() const;
+  RegisterAnswer AnswerTo(const RegisterRequest& request) const;
   void NoteWhere(const RegisterRequest& request);
 
   const Seams seams_;
@@ -60,6 +68,9 @@ class ClusterService {
   Uuid cluster_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
+
+/// Who is registered as the request's node, and not replaced by it.
+std::optional<OtherProcess> OtherThan(const ClusterState& state, const RegisterRequest& request);
 
 /// Why the node may not register, in words for its operator; empty when it may.
 std::string WhyRefused(const ClusterState& state, const RegisterRequest& request);

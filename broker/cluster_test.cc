@@ -86,7 +86,11 @@ TEST_CASE("a node that starts again has a new epoch and the same incarnation") {
   rig.node(2).Crash();
   rig.Start(2);
   rig.Until([&] { return rig.State().FindNode(NodeId(2))->epoch > before.epoch && rig.Settled(1); });
-  CHECK(rig.State().FindNode(NodeId(2))->node == before.node);
+  NodeRecord now = rig.State().FindNode(NodeId(2))->node;
+  CHECK(now.process == rig.node(2).process);
+  CHECK(now.process != before.node.process);
+  now.process = before.node.process;
+  CHECK(now == before.node);
 }
 
 TEST_CASE("a node that died between being let in and opening its replica joins once more") {
@@ -192,9 +196,134 @@ TEST_CASE("a second node of one number is refused") {
         [&] { joiner.Join([&](absl::StatusOr<Joined> answer) { joined.emplace(std::move(answer)); }); });
     rig.Until([&] { return joined.has_value(); });
     CHECK(absl::IsFailedPrecondition(joined->status()));
-    CHECK(Has(joined->status(), seed == 1 ? "node 2 is registered with disk" : "two nodes say that they are node 2"));
+    CHECK(
+        Has(joined->status(), seed == 1 ? "node 2 is registered with disk" : "two processes say that they are node 2"));
   }
   CHECK(rig.State().FindNode(NodeId(2))->node.disk == rig.node(2).folder.disk);
+}
+
+/// Another process with a copy of a node's folder from which group 0 is missing, on the machine of node `on`.
+struct CopiedNode {
+  CopiedNode(ClusterRig& rig, int of, int on)
+      : calls(rig.call_network, PeerCaller{.node = NodeId(of),
+                                           .cluster = rig.node(of).folder.cluster,
+                                           .disk = rig.node(of).folder.disk,
+                                           .session = kProcess,
+                                           .address = kAddress}) {
+    ControlNode& machine = rig.base.node(NodeId(on));
+    machine.Boot();
+    ClusterClientOptions options;
+    options.node = {.id = NodeId(of),
+                    .disk = rig.node(of).folder.disk,
+                    .peer_address = kAddress,
+                    .feature_max = 1,
+                    .process = kProcess};
+    options.cluster_id = rig.node(of).folder.cluster;
+    options.seeds = {rig.node(1).address};
+    ClusterJoiner joiner(options, {.executor = machine.executor(), .calls = calls, .log = rig.base.logger});
+    machine.executor().Post(
+        [&] { joiner.Join([&](absl::StatusOr<Joined> answer) { joined.emplace(std::move(answer)); }); });
+    rig.Until([&] { return joined.has_value(); });
+  }
+  static constexpr const char* kAddress = "n9:7401";
+  inline static const Uuid kProcess = Uuid::FromRandom(7, 7);
+  simulation::SimPeerCalls calls;
+  std::optional<absl::StatusOr<Joined>> joined;
+};
+
+/// What the leader, which is node 1, answers to that.
+RegisterAnswer AnswerOf(ClusterRig& rig, const RegisterRequest& request) {
+  std::optional<absl::StatusOr<RegisterAnswer>> answered;
+  rig.base.node(NodeId(1)).executor().Post([&] {
+    rig.node(1).service->Register(request,
+                                  [&](absl::StatusOr<RegisterAnswer> answer) { answered = std::move(answer); });
+  });
+  rig.Until([&] { return answered.has_value(); });
+  REQUIRE(answered->ok());
+  return **answered;
+}
+
+TEST_CASE("of two processes with one data folder the later is the node, and the earlier stops and says why") {
+  ClusterRig rig(3);
+  rig.Start(1);
+  rig.Start(2);
+  rig.Settle(1);
+  const Offset before = rig.State().FindNode(NodeId(2))->epoch;
+  const CopiedNode copy(rig, 2, 3);
+  REQUIRE(copy.joined->ok());
+  const Offset epoch = rig.State().FindNode(NodeId(2))->epoch;
+  CHECK(epoch > before);
+  rig.Until([&] { return rig.node(2).refused.has_value(); }, absl::Seconds(2));
+  CHECK(Has(*rig.node(2).refused, "two processes run as node 2"));
+  CHECK(Has(*rig.node(2).refused, "this one, at n2:7401"));
+  CHECK(Has(*rig.node(2).refused, "one at n9:7401 that has registered later"));
+  CHECK(Has(*rig.node(2).refused, "delete the other"));
+  rig.base.scheduler.RunFor(absl::Seconds(5));
+  CHECK(rig.State().FindNode(NodeId(2))->epoch == epoch);
+  CHECK(rig.State().FindNode(NodeId(2))->node.peer_address == "n9:7401");
+}
+
+TEST_CASE("a copy of the folder of the node that leads the controller is not let in, and hears why") {
+  ClusterRig rig(2);
+  rig.Start(1);
+  rig.Settle(1);
+  const CopiedNode copy(rig, 1, 2);
+  CHECK(absl::IsFailedPrecondition(copy.joined->status()));
+  CHECK(Has(copy.joined->status(), "two processes say that they are node 1"));
+  CHECK_FALSE(rig.node(1).refused.has_value());
+}
+
+TEST_CASE("what a node sent before its restart, and arrives after that, does not take its place") {
+  ClusterRig rig(2);
+  rig.StartAll();
+  rig.Settle(1);
+  const RegisteredNode first = *rig.State().FindNode(NodeId(2));
+  rig.node(2).Crash();
+  rig.Start(2);
+  rig.Until([&] { return rig.State().FindNode(NodeId(2))->epoch > first.epoch && rig.Settled(1); });
+  const RegisteredNode second = *rig.State().FindNode(NodeId(2));
+  RegisterRequest late{.cluster_id = rig.node(1).folder.cluster, .node = first.node};
+  // Its first registration, and one of when it had been registered.
+  for (const Offset replaces : {Offset(0), first.epoch}) {
+    late.replaces = replaces;
+    const RegisterAnswer answer = AnswerOf(rig, late);
+    CHECK_FALSE(answer.registered.has_value());
+    CHECK(answer.other == OtherProcess{.epoch = second.epoch, .peer_address = rig.node(2).address});
+    CHECK(answer.refused.empty());
+  }
+  rig.base.scheduler.RunFor(absl::Seconds(3));
+  CHECK(*rig.State().FindNode(NodeId(2)) == second);
+  CHECK_FALSE(rig.node(2).refused.has_value());
+}
+
+TEST_CASE("a registration that is sent again, as its answer was lost, is taken again") {
+  ClusterRig rig(2);
+  rig.StartAll();
+  rig.Settle(1);
+  const RegisteredNode before = *rig.State().FindNode(NodeId(2));
+  const RegisterAnswer answer =
+      AnswerOf(rig, {.cluster_id = rig.node(1).folder.cluster, .node = before.node, .replaces = Offset(0)});
+  REQUIRE(answer.registered.has_value());
+  CHECK_FALSE(answer.other.has_value());
+  // The epoch that the process knows is over then, and it is no other that has ended it.
+  rig.Settle(1);
+  CHECK(rig.State().FindNode(NodeId(2))->epoch > before.epoch);
+  CHECK_FALSE(rig.node(2).refused.has_value());
+}
+
+TEST_CASE("what an older program has registered without a process is replaced by whoever comes") {
+  ClusterState state;
+  NodeRecord node{.id = NodeId(1), .disk = Uuid::FromRandom(2, 2)};
+  state.nodes[NodeId(1)] = {.node = node, .epoch = Offset(5)};
+  RegisterRequest request{.node = node};
+  request.node.process = Uuid::FromRandom(3, 3);
+  CHECK_FALSE(OtherThan(state, request).has_value());
+  state.nodes[NodeId(1)].node.process = Uuid::FromRandom(4, 4);
+  CHECK(OtherThan(state, request)->epoch == Offset(5));
+  request.replaces = Offset(5);
+  CHECK_FALSE(OtherThan(state, request).has_value());
+  request = {.node = node};
+  CHECK_FALSE(OtherThan(state, request).has_value());
 }
 
 TEST_CASE("a seed that is no member yet is asked again until it is") {
@@ -425,6 +554,12 @@ TEST_CASE("calls of the cluster that are garbage are refused") {
   answer.nodes = {{NodeId(1), {"a:1", Offset(2), false}}, {NodeId(2), {"b:1", Offset(-1), true}}};
   answer.registered = Registration{Uuid::FromRandom(2, 2), Offset(3), answer.nodes};
   CHECK(DecodeRegisterAnswer(EncodeRegisterAnswer(answer))->registered == answer.registered);
+  answer.other = OtherProcess{.epoch = Offset(7), .peer_address = "b:2"};
+  CHECK(DecodeRegisterAnswer(EncodeRegisterAnswer(answer))->other == answer.other);
+  request.node.process = Uuid::FromRandom(8, 8);
+  request.replaces = Offset(9);
+  CHECK(DecodeRegisterRequest(EncodeRegisterRequest(request))->node.process == request.node.process);
+  CHECK(DecodeRegisterRequest(EncodeRegisterRequest(request))->replaces == Offset(9));
 }
 
 }  // namespace

@@ -115,6 +115,7 @@ void ToProto(const NodeRecord& node, state::NodeState* out) {
   out->set_version(node.version);
   out->set_feature_min(node.feature_min);
   out->set_feature_max(node.feature_max);
+  if (!node.process.IsNil()) out->set_process(std::string(node.process.AsBytes()));
 }
 
 absl::StatusOr<NodeId> NodeFrom(int32_t id) {
@@ -133,6 +134,9 @@ absl::StatusOr<NodeRecord> FromProto(const state::NodeState& from) {
   node.version = from.version();
   node.feature_min = from.feature_min();
   node.feature_max = from.feature_max();
+  if (!from.process().empty()) {
+    SLUICE_ASSIGN_OR_RETURN(node.process, IdFrom(from.process(), "a process"));
+  }
   for (const std::string* text : {&node.grpc_address, &node.peer_address, &node.rack, &node.version}) {
     if (text->size() > kNodeTextBytesMax) {
       return absl::DataLossError(

@@ -77,6 +77,7 @@ struct NodeRecord {
   std::string version = {};  ///< Of the program, for people.
   int32_t feature_min = 0;   ///< The feature levels that the program can work at.
   int32_t feature_max = 0;
+  Uuid process = {};  ///< Drawn at its start; nil: by a program that draws none.
   bool operator==(const NodeRecord&) const = default;
 };
 /// Its offset is the node's broker epoch (KIP-631).

@@ -35,7 +35,8 @@ NodeRecord Node(int id) {
           .rack = "r1",
           .version = "0.2.0",
           .feature_min = 0,
-          .feature_max = 1};
+          .feature_max = 1,
+          .process = Id(102)};
 }
 
 TEST_CASE("every controller change, topic and node reads back what was written") {

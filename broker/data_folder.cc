@@ -50,6 +50,8 @@ absl::StatusOr<DataFolder> ReadIdentity(FileSystem& fs, const std::string& path,
     }
   }
   if (absl::Status sound = file->Finish(); !sound.ok()) return damaged(sound);
+  // One that was never let in is nobody's yet, so its number is what the configuration says.
+  if (folder.joins && folder.cluster_id.IsNil() && !folder.had_group0) folder.node_id = node;
   if (folder.node_id != node) {
     return absl::FailedPreconditionError(
         Cat(path, ": the folder is node ", folder.node_id, "'s, the configuration says node.id: ", node));

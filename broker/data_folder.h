@@ -35,7 +35,7 @@ enum class FolderFor {
 /// Reads `data_dir`'s node.yaml, or makes the folder and it where there is nothing yet. Holds the folder's LOCK while
 /// it does; who goes on to use the folder takes it again (LogStore::Open). Blocks. Errors: FailedPrecondition when
 /// another process has the folder, when it holds something that is not Sluice's, when it lost its node.yaml, or is
-/// another node's or a later version's; DataLoss when node.yaml is damaged.
+/// another node's (unless it was never let into a cluster) or a later version's; DataLoss when node.yaml is damaged.
 absl::StatusOr<DataFolder> OpenDataFolder(FileSystem& fs, const std::string& data_dir, NodeId node, Random& random,
                                           FolderFor made_for = FolderFor::kNewCluster);
 

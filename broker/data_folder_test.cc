@@ -116,6 +116,19 @@ TEST_CASE("a folder made to join belongs to no cluster until it is told which") 
   }
 }
 
+TEST_CASE("a folder that was never let into a cluster may still become another node's") {
+  Disk disk;
+  const auto made = OpenDataFolder(disk.fs, "data", NodeId(2), disk.random, FolderFor::kClusterThatIs);
+  REQUIRE(made.ok());
+  auto other = disk.Open(5);
+  REQUIRE(other.ok());
+  CHECK(other->node_id == NodeId(5));
+  CHECK(other->disk_id == made->disk_id);
+  REQUIRE(WriteCluster(disk.fs, "data", &*other, Uuid::FromRandom(5, 6)).ok());
+  CHECK(disk.Open(5)->node_id == NodeId(5));
+  CHECK(absl::IsFailedPrecondition(disk.Open(2).status()));
+}
+
 TEST_CASE("only a folder that joins may be without a cluster") {
   Disk disk;
   REQUIRE(disk.Open().ok());

@@ -42,7 +42,8 @@ ClusterClientOptions NodeBroker::ClientOptions(const BrokerOptions& options) {
                  .rack = options.rack,
                  .version = options.version,
                  .feature_min = kFeatureLevelMin,
-                 .feature_max = kFeatureLevelMax};
+                 .feature_max = kFeatureLevelMax,
+                 .process = options.membership.process};
   client.cluster_id = options.cluster_id;
   client.cluster_name = options.cluster_name;
   client.seeds = options.membership.seeds;

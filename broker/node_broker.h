@@ -30,6 +30,7 @@ struct Membership {
   std::string peer_address;            ///< host:port for other nodes.
   std::vector<std::string> seeds;      ///< Peer addresses.
   bool joins = false;                  ///< DataFolder::joins: this node's replica of group 0 never forms a group.
+  Uuid process = {};                   ///< Drawn at this start.
   std::optional<Registration> joined;  ///< Of this start already, where the node had to join first.
 };
 

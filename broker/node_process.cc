@@ -160,7 +160,8 @@ absl::Status NodeProcess::OpenPeers() {
   rpc::PeerTransportOptions options;
   options.identity = Identity();
   const uint64_t high = random_.Next();
-  options.session = Uuid::FromRandom(high, random_.Next());
+  process_ = Uuid::FromRandom(high, random_.Next());
+  options.session = process_;
   options.address = config_.listen_peer;
   options.tls = config_.peer_tls;
   options.log = log_;
@@ -179,7 +180,8 @@ NodeRecord NodeProcess::Record() const {
           .rack = config_.rack,
           .version = SLUICE_VERSION,
           .feature_min = kFeatureLevelMin,
-          .feature_max = kFeatureLevelMax};
+          .feature_max = kFeatureLevelMax,
+          .process = process_};
 }
 
 // A port that was left to the system to choose is known once it is bound.
@@ -249,6 +251,7 @@ absl::Status NodeProcess::StartBroker(runtime::TerminationSignals& signals) {
                         .peer_address = PeerAddress(),
                         .seeds = config_.seeds,
                         .joins = folder_.joins,
+                        .process = process_,
                         .joined = joined_};
   options.default_replicas = config_.default_replicas;
   options.rack = config_.rack;

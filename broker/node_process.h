@@ -70,6 +70,7 @@ class NodeProcess {
   runtime::SystemRandom journal_random_;  // of the journal's thread
   runtime::PosixFileSystem files_;
   DataFolder folder_;
+  Uuid process_;  ///< Drawn at the start.
 
   // Threads; stopped in Stop, before what their tasks use goes.
   std::vector<std::unique_ptr<runtime::ThreadExecutor>> shards_;

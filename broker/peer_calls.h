@@ -10,7 +10,8 @@
 //  - request and answer arrive byte for byte as they were sent, or the call fails with DATA_LOSS;
 //  - a call is refused with FAILED_PRECONDITION, and the handler does not run, when the caller's cluster is not the
 //    server's (a side that has none yet does not differ), when it was meant for another node than the one that serves,
-//    when both say that they are the same node (same number, different process), or when they share no version.
+//    or when they share no version; with ALREADY_EXISTS, when both say that they are the same node (same number,
+//    different process).
 //
 // Threads: every method from any thread, and none blocks. `done` and the handler run on threads of the implementation:
 // they do not block, and post to their executor. They may call Call. An answer may be given from any thread.
@@ -68,7 +69,7 @@ class PeerCalls {
   /// Asks `to` and waits `deadline` for its answer, connecting included. Beside what the handler answers:
   /// UNAVAILABLE: it cannot be reached, or the connection broke, or it does not serve calls (yet, or any more);
   /// DEADLINE_EXCEEDED; NOT_FOUND: no address is known for that node; RESOURCE_EXHAUSTED: too large, or it is asked too
-  /// much at once; FAILED_PRECONDITION, DATA_LOSS, CANCELLED: as above.
+  /// much at once; FAILED_PRECONDITION, ALREADY_EXISTS, DATA_LOSS, CANCELLED: as above.
   virtual void Call(PeerTarget to, uint32_t kind, std::string request, absl::Duration deadline, PeerAnswered done) = 0;
 
   /// Who answers the calls that arrive. Once. Calls that arrive before are UNAVAILABLE.

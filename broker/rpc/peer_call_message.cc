@@ -66,7 +66,7 @@ absl::Status CheckPeerCaller(const PeerCallHello& mine, const PeerCallHello& the
     return refuse(Cat("node ", theirs.to, " is called, and this is node ", mine.node));
   }
   if (theirs.node != NodeId() && theirs.node == mine.node && theirs.session != mine.session) {
-    return refuse(Cat("two processes say that they are node ", mine.node));
+    return absl::AlreadyExistsError(Cat("two processes say that they are node ", mine.node));
   }
   return absl::OkStatus();
 }

@@ -116,6 +116,14 @@ TEST_CASE("An answer may come from another thread, later, and a reply that is dr
   CHECK(Ask(pair.one, NodeId(2), "drop").status().code() == absl::StatusCode::kUnavailable);
 }
 
+TEST_CASE("Another process with this node's number is not served, and hears that it is not alone") {
+  CallPair pair(PeerOptions(2, 2));
+  pair.two.net->Serve([&](const PeerCall&, PeerReply reply) { reply("served"); });
+  const auto answer = Ask(pair.one, pair.two.address(), "x");
+  CHECK(answer.status().code() == absl::StatusCode::kAlreadyExists);
+  CHECK_THAT(std::string(answer.status().message()), Contains("two processes say that they are node 2"));
+}
+
 TEST_CASE("Who is of another cluster, means another node, has this node's number or other versions is not served") {
   PeerTransportOptions caller = PeerOptions(1);
   std::string said;

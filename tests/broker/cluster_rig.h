@@ -54,6 +54,7 @@ class ClusterNode {
   int32_t feature_min = kFeatureLevelMin;
   int32_t feature_max = kFeatureLevelMax;
   FolderIdentity folder;
+  Uuid process;                  ///< Of its last start.
   bool stop_after_join = false;  ///< As killed once the folder has its cluster id, before group 0 is opened.
   bool disk_full = false;        ///< As its heartbeats say.
   FullNodes full;                ///< As it was told.
@@ -156,9 +157,10 @@ inline absl::Status ClusterNode::TryStart(absl::Duration most) {
   };
   if (!folder.made) folder = {.made = true, .disk = draw(), .cluster = seeds.empty() ? draw() : Uuid{}};
   node.Boot();
+  process = draw();
   calls = std::make_unique<simulation::SimPeerCalls>(
       rig_.call_network,
-      PeerCaller{.node = id, .cluster = folder.cluster, .disk = folder.disk, .session = draw(), .address = address});
+      PeerCaller{.node = id, .cluster = folder.cluster, .disk = folder.disk, .session = process, .address = address});
   calls->Serve([this, &node](PeerCall call, PeerReply reply) {
     node.executor().Post([this, call = std::move(call), reply = std::move(reply)]() mutable {
       if (service == nullptr) return reply(absl::UnavailableError("this node belongs to no cluster yet"));
@@ -174,7 +176,8 @@ inline absl::Status ClusterNode::TryStart(absl::Duration most) {
                   .rack = rack,
                   .version = "test",
                   .feature_min = feature_min,
-                  .feature_max = feature_max};
+                  .feature_max = feature_max,
+                  .process = process};
   options.cluster_id = folder.cluster;
   options.cluster_name = cluster_name;
   options.seeds = seeds;

@@ -79,6 +79,49 @@ class Join(unittest.TestCase):
         victim.start().wait_ready()
         self.assert_whole()
 
+    def test_of_two_processes_with_a_copied_folder_the_later_is_the_node_and_the_earlier_stops(self):
+        earlier = self.nodes.node(2)
+        earlier.stop()
+        copy = os.path.join(self.nodes.node(4).folder, "copy-of-2")
+        shutil.copytree(earlier.data_dir, copy)
+        earlier.start().wait_ready()
+        self.nodes.wait_healthy()
+        later = self.stranger(4, number=2, data_dir=copy)
+        later.start()
+        try:
+            self.assertEqual(1, earlier.process.process.wait(timeout=30), earlier.process.tail(15))
+            text = earlier.process.tail(15)
+            self.assertIn(f"two processes run as node 2: this one, at {earlier.peer}, and one at {later.peer}", text)
+            self.assertIn("delete the other", text)
+            later.wait_ready()
+            self.assertLessEqual(later.process.tail(200).count("registers again"), 1)
+        finally:
+            later.stop()
+        earlier.start().wait_ready()
+        self.assert_whole()
+
+    def test_a_copy_of_the_folder_of_the_node_that_leads_the_cluster_stops(self):
+        leader = self.nodes.node(self.nodes.json("cluster", "status")["controller_node"])
+        copy = os.path.join(self.nodes.node(4).folder, "copy-of-leader")
+        leader.stop()
+        shutil.copytree(leader.data_dir, copy)
+        leader.start().wait_ready()
+
+        def leads():
+            status = self.nodes.json("cluster", "status")
+            if status["controller_node"] == leader.number:
+                return True
+            other = self.nodes.node(status["controller_node"])
+            other.stop()
+            other.start().wait_ready()
+            return False
+
+        harness.wait_until("it leads again", leads)
+        later = self.stranger(4, number=leader.number, data_dir=copy)
+        self.refused(later, f"two processes run as node {leader.number}", leader.peer)
+        self.assertTrue(leader.running())
+        self.assert_whole()
+
     def test_seeds_of_different_clusters_are_refused(self):
         other = self.stranger(4, number=9, seeds=[], name="other")
         other.start().wait_ready()
@@ -87,6 +130,34 @@ class Join(unittest.TestCase):
         finally:
             other.stop()
         self.assert_whole()
+
+    def test_a_node_of_one_cluster_with_seeds_of_another_serves_and_says_so(self):
+        node = self.stranger(4, number=8, seeds=[], name="alone")
+        node.start().wait_ready()
+        node.stop()
+        node.write_config(self.nodes.seeds[:1], name="alone")
+        node.start().wait_ready()
+        try:
+            harness.wait_until("it says so", lambda: node.process.said("a seed refuses this node"))
+            line = next(line for line in node.process.tail(100).splitlines() if "a seed refuses this node" in line)
+            self.assertIn("ERROR", line.upper())
+            for word in (self.nodes.seeds[0], self.nodes.json("cluster", "status")["cluster_id"], "cluster.seeds"):
+                self.assertIn(word, line)
+        finally:
+            node.stop()
+        self.assert_whole()
+
+    def test_a_node_that_was_refused_joins_under_another_number_with_the_same_folder(self):
+        node = self.stranger(5, number=2, name="local")
+        self.refused(node, "give it a new node.id")
+        node.number_in_config = 7
+        node.write_config([f"{self.nodes.network.host(5)}:9"])
+        node.start()
+        try:
+            harness.wait_until("it waits", lambda: node.process.said("waits until the cluster lets it in"))
+        finally:
+            node.process.process.send_signal(signal.SIGTERM)
+            self.assertEqual(0, node.process.process.wait(timeout=10))
 
     def test_a_cluster_of_another_name_is_refused(self):
         self.refused(self.stranger(5, number=5, name="elsewhere"), "elsewhere", "local")

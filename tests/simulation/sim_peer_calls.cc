@@ -78,7 +78,7 @@ absl::Status SimPeerCalls::Refusal(const broker::PeerTarget& to, const broker::P
     return absl::FailedPreconditionError(Cat("meant for node ", *node, ", this is node ", self_.node));
   }
   if (from.node == self_.node && from.session != self_.session) {
-    return absl::FailedPreconditionError(Cat("two nodes say that they are node ", self_.node));
+    return absl::AlreadyExistsError(Cat("two processes say that they are node ", self_.node));
   }
   return absl::OkStatus();
 }

@@ -154,6 +154,7 @@ class Node {
 
   // Of the process
   std::unique_ptr<simulation::SimProcess> process_;
+  Uuid process_id_;  ///< Of this life.
   std::unique_ptr<Executors> executors_;
   std::unique_ptr<storage::MetadataStore> meta_;
   std::shared_ptr<storage::LogStore> store_;

@@ -81,6 +81,7 @@ absl::Status Node::OpenStore() {
 
 void Node::OpenPeers() {
   const uint64_t high = random_.Next();
+  process_id_ = Uuid::FromRandom(high, random_.Next());
   if (std::exchange(peers_.where[id_], place_.peer()) != place_.peer()) {
     context_.trace.Say([&] { return Cat("node ", id_, " is at ", place_.peer(), " now"); });
   }
@@ -88,7 +89,7 @@ void Node::OpenPeers() {
                                      broker::PeerCaller{.node = id_,
                                                         .cluster = folder_.cluster_id,
                                                         .disk = folder_.disk_id,
-                                                        .session = Uuid::FromRandom(high, random_.Next()),
+                                                        .session = process_id_,
                                                         .address = place_.peer()},
                                      executors_->wire);
 }
@@ -104,7 +105,8 @@ void Node::Join() {
                   .rack = rack(),
                   .version = kVersion,
                   .feature_min = broker::kFeatureLevelMin,
-                  .feature_max = broker::kFeatureLevelMax};
+                  .feature_max = broker::kFeatureLevelMax,
+                  .process = process_id_};
   options.cluster_id = folder_.cluster_id;
   options.seeds = seeds_;
   joiner_ = std::make_unique<broker::ClusterJoiner>(
@@ -152,6 +154,7 @@ void Node::StartBroker(std::optional<broker::Registration> joined) {
                         .peer_address = place_.peer(),
                         .seeds = seeds_,
                         .joins = folder_.joins,
+                        .process = process_id_,
                         .joined = std::move(joined)};
   options.topic_defaults.segment_bytes = context_.plan.segment_bytes;
   options.topic_defaults.message_bytes_max = 8 << 10;
