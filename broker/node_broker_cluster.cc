@@ -38,20 +38,32 @@ void NodeBroker::DescribeCluster(Callback<Result<ClusterInfo>> done) {
   });
 }
 
+// Of a partition that nobody leads: whether a majority of its replicas' nodes does not answer, so that no election can
+// end that before one of them is back.
+bool IsOffline(const PartitionStatus& partition, const std::map<NodeId, NodeStatus>& answering) {
+  if (partition.error.has_value()) return true;
+  if (!IsLeaderless(partition)) return false;
+  const auto there = std::count_if(partition.replicas.begin(), partition.replicas.end(),
+                                   [&](const ReplicaStatus& replica) { return answering.contains(replica.node); });
+  return 2 * static_cast<size_t>(there) <= partition.replicas.size();
+}
+
 ClusterInfo NodeBroker::Describe(const std::vector<PartitionStatus>& partitions,
-                                 const std::map<NodeId, NodeStatus>& nodes) const {
+                                 const std::map<NodeId, NodeStatus>& nodes) {
   const ControllerState& state = controller_.state();
   ClusterInfo cluster;
   cluster.cluster_id = options_.cluster_id;
   cluster.cluster_name = state.cluster_name.empty() ? options_.cluster_name : state.cluster_name;
-  cluster.controller_node = controller_.leader().value_or(NodeId(0));
+  // Who is said to lead and does not take this node's heartbeats is the past, and so is what it said of who lives.
+  const bool heard = options_.membership.disk.IsNil() || IsHeard();
+  cluster.controller_node = heard ? controller_.leader().value_or(NodeId(0)) : NodeId(0);
   cluster.topics = static_cast<int32_t>(catalog_.Load()->topics.size());
   cluster.partitions = static_cast<int32_t>(partitions.size());
   cluster.feature_level = state.feature_level;
   for (const PartitionStatus& partition : partitions) {
     if (IsUnderReplicated(partition)) ++cluster.under_replicated_partitions;
     if (IsLeaderless(partition)) ++cluster.leaderless_partitions;
-    if (partition.error.has_value()) ++cluster.offline_partitions;
+    if (IsOffline(partition, nodes)) ++cluster.offline_partitions;
   }
   if (!state.nodes.contains(options_.node)) {
     NodeInfo& self = cluster.nodes.emplace_back();
@@ -68,7 +80,7 @@ ClusterInfo NodeBroker::Describe(const std::vector<PartitionStatus>& partitions,
     node.peer_address = registered.node.peer_address;
     node.rack = registered.node.rack;
     node.version = registered.node.version;
-    node.alive = !registered.fenced;
+    node.alive = heard ? !registered.fenced : nodes.contains(id);
     node.fenced = registered.fenced;
     node.feature_min = registered.node.feature_min;
     node.feature_max = registered.node.feature_max;

@@ -142,7 +142,7 @@ class NodeBroker final : public Broker, private ControllerObserver {
   void UpdateReady();
   void ArmReadyTimer();
 
-  ClusterInfo Describe(const std::vector<PartitionStatus>& partitions, const std::map<NodeId, NodeStatus>& nodes) const;
+  ClusterInfo Describe(const std::vector<PartitionStatus>& partitions, const std::map<NodeId, NodeStatus>& nodes);
   /// What the living nodes say of themselves, those that can be asked in time; and this one. As CollectPartitions.
   void CollectNodes(Callback<std::map<NodeId, NodeStatus>> done);
   void StatusOfSelf(Callback<NodeStatus> done);

@@ -94,7 +94,7 @@ struct NodeInfo {
   int64_t started_ms = 0;
   int64_t disk_free_bytes = 0;
   int64_t disk_used_bytes = 0;
-  bool alive = false;
+  bool alive = false;     // neither this nor fenced: nobody knows, as the controller has no leader
   bool fenced = false;    // registered, but not heard of: gets no new replicas
   bool draining = false;  // stopping: gives its leaderships away
   int32_t feature_min = 0;

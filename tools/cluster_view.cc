@@ -50,7 +50,7 @@ std::string FeaturesText(const client::NodeInfo& node) {
 std::string NodeState(const client::NodeInfo& node) {
   if (node.draining) return "draining";  // fenced, too: it gets no new replicas
   if (node.fenced) return "fenced";
-  return node.alive ? "alive" : "down";
+  return node.alive ? "alive" : "unknown";
 }
 
 std::string NodesTable(const client::ClusterInfo& cluster) {
@@ -69,10 +69,13 @@ std::string NodesTable(const client::ClusterInfo& cluster) {
 std::string ClusterText(const client::ClusterInfo& cluster) {
   const auto alive = std::count_if(cluster.nodes.begin(), cluster.nodes.end(),
                                    [](const client::NodeInfo& node) { return node.alive && !node.fenced; });
+  const auto unknown = std::count_if(cluster.nodes.begin(), cluster.nodes.end(),
+                                     [](const client::NodeInfo& node) { return !node.alive && !node.fenced; });
+  const std::string not_known = unknown == 0 ? std::string() : Cat(", ", unknown, " unknown");
   const std::string controller =
       cluster.controller == NodeId(0) ? std::string("none") : Cat("node ", cluster.controller);
   return Cat("cluster           ", OrDash(cluster.cluster_name), " (", cluster.cluster_id, ")\n", "nodes             ",
-             alive, " of ", cluster.nodes.size(), " alive\n",                  //
+             alive, " of ", cluster.nodes.size(), " alive", not_known, "\n",   //
              "controller        ", controller, "\n",                           //
              "feature level     ", cluster.feature_level, "\n",                //
              "topics            ", cluster.topics, "\n",                       //
@@ -101,7 +104,8 @@ void WriteNodes(JsonWriter& json, const client::ClusterInfo& cluster) {
   json.Key("nodes").BeginArray();
   for (const client::NodeInfo& node : cluster.nodes) {
     json.BeginObject().Key("id").Int(node.id.value()).Key("address").Bytes(node.address).Key("rack").Bytes(node.rack);
-    json.Key("version").Bytes(node.version).Key("alive").Bool(node.alive);
+    json.Key("version").Bytes(node.version).Key("alive");
+    node.alive || node.fenced ? json.Bool(node.alive) : json.Null();
     const auto told = [&](const char* key, int64_t value) {
       json.Key(key);
       node.started_ms > 0 ? json.Int(value) : json.Null();  // it could not be asked

@@ -58,9 +58,9 @@ std::string Json(Write write) {
 
 }  // namespace
 
-TEST_CASE("A node is alive, draining, fenced or down") {
+TEST_CASE("A node is alive, draining, fenced, or nobody knows") {
   client::NodeInfo node;
-  CHECK(NodeState(node) == "down");
+  CHECK(NodeState(node) == "unknown");
   node.alive = true;
   CHECK(NodeState(node) == "alive");
   node.draining = true;
@@ -88,8 +88,12 @@ TEST_CASE("The cluster's lines count what is wrong") {
         "partitions        9\n", "under-replicated  3\n", "leaderless        2\n", "offline           1\n"}) {
     CHECK_THAT(text, Catch::Contains(line));
   }
-  client::ClusterInfo headless;
+  client::ClusterInfo headless = Cluster();
+  headless.controller = NodeId(0);
+  headless.nodes[1].fenced = false;
   CHECK_THAT(ClusterText(headless), Catch::Contains("controller        none\n"));
+  CHECK_THAT(ClusterText(headless), Catch::Contains("nodes             1 of 2 alive, 1 unknown\n"));
+  CHECK_THAT(Json([&](JsonWriter& json) { WriteNodes(json, headless); }), Catch::Contains(R"("alive":null)"));
 }
 
 TEST_CASE("The table of partitions shows leaders, replicas, and how far the last is behind") {
