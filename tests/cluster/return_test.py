@@ -2,8 +2,10 @@
 """How nodes come back to their cluster: with other addresses, all of them at once; without a majority; with a folder that has lost
 its journal; and as a founder that was wiped."""
 
+import json
 import os
 import shutil
+import subprocess
 import tempfile
 import unittest
 import urllib.error
@@ -44,14 +46,23 @@ class Return(unittest.TestCase):
 
     def test_readiness_is_lost_with_the_majority_and_comes_back_with_it(self):
         self.all_ready()
+        self.nodes.sluice("topic", "create", "headless", "--replicas", "3")
         last = self.nodes.node(3)
         for number in 1, 2:
             self.nodes.node(number).kill()
         harness.wait_until("the node that is left is not ready", lambda: readyz(last) == 503, 30)
         self.assertTrue(harness.answers(f"http://{last.http}/healthz"))
+        done = subprocess.run([harness.program("sluice"), "--brokers", last.grpc, "--output", "json", "cluster", "status"],
+                              capture_output=True, text=True, timeout=60, check=True)
+        status = json.loads(done.stdout)
+        self.assertEqual(0, status["controller_node"])
+        self.assertEqual(["unknown", "unknown", "alive"], [node["state"] for node in status["nodes"]])
+        self.assertEqual([None, None, True], [node["alive"] for node in status["nodes"]])
+        self.assertEqual((1, 1), (status["leaderless_partitions"], status["offline_partitions"]))
         for number in 1, 2:
             self.nodes.node(number).start()
         self.all_ready()
+        self.nodes.sluice("topic", "delete", "headless")
 
     def test_nodes_that_all_have_moved_find_each_other(self):
         self.all_ready()
