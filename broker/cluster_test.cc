@@ -231,6 +231,13 @@ struct CopiedNode {
   std::optional<absl::StatusOr<Joined>> joined;
 };
 
+RegisterRequest RequestOf(const NodeRecord& node, const Uuid& cluster) {
+  RegisterRequest request;
+  request.cluster_id = cluster;
+  request.node = node;
+  return request;
+}
+
 /// What the leader, which is node 1, answers to that.
 RegisterAnswer AnswerOf(ClusterRig& rig, const RegisterRequest& request) {
   std::optional<absl::StatusOr<RegisterAnswer>> answered;
@@ -282,7 +289,7 @@ TEST_CASE("what a node sent before its restart, and arrives after that, does not
   rig.Start(2);
   rig.Until([&] { return rig.State().FindNode(NodeId(2))->epoch > first.epoch && rig.Settled(1); });
   const RegisteredNode second = *rig.State().FindNode(NodeId(2));
-  RegisterRequest late{.cluster_id = rig.node(1).folder.cluster, .node = first.node};
+  RegisterRequest late = RequestOf(first.node, rig.node(1).folder.cluster);
   // Its first registration, and one of when it had been registered.
   for (const Offset replaces : {Offset(0), first.epoch}) {
     late.replaces = replaces;
@@ -301,8 +308,7 @@ TEST_CASE("a registration that is sent again, as its answer was lost, is taken a
   rig.StartAll();
   rig.Settle(1);
   const RegisteredNode before = *rig.State().FindNode(NodeId(2));
-  const RegisterAnswer answer =
-      AnswerOf(rig, {.cluster_id = rig.node(1).folder.cluster, .node = before.node, .replaces = Offset(0)});
+  const RegisterAnswer answer = AnswerOf(rig, RequestOf(before.node, rig.node(1).folder.cluster));
   REQUIRE(answer.registered.has_value());
   CHECK_FALSE(answer.other.has_value());
   // The epoch that the process knows is over then, and it is no other that has ended it.
@@ -315,14 +321,14 @@ TEST_CASE("what an older program has registered without a process is replaced by
   ClusterState state;
   NodeRecord node{.id = NodeId(1), .disk = Uuid::FromRandom(2, 2)};
   state.nodes[NodeId(1)] = {.node = node, .epoch = Offset(5)};
-  RegisterRequest request{.node = node};
+  RegisterRequest request = RequestOf(node, {});
   request.node.process = Uuid::FromRandom(3, 3);
   CHECK_FALSE(OtherThan(state, request).has_value());
   state.nodes[NodeId(1)].node.process = Uuid::FromRandom(4, 4);
   CHECK(OtherThan(state, request)->epoch == Offset(5));
   request.replaces = Offset(5);
   CHECK_FALSE(OtherThan(state, request).has_value());
-  request = {.node = node};
+  request = RequestOf(node, {});
   CHECK_FALSE(OtherThan(state, request).has_value());
 }
 
