@@ -121,7 +121,7 @@ TEST_CASE("Another process with this node's number is not served, and hears that
   pair.two.net->Serve([&](const PeerCall&, PeerReply reply) { reply("served"); });
   const auto answer = Ask(pair.one, pair.two.address(), "x");
   CHECK(answer.status().code() == absl::StatusCode::kAlreadyExists);
-  CHECK_THAT(std::string(answer.status().message()), Contains("two processes say that they are node 2"));
+  CHECK(answer.status().message().find("two processes say that they are node 2") != std::string::npos);
 }
 
 TEST_CASE("Who is of another cluster, means another node, has this node's number or other versions is not served") {
