@@ -149,7 +149,7 @@ class Join(unittest.TestCase):
 
     def test_a_node_that_was_refused_joins_under_another_number_with_the_same_folder(self):
         node = self.stranger(5, number=2, name="local")
-        self.refused(node, "give it a new node.id")
+        self.refused(node, "node 2")
         node.number_in_config = 7
         node.write_config([f"{self.nodes.network.host(5)}:9"])
         node.start()
