@@ -339,14 +339,20 @@ class Cluster:
         for node in self.nodes:
             node.wait_ready(seconds)
 
+        last = None
+
         def healthy():
+            nonlocal last
             for what in ("--under-replicated", "--leaderless"):
-                done = self.sluice("--output", "json", "--timeout", "5s", "partition", "list", what, check=False)
-                if done.returncode != 0 or json.loads(done.stdout).get("partitions"):
+                last = self.sluice("--output", "json", "--timeout", "5s", "partition", "list", what, check=False)
+                if last.returncode != 0 or json.loads(last.stdout).get("partitions"):
                     return False
             return True
 
-        harness.wait_until("every partition has a leader and all its replicas", healthy, seconds)
+        try:
+            harness.wait_until("every partition has a leader and all its replicas", healthy, seconds)
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}; the last answer was: {last.stdout} {last.stderr}") from late
 
     def consume(self, topic, partition):
         out = self.sluice("--output", "json", "consume", topic, "--from", "earliest", "--partition", str(partition)).stdout
