@@ -4,6 +4,7 @@ with a folder of its own below --dir; node N has the ports 7400, 7401 and 7402 p
 program ends; `down` stops them and keeps their data."""
 
 import argparse
+import glob
 import os
 import shutil
 import signal
@@ -81,11 +82,11 @@ class Node:
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return "".join(file.readlines()[-lines:])
 
-    def start(self, seeds, begins=False):
-        """`begins`: a cluster, as its first node."""
+    def start(self, seeds):
         os.makedirs(self.folder, exist_ok=True)
         write_config(self.config, self.number, self.data_dir, self.grpc, self.peer, self.http, seeds)
-        if begins:
+        # Where any node has data there is a cluster: what began another beside it would be empty, under the same addresses.
+        if self.number == 1 and not glob.glob(os.path.join(os.path.dirname(self.folder), "node-*", "data")):
             done = subprocess.run([program("sluiced"), "init", "--config", self.config], capture_output=True, text=True)
             if done.returncode != 0:
                 raise Wrong(f"sluiced init ended with {done.returncode}: {done.stderr.strip()}")
@@ -142,11 +143,12 @@ def up(top, count):
     for node in nodes:
         if node.pid() is None and node.ready():
             raise Wrong(f"something answers on {node.http} already: stop it first")
-    # Where any node has data there is a cluster: what began another beside it would be empty, under the same addresses.
     missing = [node for node in nodes if not os.path.exists(node.data_dir)]
+    if len(missing) == len(nodes):
+        missing = []  # a new cluster
     for node in nodes:
         if node.pid() is None:
-            node.start([each.peer for each in nodes], begins=node.number == 1 and len(missing) == len(nodes))
+            node.start([each.peer for each in nodes])
     wrong = []
     for node in nodes:
         try:
