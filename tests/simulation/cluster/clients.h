@@ -130,8 +130,9 @@ class Consumer {
   Beliefs beliefs_;
   std::optional<PartitionKey> key_;
   Offset offset_;
-  Offset reached_;     ///< Known to be committed in epoch_ or before.
-  LeaderEpoch epoch_;  ///< The highest that answered.
+  Offset reached_;          ///< Known to be committed in reached_in_ or before.
+  LeaderEpoch reached_in_;  ///< The highest that answered.
+  LeaderEpoch epoch_;       ///< The same, since an answer told that there is a later one.
 };
 
 /// Creates, deletes, widens and alters topics, and deletes records.

@@ -49,7 +49,7 @@ void Consumer::Act() {
     key_ = site_.AnyPartition();
     if (!key_) return ActLater(absl::Milliseconds(100));
     offset_ = reached_ = site_.context.history.LogStartKnown(*key_);
-    epoch_ = LeaderEpoch(0);
+    epoch_ = reached_in_ = LeaderEpoch(0);
   }
   if (random.OneIn(20)) {  // from somewhere else
     const auto span = static_cast<uint64_t>(std::max<int64_t>(1, reached_.value()));
@@ -91,6 +91,7 @@ void Consumer::OnFetched(NodeId from, bool waits, FetchOutcome outcome) {
     offset_ = outcome.next_offset;
     epoch_ = std::max(epoch_, outcome.leader_epoch);
     reached_ = std::max(reached_, offset_);
+    reached_in_ = std::max(reached_in_, outcome.leader_epoch);
     return;
   }
   const broker::Error& error = *outcome.error;
@@ -100,7 +101,7 @@ void Consumer::OnFetched(NodeId from, bool waits, FetchOutcome outcome) {
   });
   beliefs_.Learn(*key_, error);
   if (error.reason == Reason::kStaleLeaderEpoch) {
-    // Whoever leads a later epoch knows all that was committed in this one.
+    // Whoever leads a later epoch knows all that was committed in this one. The next answer may be an earlier one's.
     epoch_ = LeaderEpoch(0);
   } else if (error.reason == Reason::kOffsetOutOfRange) {
     context.hits.Add(Hit::kOffsetOutOfRange);
@@ -109,7 +110,7 @@ void Consumer::OnFetched(NodeId from, bool waits, FetchOutcome outcome) {
                            Cat("offset ", offset_, " of ", key_->ToString(), " is refused as out of range, which is ",
                                error.log_start, " to ", error.high_watermark));
     }
-    if (epoch_ != LeaderEpoch(0) && reached_ > error.high_watermark) {
+    if (epoch_ != LeaderEpoch(0) && epoch_ >= reached_in_ && reached_ > error.high_watermark) {
       context.history.Fail(Rule::kNothingGoesBack,
                            Cat(key_->ToString(), " was read to ", reached_, " in epoch ", epoch_,
                                ", and the same leader says that ", error.high_watermark, " is committed"));
