@@ -354,9 +354,13 @@ void ClusterClient::AskWhere() {
   const std::vector<std::string> all = Everybody();
   const size_t count = std::min(all.size(), kAskedAtOnce);
   for (size_t i = 0; i < count; ++i) {
-    seams_.calls->Call(
-        all[next_asked_++ % all.size()], kRegisterCall, EncodeRegisterRequest(here), options_.call_deadline,
-        DecodeOn(seams_.executor, alive_, [this](const absl::StatusOr<RegisterAnswer>& answer) { OnTold(answer); }));
+    const std::string& address = all[next_asked_++ % all.size()];
+    seams_.calls->Call(address, kRegisterCall, EncodeRegisterRequest(here), options_.call_deadline,
+                       DecodeOn(seams_.executor, alive_, [this, address](const absl::StatusOr<RegisterAnswer>& answer) {
+                         // A copy that needs nobody to lead, as it was made of the only voter.
+                         if (running_ && absl::IsAlreadyExists(answer.status())) return RefuseBeside(address);
+                         OnTold(answer);
+                       }));
   }
 }
 
@@ -387,6 +391,10 @@ void ClusterClient::Refuse(std::string why) {
   seams_.on_refused(ended_);
 }
 
+void ClusterClient::RefuseBeside(const std::string& address) {
+  Refuse(TwoProcesses(options_.node.id, address, "the cluster has for the node", options_.node.peer_address));
+}
+
 bool ClusterClient::IsReplacedBy(const std::optional<OtherProcess>& other) {
   if (!other.has_value() || held_ == Offset(0) || other->epoch <= held_) return false;
   Refuse(TwoProcesses(options_.node.id, other->peer_address, "has registered later", options_.node.peer_address));
@@ -410,8 +418,7 @@ void ClusterClient::Register() {
   seams_.calls->Call(address, kRegisterCall, EncodeRegisterRequest(request), options_.call_deadline,
                      DecodeOn(seams_.executor, alive_, [this, address](absl::StatusOr<RegisterAnswer> answer) {
                        if (running_ && absl::IsAlreadyExists(answer.status())) {
-                         return Refuse(TwoProcesses(options_.node.id, address, "the cluster has for the node",
-                                                    options_.node.peer_address));
+                         return RefuseBeside(address);
                        }
                        OnRegistered(std::move(answer), false);
                      }));

@@ -143,6 +143,8 @@ class ClusterClient final : public ControllerObserver {
   RegisterRequest Request() const;
   void CheckSeeds();
   void Refuse(std::string why);
+  /// For a process at `address` that is this node, too.
+  void RefuseBeside(const std::string& address);
   bool IsReplacedBy(const std::optional<OtherProcess>& other);
   void AnswerRegistered();
 
