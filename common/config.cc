@@ -19,6 +19,8 @@ using Kind = internal::ConfigValue::Kind;
 
 namespace {
 
+constexpr size_t kSlipsMax = 2;  // in a word that is taken for another
+
 std::string Joined(std::span<const std::string_view> words) {
   std::string out;
   for (const std::string_view word : words) out += Cat(out.empty() ? "" : ", ", word);
@@ -41,9 +43,16 @@ size_t Distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-std::string Suggestion(std::string_view key, const std::set<std::string, std::less<>>& known) {
+std::string PathOf(std::string_view parent, std::string_view key) {
+  return parent.empty() ? std::string(key) : Cat(parent, ".", key);
+}
+
+// What `key`, which stands below `path` and has `rest` below it, was perhaps meant to be.
+std::string Suggestion(const ConfigState& state, std::string_view path, std::string_view key, std::string_view rest,
+                       const std::set<std::string, std::less<>>& known) {
   std::string_view best;
-  size_t best_distance = 3;
+  // Two slips; of a short word no more than half of it, as the rest is what tells which word it was.
+  size_t best_distance = 1 + std::min(kSlipsMax, key.size() / 2);
   for (const std::string& candidate : known) {
     const size_t distance = Distance(key, candidate);
     if (distance < best_distance && distance < candidate.size()) {
@@ -51,14 +60,30 @@ std::string Suggestion(std::string_view key, const std::set<std::string, std::le
       best_distance = distance;
     }
   }
-  if (!best.empty()) return Cat("; did you mean \"", best, "\"?");
+  if (!best.empty()) {
+    const std::string section = PathOf(path, best);
+    const std::string whole = Cat(section, rest);
+    return Cat("; did you mean \"", state.asked.contains(whole) ? whole : section, "\"?");
+  }
   if (known.empty()) return "";
   std::vector<std::string_view> words(known.begin(), known.end());
   return Cat("; known here: ", Joined(words));
 }
 
-std::string PathOf(std::string_view parent, std::string_view key) {
-  return parent.empty() ? std::string(key) : Cat(parent, ".", key);
+// The unknown key `entry` of the section `parent`, called `path`. What --set gave is named as it was given there: with
+// `rest`, all keys below.
+void AddUnknown(const ConfigState& state, const ConfigValue& parent, const std::string& path,
+                const ConfigValue::Entry& entry, const ConfigValue& value, const std::string& rest,
+                std::vector<internal::ConfigError>* errors) {
+  if (value.overridden && !value.entries.empty()) {
+    for (const ConfigValue::Entry& below : value.entries) {
+      AddUnknown(state, parent, path, entry, *below.value, Cat(rest, ".", below.key), errors);
+    }
+    return;
+  }
+  errors->push_back({entry.line, entry.column,
+                     Cat(state.Where(entry.line, entry.column, entry.value->overridden), ": ", PathOf(path, entry.key),
+                         rest, ": unknown key", Suggestion(state, path, entry.key, rest, parent.known))});
 }
 
 void FindUnknown(const ConfigState& state, const ConfigValue& value, const std::string& path,
@@ -67,13 +92,10 @@ void FindUnknown(const ConfigState& state, const ConfigValue& value, const std::
     FindUnknown(state, *value.items[i], Cat(path, "[", i, "]"), errors);
   }
   for (const ConfigValue::Entry& entry : value.entries) {
-    const std::string below = PathOf(path, entry.key);
     if (value.any_key || value.known.contains(entry.key)) {
-      FindUnknown(state, *entry.value, below, errors);
+      FindUnknown(state, *entry.value, PathOf(path, entry.key), errors);
     } else {
-      errors->push_back({entry.line, entry.column,
-                         Cat(state.Where(entry.line, entry.column, entry.value->overridden), ": ", below,
-                             ": unknown key", Suggestion(entry.key, value.known))});
+      AddUnknown(state, value, path, entry, *entry.value, "", errors);
     }
   }
 }
@@ -123,6 +145,7 @@ bool ConfigNode::CheckMap() const {
 }
 
 ConfigNode ConfigNode::Child(std::string_view key) const {
+  state_->asked.insert(Below(key));
   if (CheckMap()) {
     value_->known.emplace(key);
     for (const ConfigValue::Entry& entry : value_->entries) {

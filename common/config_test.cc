@@ -79,7 +79,7 @@ TEST_CASE("a key that nobody asked for is an error with file, line, column and a
   storage.Size("segment_bytes", 0);
   storage.Size("journal_bytes", 0);
   REQUIRE(Errors(file) ==
-          "node.yaml:2:3: storage.segment_byte: unknown key; did you mean \"segment_bytes\"?\n"
+          "node.yaml:2:3: storage.segment_byte: unknown key; did you mean \"storage.segment_bytes\"?\n"
           "node.yaml:4:1: extra: unknown key; known here: storage");
 }
 
@@ -141,7 +141,7 @@ TEST_CASE("elements of lists are named by their place, and exactly one of severa
   REQUIRE(sinks[2].OneOf({"raw", "parquet"})->second.String("to", "none") == "none");
   REQUIRE(Errors(file) ==
           "node.yaml:3:5: sinks[1]: expected exactly one of raw, parquet; found 2\n"
-          "node.yaml:4:16: sinks[2].parquet.two: unknown key; did you mean \"to\"?");
+          "node.yaml:4:16: sinks[2].parquet.two: unknown key; did you mean \"sinks[2].parquet.to\"?");
 }
 
 TEST_CASE("a caller's own errors stand among the others") {
@@ -186,6 +186,36 @@ TEST_CASE("a value can be set over the file's") {
   REQUIRE_FALSE(file.Override("novalue").ok());
   REQUIRE_FALSE(file.Override("a..b=1").ok());
   REQUIRE_FALSE(file.Override("node.id.x=1").ok());
+}
+
+TEST_CASE("an unknown key is named in full, and so is what it is taken for, which has most of its letters") {
+  struct Case {
+    const char* assignment;
+    const char* expected;
+  };
+  const Case cases[] = {
+      {"foo.bar=1", "--set: foo.bar: unknown key; known here: id, log, storage"},
+      {"lo=1", "--set: lo: unknown key; did you mean \"log\"?"},
+      {"x=1", "--set: x: unknown key; known here: id, log, storage"},
+      {"ix=1", "--set: ix: unknown key; did you mean \"id\"?"},
+      {"xx=1", "--set: xx: unknown key; known here: id, log, storage"},
+      {"log.levl=info", "--set: log.levl: unknown key; did you mean \"log.level\"?"},
+      {"stroage.path=x", "--set: stroage.path: unknown key; did you mean \"storage.path\"?"},
+      {"stroage.nothing=x", "--set: stroage.nothing: unknown key; did you mean \"storage\"?"},
+      {"foo={a: 1, b: {c: 2}}",
+       "--set: foo.a: unknown key; known here: id, log, storage\n"
+       "--set: foo.b.c: unknown key; known here: id, log, storage"},
+  };
+  for (const Case& each : cases) {
+    ConfigFile file = Parsed("");
+    REQUIRE(file.Override(each.assignment).ok());
+    file.root().Int("id", 0);
+    file.root().Child("log").String("level", "");
+    file.root().Child("storage").String("path", "");
+    CHECK(Errors(file) == each.expected);
+  }
+  const ConfigFile file = Parsed("foo:\n  a: 1\n  b: 2\n");
+  CHECK(Errors(file) == "node.yaml:1:1: foo: unknown key");
 }
 
 }  // namespace sluice

@@ -49,6 +49,7 @@ struct ConfigState {
   std::string file;
   std::unique_ptr<ConfigValue> root;
   std::vector<ConfigError> errors;
+  std::set<std::string, std::less<>> asked;  // full names, also of what is in no section that is there
 };
 
 /// One document. Bounded in bytes, depth and number of values, so that aliases cannot multiply into all of memory.
