@@ -341,7 +341,7 @@ BrokerOptions OfACluster() {
 TEST_CASE("a replica of what was made since this start was registered is opened as one that was never before") {
   SimNode node(1, OfACluster());
   std::map<ReplicaId, bool> never_before;
-  node.on_open = [&](const ReplicaSpec& spec) { never_before[spec.replica] = spec.never_before; };
+  node.on_open = [&](const ReplicaSpec& spec, Executor&) { never_before[spec.replica] = spec.never_before; };
   node.Start();
   const auto made = node.Create("t");
   REQUIRE(made.ok());

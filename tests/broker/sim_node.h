@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -38,11 +39,11 @@ inline record::PendingBatch MakeBatch(const std::vector<std::string>& values) {
 class FaultyLogs final : public LogFactory {
  public:
   using Fault = std::function<absl::Status(const ReplicaId& replica)>;
-  using Seen = std::function<void(const ReplicaSpec& spec)>;
+  using Seen = std::function<void(const ReplicaSpec& spec, Executor& shard)>;
   FaultyLogs(LogFactory& logs, const Fault& fault, const Seen& seen) : logs_(logs), fault_(fault), seen_(seen) {}
   std::vector<ReplicaId> Replicas() const override { return logs_.Replicas(); }
   void Open(ReplicaSpec spec, Executor& shard, Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) override {
-    if (seen_) seen_(spec);
+    if (seen_) seen_(spec, shard);
     const absl::Status fault = fault_ ? fault_(spec.replica) : absl::OkStatus();
     if (fault.ok()) return logs_.Open(std::move(spec), shard, std::move(done));
     shard.Post([fault, done = std::move(done)]() mutable { done(fault); });
@@ -73,25 +74,26 @@ class SimNode {
     auto meta = storage::OpenLogMetadataStore(fs, "data/meta", {.log_bytes_max = 32 << 10});
     if (!meta.ok()) return meta.status();
     meta_ = *std::move(meta);
-    executors_ = std::make_unique<Executors>(scheduler);
+    executors_ = std::make_unique<Executors>(scheduler, shards_);
     storage::LogStoreOptions store;
     store.data_dir = "data";
     store.journal.file_bytes = 256 << 10;
     store.journal.disk = folder->disk_id;
     store.journal.random = &random;
-    store.journal.timers = &executors_->shard0;
+    store.journal.timers = executors_->home();
     store.journal.on_fatal = [this](absl::Status status) { fatal = std::move(status); };
     store.disk_low_watermark_bytes = 0;
     store.disk_high_watermark_bytes = 0;
     auto logs = storage::LogStore::Open(fs, clock,
-                                        {.home = &executors_->shard0,
+                                        {.home = executors_->home(),
                                          .journal_io = &executors_->journal_io,
                                          .segment_io = &executors_->segment_io,
                                          .cold_reads = &executors_->cold_reads},
                                         store);
     if (!logs.ok()) return logs.status();
     logs_ = *std::move(logs);
-    const std::vector<Executor*> shards = {&executors_->shard0, &executors_->shard1};
+    std::vector<Executor*> shards;
+    for (simulation::SimExecutor& shard : executors_->shards) shards.push_back(&shard);
     replication::RaftNodeOptions raft;
     raft.node = NodeId(1);
     raft_ = replication::RaftNode::Make(
@@ -125,6 +127,8 @@ class SimNode {
   storage::Journal& journal() { return logs_->journal(); }
   /// For the next start.
   void Reconfigure(BrokerOptions options) { options_ = std::move(options); }
+  /// For the next start.
+  void SetShards(int count) { shards_ = count; }
   /// Stops in good order.
   void Stop() {
     bool stopped = false;
@@ -251,10 +255,11 @@ class SimNode {
 
  private:
   struct Executors {
-    explicit Executors(simulation::SimScheduler& s)
-        : shard0(s), shard1(s), journal_io(s), segment_io(s), cold_reads(s), blocking(s) {}
-    simulation::SimExecutor shard0;
-    simulation::SimExecutor shard1;
+    Executors(simulation::SimScheduler& s, int shard_count) : journal_io(s), segment_io(s), cold_reads(s), blocking(s) {
+      for (int i = 0; i < shard_count; ++i) shards.emplace_back(s);
+    }
+    Executor* home() { return &shards.front(); }
+    std::deque<simulation::SimExecutor> shards;
     simulation::SimBlockingExecutor journal_io;
     simulation::SimBlockingExecutor segment_io;
     simulation::SimBlockingExecutor cold_reads;
@@ -262,6 +267,7 @@ class SimNode {
   };
 
   BrokerOptions options_;
+  int shards_ = 2;
   const Logger log_ = Logger::Silent();
   std::unique_ptr<Executors> executors_;
   std::unique_ptr<storage::MetadataStore> meta_;

@@ -107,11 +107,17 @@ class Broker:
             file.write(f"node: {{ data_dir: {self.data_dir} }}\n"
                        f"listen: {{ grpc: 127.0.0.1:{self.grpc}, peer: 127.0.0.1:{self.peer}, http: 127.0.0.1:{self.http} }}\n"
                        + more_config)
+        self.arguments = []
         self.process = None
 
     def start(self):
-        self.process = Process("sluiced", [program("sluiced"), "--config", self.config], self.folder)
+        self.launch()
+        return self.wait_ready()
 
+    def launch(self):
+        self.process = Process("sluiced", [program("sluiced"), "--config", self.config, *self.arguments], self.folder)
+
+    def wait_ready(self):
         def ready():
             if not self.process.alive():
                 raise RuntimeError(f"sluiced ended with {self.process.process.returncode}\n{self.process.tail()}")
