@@ -1,5 +1,5 @@
-// A node's side of belonging to a cluster: joining one by its seeds, and then, for as long as the node runs, being
-// registered with and reporting to whoever leads the controller.
+// A node's side of belonging to a cluster: for as long as it runs, being registered with and reporting to whoever leads
+// the controller. How it comes to be of one: cluster_joiner.h.
 //
 // What a call could not prove is asked again: registering is idempotent for a process, and what is stale has an epoch
 // that is over. A refusal ends it: the node is told why and stops. So does another process that has registered as this
@@ -16,74 +16,15 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "broker/admission.h"
-#include "broker/cluster_calls.h"
 #include "broker/cluster_service.h"
 #include "broker/controller.h"
 #include "broker/peer_book.h"
 #include "broker/peer_calls.h"
+#include "broker/register_call.h"
 #include "common/executor.h"
 #include "common/log.h"
 
 namespace sluice::broker {
-
-struct ClusterClientOptions {
-  NodeRecord node;           ///< Its incarnation is looked at only where this node forms the cluster.
-  Uuid cluster_id;           ///< Of the data folder; nil: it belongs to none yet.
-  std::string cluster_name;  ///< As configured; empty: any.
-  std::vector<std::string> seeds;
-  absl::Duration heartbeat_every = absl::Milliseconds(500);
-  absl::Duration retry_every = absl::Milliseconds(500);
-  absl::Duration call_deadline = absl::Seconds(2);
-  absl::Duration ask_where_after = absl::Seconds(1);  ///< Without a leader; and from then on as often.
-};
-
-/// What a node knows once it has joined: to be written down before it opens its replica of group 0 with
-/// `registration.incarnation` and no members.
-struct Joined {
-  Uuid cluster_id;
-  std::string cluster_name;
-  Registration registration;
-};
-
-/// Asks the seeds which cluster they are of, and its leader to be let in; for as long as it takes.
-class ClusterJoiner {
- public:
-  struct Seams {
-    Executor& executor;
-    PeerCalls& calls;
-    const Logger& log;
-  };
-  ClusterJoiner(ClusterClientOptions options, Seams seams) : options_(std::move(options)), seams_(seams) {}
-  ~ClusterJoiner();
-
-  /// FailedPrecondition, with the reason in words for an operator, when seeds are of different clusters, or the cluster
-  /// refuses this node. Dropped without an answer when the joiner is destroyed before.
-  void Join(Callback<absl::StatusOr<Joined>> done);
-  /// Gives up, or is done; on the executor, before it is destroyed elsewhere.
-  void Abandon();
-
- private:
-  struct Round;
-  void AskSeeds();
-  void OnAsked(const std::shared_ptr<Round>& round);
-  /// Whether all that has been answered so far goes together.
-  static absl::Status CheckAnswers(const Round& round);
-  /// Of the leaders that were named, one after the other.
-  std::string NextLeader(const Round& round);
-  void RegisterAt(std::string address, int hops, Offset replaces = {});
-  void OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops);
-  void TryLater(std::string_view why);
-  void End(absl::StatusOr<Joined> result);
-  void Call(const std::string& address, const RegisterRequest& request, Callback<absl::StatusOr<RegisterAnswer>> done);
-
-  const ClusterClientOptions options_;
-  const Seams seams_;
-  Callback<absl::StatusOr<Joined>> done_;
-  Executor::TimerId timer_ = 0;
-  size_t leaders_tried_ = 0;
-  bool said_waiting_ = false;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-};
 
 class ClusterClient final : public ControllerObserver {
  public:
@@ -141,6 +82,7 @@ class ClusterClient final : public ControllerObserver {
   void AskWhere();
   void OnTold(const absl::StatusOr<RegisterAnswer>& answer);
   RegisterRequest Request() const;
+  void Ask(const std::string& address, const RegisterRequest& request, Callback<absl::StatusOr<RegisterAnswer>> done);
   void CheckSeeds();
   void Refuse(std::string why);
   /// For a process at `address` that is this node, too.

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
-#include "broker/cluster_client.h"
+#include "broker/cluster_joiner.h"
 #include "broker/metrics.h"
 #include "common/status_macros.h"
 #include "common/text.h"

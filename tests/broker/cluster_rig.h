@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "broker/cluster_client.h"
+#include "broker/cluster_joiner.h"
 #include "broker/cluster_service.h"
 #include "broker/group0_membership.h"
 #include "broker/node_registry.h"
@@ -17,6 +18,13 @@
 #include "tests/simulation/sim_peer_calls.h"
 
 namespace sluice::broker {
+
+/// Whether `status` says `text`; where not, the failed check shows what it says.
+inline bool Has(const absl::Status& status, const std::string& text) {
+  const bool has = status.ToString().find(text) != std::string::npos;
+  if (!has) UNSCOPED_INFO(status.ToString() << " does not say: " << text);
+  return has;
+}
 
 /// What a data folder says of itself; outlives processes.
 struct FolderIdentity {

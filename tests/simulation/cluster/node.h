@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "broker/cluster_client.h"
+#include "broker/cluster_joiner.h"
 #include "broker/data_folder.h"
 #include "broker/node_broker.h"
 #include "broker/raft_log_factory.h"
