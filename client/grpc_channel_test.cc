@@ -1,41 +1,14 @@
 #include "client/grpc_channel.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
 #include <future>
 
 #include "absl/time/clock.h"
 #include "client/thread_executor.h"
-#include "common/text.h"
+#include "tests/mute_listener.h"
 
 namespace sluice::client {
 namespace {
-
-// A port of this machine that is taken, and refuses connections or, listening, takes them and never says a word.
-class MuteListener {
- public:
-  explicit MuteListener(bool listening) : socket_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in at{};
-    at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(at);
-    REQUIRE(bind(socket_, reinterpret_cast<sockaddr*>(&at), size) == 0);
-    REQUIRE(getsockname(socket_, reinterpret_cast<sockaddr*>(&at), &size) == 0);
-    if (listening) REQUIRE(listen(socket_, 16) == 0);
-    address_ = Cat("127.0.0.1:", ntohs(at.sin_port));
-  }
-  ~MuteListener() { close(socket_); }
-
-  const std::string& address() const { return address_; }
-
- private:
-  const int socket_;
-  std::string address_;
-};
 
 struct GrpcChannelFixture {
   ~GrpcChannelFixture() {

@@ -17,7 +17,7 @@
 #include "broker/rpc/peer_stream.h"
 #include "broker/rpc/peer_test_batches.h"
 #include "broker/rpc/peer_test_node.h"
-#include "common/text.h"
+#include "tests/mute_listener.h"
 
 namespace sluice::broker::rpc {
 namespace {
@@ -128,27 +128,6 @@ TEST_CASE("Liveness does not wait behind batches") {
   CHECK(pair.two.HeardAtLiveness(0) < kBulk * 3 / 4);
 }
 
-// Accepts, as the kernel does, and never says a word.
-class SilentPort {
- public:
-  SilentPort() : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
-    REQUIRE(listen(fd_, 16) == 0);
-    socklen_t size = sizeof(address);
-    REQUIRE(getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-    address_ = Cat("127.0.0.1:", ntohs(address.sin_port));
-  }
-  ~SilentPort() { close(fd_); }
-  const std::string& address() const { return address_; }
-
- private:
-  const int fd_;
-  std::string address_;
-};
-
 TEST_CASE("What waits for a peer is bounded in bytes, and a vote still finds room") {
   PeerTransportOptions options = PeerOptions(1);
   options.queue_bytes_max = 4 << 20;
@@ -183,7 +162,7 @@ TEST_CASE("What waits for a peer is bounded in bytes, and a vote still finds roo
 TEST_CASE("Nothing is sent to a peer that is not known, not connected, or for another sender") {
   PeerTestNode one(PeerOptions(1));
   CHECK(!one.net->Send(PeerGroup(1), PeerAppendOf(Offset(0), 10)));
-  SilentPort silent;
+  const MuteListener silent;
   one.net->SetPeer(NodeId(2), silent.address());
   CHECK(!one.net->Send(PeerGroup(1), PeerAppendOf(Offset(0), 10)));
   PeerTestNode two(PeerOptions(2));
@@ -374,7 +353,7 @@ TEST_CASE("An attempt that a silent port swallows is given up, and another is ma
   PeerTransportOptions options = PeerOptions(1);
   options.handshake_timeout = absl::Milliseconds(200);
   PeerTestNode one(options);
-  SilentPort silent;
+  const MuteListener silent;
   one.net->SetPeer(NodeId(2), silent.address());
   CHECK(one.AwaitLog("the stream to a peer is broken"));
   PeerTestNode two(PeerOptions(2));
@@ -386,7 +365,7 @@ TEST_CASE("A stop with messages under way and peers that are not there ends in t
   PeerTransportOptions options = PeerOptions(1);
   options.backoff_max = absl::Seconds(30);
   PeerPair pair(options);
-  SilentPort silent;
+  const MuteListener silent;
   pair.one.net->SetPeer(NodeId(3), silent.address());
   pair.one.net->SetPeer(NodeId(4), "127.0.0.1:1");
   for (int i = 0; i < 20; ++i) pair.one.net->Send(PeerGroup(1), PeerAppendOf(Offset(i), 900'000));
