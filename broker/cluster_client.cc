@@ -17,13 +17,6 @@ constexpr int kFullForgottenAfter = 10;
 /// Of a cluster that was formed without one.
 constexpr const char* kClusterNameUnset = "sluice";
 
-/// `which`: of the two.
-std::string TwoProcesses(NodeId node, const std::string& address, std::string_view which, const std::string& own) {
-  return Cat("two processes run as node ", node, ": this one, at ", own, ", and one at ", address, " that ", which,
-             ". The data folder was copied, so this one stops: keep one of the two folders and delete the other, or ",
-             "give its node an empty node.data_dir and a node.id of its own");
-}
-
 }  // namespace
 
 ClusterClient::ClusterClient(ClusterClientOptions options, Seams seams)
@@ -60,7 +53,9 @@ void ClusterClient::CheckSeeds() {
   for (const std::string& seed : options_.seeds) {
     if (seed == options_.node.peer_address) continue;
     Ask(seed, who, [this, seed](const absl::StatusOr<RegisterAnswer>& answer) {
-      if (!running_ || !absl::IsFailedPrecondition(answer.status())) return;
+      if (!running_) return;
+      if (absl::IsAlreadyExists(answer.status())) return OnBeside(seed);
+      if (!absl::IsFailedPrecondition(answer.status())) return;
       seams_.log.Error(
           "a seed refuses this node, which goes on with the cluster of its data folder: correct cluster.seeds, or "
           "name an empty node.data_dir to join the seed's cluster",
@@ -179,8 +174,7 @@ void ClusterClient::AskWhere() {
   for (size_t i = 0; i < count; ++i) {
     const std::string& address = all[next_asked_++ % all.size()];
     Ask(address, here, [this, address](const absl::StatusOr<RegisterAnswer>& answer) {
-      // A copy that needs nobody to lead, as it was made of the only voter.
-      if (running_ && absl::IsAlreadyExists(answer.status())) return RefuseBeside(address);
+      if (running_ && absl::IsAlreadyExists(answer.status())) return OnBeside(address);
       OnTold(answer);
     });
   }
@@ -219,12 +213,21 @@ void ClusterClient::Refuse(std::string why) {
 }
 
 void ClusterClient::RefuseBeside(const std::string& address) {
-  Refuse(TwoProcesses(options_.node.id, address, "the cluster has for the node", options_.node.peer_address));
+  Refuse(TwoProcesses(options_.node, address, "the cluster has for the node"));
+}
+
+// Met by chance. Which of the two is the node is decided where they register; but a copy of the only voter needs nobody
+// to lead, and would never ask.
+void ClusterClient::OnBeside(const std::string& address) {
+  const std::vector<VoterId>& voters = seams_.controller.log()->raft().configuration().voters;
+  if (voters.size() == 1 && voters.front().node == options_.node.id) return RefuseBeside(address);
+  seams_.log.Warn("another process runs with a copy of this node's data folder: stop it and delete that folder",
+                  {{"node", options_.node.id.value()}, {"address", address}});
 }
 
 bool ClusterClient::IsReplacedBy(const std::optional<OtherProcess>& other) {
   if (!other.has_value() || held_ == Offset(0) || other->epoch <= held_) return false;
-  Refuse(TwoProcesses(options_.node.id, other->peer_address, "has registered later", options_.node.peer_address));
+  Refuse(TwoProcesses(options_.node, other->peer_address, "has registered later"));
   return true;
 }
 

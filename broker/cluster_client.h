@@ -87,6 +87,7 @@ class ClusterClient final : public ControllerObserver {
   void Refuse(std::string why);
   /// For a process at `address` that is this node, too.
   void RefuseBeside(const std::string& address);
+  void OnBeside(const std::string& address);
   bool IsReplacedBy(const std::optional<OtherProcess>& other);
   void AnswerRegistered();
 

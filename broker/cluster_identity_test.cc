@@ -68,8 +68,7 @@ TEST_CASE("a second node of one number is refused") {
         [&] { joiner.Join([&](absl::StatusOr<Joined> answer) { joined.emplace(std::move(answer)); }); });
     rig.Until([&] { return joined.has_value(); });
     CHECK(absl::IsFailedPrecondition(joined->status()));
-    CHECK(
-        Has(joined->status(), seed == 1 ? "node 2 is registered with disk" : "two processes say that they are node 2"));
+    CHECK(Has(joined->status(), seed == 1 ? "node 2 is registered with disk" : "node 2 is here, on another disk"));
   }
   CHECK(rig.State().FindNode(NodeId(2))->node.disk == rig.node(2).folder.disk);
 }
@@ -148,8 +147,29 @@ TEST_CASE("a copy of the folder of the node that leads the controller is not let
   rig.Settle(1);
   const CopiedNode copy(rig, 1, 2);
   CHECK(absl::IsFailedPrecondition(copy.joined->status()));
-  CHECK(Has(copy.joined->status(), "two processes say that they are node 1"));
+  CHECK(Has(copy.joined->status(), "two processes run as node 1: this one, at n9:7401, and one at n1:7401"));
   CHECK_FALSE(rig.node(1).refused.has_value());
+}
+
+TEST_CASE("a leader that others follow goes on when it meets who has its number, a copy of its folder or not") {
+  for (const bool copied : {true, false}) {
+    ClusterRig rig(3);
+    rig.StartAll();
+    rig.Settle(3);
+    REQUIRE(rig.Leader() == 1);
+    rig.node(3).Crash();  // so the leader looks for it
+    const Uuid disk = copied ? rig.node(1).folder.disk : Uuid::FromRandom(6, 6);
+    simulation::SimPeerCalls calls(rig.call_network, PeerCaller{.node = NodeId(1),
+                                                                .cluster = {},
+                                                                .disk = disk,
+                                                                .session = Uuid::FromRandom(7, 7),
+                                                                .address = rig.node(3).address});
+    calls.Serve([](PeerCall, PeerReply reply) { reply(absl::UnavailableError("it belongs to no cluster yet")); });
+    rig.base.scheduler.RunFor(absl::Seconds(15));
+    CHECK(calls.refused() > 0);
+    CHECK_FALSE(rig.node(1).refused.has_value());
+    CHECK(rig.Leader() == 1);
+  }
 }
 
 TEST_CASE("what a node sent before its restart, and arrives after that, does not take its place") {

@@ -80,13 +80,20 @@ void ClusterJoiner::AskSeeds() {
   }
 }
 
-absl::Status ClusterJoiner::CheckAnswers(const Round& round) {
+absl::Status ClusterJoiner::Refusal(const std::string& address, const absl::Status& answer) const {
+  if (absl::IsAlreadyExists(answer)) {
+    return absl::FailedPreconditionError(TwoProcesses(options_.node, address, "was there before"));
+  }
+  if (!absl::IsFailedPrecondition(answer)) return absl::OkStatus();
+  return absl::FailedPreconditionError(Cat("the node at ", address, " refuses this one: ", Message(answer)));
+}
+
+absl::Status ClusterJoiner::CheckAnswers(const Round& round) const {
   const Round::Answer* first = nullptr;
   for (const Round::Answer& each : round.answers) {
     if (!each.answer.ok()) {
-      // Two nodes of one number, another version: no time heals that.
-      if (!absl::IsFailedPrecondition(each.answer.status()) && !absl::IsAlreadyExists(each.answer.status())) continue;
-      return absl::FailedPreconditionError(Cat("the seed ", each.seed, ": ", Message(each.answer.status())));
+      if (const absl::Status refused = Refusal(each.seed, each.answer.status()); !refused.ok()) return refused;
+      continue;
     }
     if (first == nullptr) first = &each;
     if (each.answer->cluster_id == first->answer->cluster_id) continue;
@@ -134,14 +141,13 @@ std::string ClusterJoiner::NextLeader(const Round& round) {
 void ClusterJoiner::RegisterAt(std::string address, int hops, Offset replaces) {
   RegisterRequest request = RequestOf(options_);
   request.replaces = replaces;
-  Ask(address, request, [this, hops](absl::StatusOr<RegisterAnswer> answer) { OnRegistered(answer, hops); });
+  Ask(address, request,
+      [this, address, hops](absl::StatusOr<RegisterAnswer> answer) { OnRegistered(address, answer, hops); });
 }
 
-void ClusterJoiner::OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops) {
+void ClusterJoiner::OnRegistered(const std::string& address, const absl::StatusOr<RegisterAnswer>& answer, int hops) {
   if (!answer.ok()) {
-    if (absl::IsFailedPrecondition(answer.status()) || absl::IsAlreadyExists(answer.status())) {
-      return End(absl::FailedPreconditionError(Cat(Message(answer.status()))));
-    }
+    if (absl::Status refused = Refusal(address, answer.status()); !refused.ok()) return End(std::move(refused));
     return TryLater(answer.status().ToString());
   }
   if (!answer->refused.empty()) return End(absl::FailedPreconditionError(answer->refused));

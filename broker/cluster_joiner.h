@@ -45,11 +45,13 @@ class ClusterJoiner {
   void AskSeeds();
   void OnAsked(const std::shared_ptr<Round>& round);
   /// Whether all that has been answered so far goes together.
-  static absl::Status CheckAnswers(const Round& round);
+  absl::Status CheckAnswers(const Round& round) const;
+  /// The reason in words where no time heals that `answer`: two nodes of one number, another version; else OK.
+  absl::Status Refusal(const std::string& address, const absl::Status& answer) const;
   /// Of the leaders that were named, one after the other.
   std::string NextLeader(const Round& round);
   void RegisterAt(std::string address, int hops, Offset replaces = {});
-  void OnRegistered(const absl::StatusOr<RegisterAnswer>& answer, int hops);
+  void OnRegistered(const std::string& address, const absl::StatusOr<RegisterAnswer>& answer, int hops);
   void TryLater(std::string_view why);
   void End(absl::StatusOr<Joined> result);
   void Ask(const std::string& address, const RegisterRequest& request, Callback<absl::StatusOr<RegisterAnswer>> done);

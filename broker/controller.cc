@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "broker/error.h"
 #include "common/check.h"
 #include "common/planted_bug.h"
 #include "common/record/record.h"
@@ -361,7 +362,9 @@ bool Controller::WritesRefused() const {
 
 void Controller::NoteWrite(const absl::Status& written) {
   if (written.ok()) refused_at_.reset();
-  if (absl::IsResourceExhausted(written)) refused_at_ = seams_.clock.Monotonic();
+  // A full queue or cache passes, and is nobody's disk.
+  const bool exhausted = absl::IsResourceExhausted(written);
+  if (exhausted && ExhaustedReason(written) == Reason::kDiskFull) refused_at_ = seams_.clock.Monotonic();
 }
 
 // All that is committed is applied and saved.

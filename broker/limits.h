@@ -23,6 +23,9 @@ inline constexpr size_t kItemsMax = 10'000;
 /// Records of one produce request that sends them structured.
 inline constexpr size_t kStructuredRecordsMax = 65'536;
 
+/// Of one batch: what a message between nodes may carry, so that every batch that is taken can be replicated.
+inline constexpr int64_t kBatchBytesMax = int64_t{32} << 20;
+
 // ---- Produce streams
 
 /// A session that names more partitions than this gets kQuota for the rest.

@@ -15,6 +15,7 @@
 
 #include "broker/admission.h"
 #include "broker/catalog.h"
+#include "broker/clock_watch.h"
 #include "broker/cluster_client.h"
 #include "broker/cluster_service.h"
 #include "broker/controller.h"
@@ -257,6 +258,7 @@ class NodeBroker final : public Broker, private ControllerObserver {
   Executor::TimerId disk_timer_ = 0;
   Executor::TimerId drain_timer_ = 0;
   Executor::TimerId retention_timer_ = 0;
+  ClockWatch clock_watch_{seams_.clock};
   Executor::TimerId ready_timer_ = 0;
   bool serves_ = false;
   bool stop_asked_ = false;

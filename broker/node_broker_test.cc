@@ -297,6 +297,21 @@ TEST_CASE("retention forgets what is too old, by itself") {
   CHECK(node.Values("t").empty());
 }
 
+TEST_CASE("a clock that jumps ahead deletes nothing by age, until it has stood for a day") {
+  BrokerOptions options;
+  options.retention_check_every = absl::Minutes(1);
+  SimNode node(1, options);
+  node.Start();
+  REQUIRE(node.Create("t", 1, {{"retention.ms", "172800000"}, {"segment.ms", "60000"}}).ok());
+  REQUIRE(node.Produce("t", "kept").ok());
+  node.scheduler.RunFor(absl::Minutes(10));
+  node.clock.JumpWall(absl::Hours(100));
+  node.scheduler.RunFor(absl::Hours(23));
+  CHECK(node.Values("t") == Strings{"kept"});
+  node.scheduler.RunFor(absl::Hours(2));
+  CHECK(node.Values("t").empty());
+}
+
 TEST_CASE("Stop answers what is in flight and refuses what is new") {
   SimNode node;
   node.Start();

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "broker/error.h"
+#include "broker/limits.h"
 #include "common/check.h"
 #include "common/planted_bug.h"
 #include "common/text.h"
@@ -126,6 +127,10 @@ std::optional<Error> Partition::Admit(const PartitionAppend& append) const {
   if (const auto size = static_cast<int64_t>(append.batch->size_bytes()); size > settings_.message_bytes_max) {
     return Fail(Reason::kMessageTooLarge,
                 Cat("a batch of ", size, " bytes; max.message.bytes is ", settings_.message_bytes_max));
+  } else if (size > kBatchBytesMax && log().raft().configuration().voters.size() > 1) {
+    // A topic that is older than this bound, or had one replica.
+    return Fail(Reason::kMessageTooLarge,
+                Cat("a batch of ", size, " bytes; nodes send each other at most ", kBatchBytesMax));
   }
   if (node_.disk.refusing()) {
     return Fail(Reason::kDiskFull,
@@ -344,11 +349,13 @@ void Partition::ApplySettings(const TopicSettings& settings) {
   if (log_ != nullptr && !stopping_) log_->Configure(LogSettingsOf(settings));
 }
 
-void Partition::EnforceRetention() {
+void Partition::EnforceRetention(absl::Duration clock_ahead) {
   if (log_ == nullptr || stopping_ || retention_running_ || !log().IsLeader()) return;
   retention_running_ = true;
+  std::optional<absl::Duration> age = settings_.retention_age;
+  if (age.has_value()) *age += clock_ahead;
   // A failure is met again at the next tick.
-  log_->ApplyRetention({.age = settings_.retention_age, .bytes = settings_.retention_bytes},
+  log_->ApplyRetention({.age = age, .bytes = settings_.retention_bytes},
                        [self = shared_from_this()](absl::StatusOr<Offset>) { self->retention_running_ = false; });
 }
 

@@ -114,7 +114,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   void ApplySettings(const TopicSettings& settings);
   /// Moves the log start up to where the settings let it.
-  void EnforceRetention();
+  void EnforceRetention(absl::Duration clock_ahead);
   PartitionStats stats() const;
   PartitionInfo info() const;
   /// For operators: what info tells, and how each replica stands.

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "common/text.h"
+
 namespace sluice::broker {
 
 RegisterRequest RequestOf(const ClusterClientOptions& options) {
@@ -9,6 +11,13 @@ RegisterRequest RequestOf(const ClusterClientOptions& options) {
       .ask_only = false, .cluster_id = options.cluster_id, .cluster_name = options.cluster_name, .node = options.node};
   request.node.incarnation = {};
   return request;
+}
+
+std::string TwoProcesses(const NodeRecord& self, const std::string& address, std::string_view which) {
+  return Cat("two processes run as node ", self.id, ": this one, at ", self.peer_address, ", and one at ", address,
+             " that ", which,
+             ". The data folder was copied, so this one stops: keep one of the two folders and delete ",
+             "the other, or give its node an empty node.data_dir and a node.id of its own");
 }
 
 void AskToRegister(PeerCalls& calls, const std::string& address, const RegisterRequest& request,

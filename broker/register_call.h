@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,6 +28,9 @@ struct ClusterClientOptions {
 
 /// As `options` say, without an incarnation.
 RegisterRequest RequestOf(const ClusterClientOptions& options);
+
+/// That another process at `address` is this node, too, and what to do, in words; `which`: that process.
+std::string TwoProcesses(const NodeRecord& self, const std::string& address, std::string_view which);
 
 /// Asks whoever listens at `address`. `done` is called on `executor` with the answer, what made it unreadable, or why
 /// there is none (the statuses of PeerCalls); not at all where `*alive`, which is of that executor, is false by then.

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "broker/api.h"
 #include "broker/controller.h"
+#include "broker/limits.h"
 #include "broker/reconciler.h"
 #include "broker/topic_change.h"
 #include "broker/topic_settings.h"
@@ -23,9 +24,6 @@
 #include "common/log.h"
 
 namespace sluice::broker {
-
-/// Of one batch: what a message between nodes may carry, so that every batch that is taken can be replicated.
-inline constexpr int64_t kBatchBytesMax = int64_t{32} << 20;
 
 class TopicManager {
  public:

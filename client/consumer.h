@@ -38,7 +38,8 @@ struct ConsumerOptions {
   size_t memory_bytes = size_t{16} << 20;
   /// What one batch may grow to when decompressed.
   record::DecompressLimits decompress;
-  /// How long a partition may go without an answer before a poll returns an error.
+  /// How long a partition may go without an answer before a poll returns an error; ClientOptions::timeout when that is
+  /// shorter.
   absl::Duration broker_timeout = absl::Seconds(30);
   absl::Duration retry_backoff = absl::Milliseconds(100);
 };

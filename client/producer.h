@@ -106,8 +106,9 @@ class Appender {
  public:
   virtual ~Appender() = default;
   /// Written once at most: the partition's leader is followed, within `timeout`, only while it is certain that nothing
-  /// was written. IsOutcomeUnknown when the time or the connection ran out after the batch was sent; every other error
-  /// means that it was not written. Blocks; thread-safe; not on the client's executor.
+  /// was written; no longer than ClientOptions::timeout, either. IsOutcomeUnknown when the time or the connection ran
+  /// out after the batch was sent; every other error means that it was not written. Blocks; thread-safe; not on the
+  /// client's executor.
   virtual absl::StatusOr<AppendResult> AppendBatch(const AppendRequest& request, absl::Duration timeout) = 0;
 };
 

@@ -172,6 +172,8 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
   std::vector<Partition*> pending_;  // those with something to send, now or later
   std::vector<std::unique_ptr<record::BatchBuilder>> spare_builders_;
   size_t memory_used_ = 0;
+  /// gRPC's cost is by the message: partitions are gathered up to this. Less once a broker has refused a message.
+  size_t request_bytes_max_ = size_t{1} << 20;
   int64_t outstanding_ = 0;  // records without a result
   int flushing_ = 0;
   bool closed_ = false;

@@ -13,8 +13,6 @@
 namespace sluice::client {
 namespace {
 
-// gRPC's cost is by the message: gather partitions up to this. One batch always goes, however large.
-constexpr size_t kRequestBytes = size_t{1} << 20;
 constexpr absl::Duration kTick = absl::Milliseconds(50);
 constexpr absl::Duration kBackoffMax = absl::Seconds(1);
 // An attempt to connect that takes this long: perhaps another broker leads by now.
@@ -121,10 +119,13 @@ bool ProducerCore::SendRequest(Broker& broker, std::vector<Partition*>& partitio
   Request request{++last_correlation_id_, {}, 0};
   size_t bytes = 0;
   for (Partition* partition : partitions) {
-    if (bytes >= kRequestBytes) break;
+    const Batch& next = *partition->ready.front();
+    const size_t size = next.builder != nullptr ? next.builder->size_bytes() : next.encoded.size();
+    // One batch always goes, however large.
+    if (!request.items.empty() && bytes + size > request_bytes_max_) break;
+    bytes += size;
     BatchPtr batch = std::move(partition->ready.front());
     partition->ready.pop_front();
-    bytes += batch->builder != nullptr ? batch->builder->size_bytes() : batch->encoded.size();
     // The session that it comes back to may still refuse it for what failed there before.
     if (!partition->sent_to.empty() && partition->sent_to != broker.address) partition->reset_next = true;
     partition->sent_to = broker.address;
@@ -311,7 +312,16 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
     const std::optional<OversizeRefusal> oversize = GetOversizeRefusal(status);
     const Batch* too_large = nullptr;
     for (size_t i = 0; oversize.has_value() && i < sent; ++i) {
-      if (requests[i].bytes == oversize->bytes) too_large = Largest(requests[sent = i]);
+      if (requests[i].bytes != oversize->bytes) continue;
+      sent = i;
+      const Batch* largest = Largest(requests[i]);
+      const auto bytes_max = static_cast<size_t>(oversize->bytes_max);
+      if (requests[i].items.size() == 1 || largest->encoded.size() > bytes_max) {
+        too_large = largest;
+      } else {
+        // Only together they were too much.
+        request_bytes_max_ = std::min(request_bytes_max_, bytes_max / 2);
+      }
     }
     for (size_t i = 0; i < requests.size(); ++i) {
       for (auto& [partition, raw] : requests[i].items) {

@@ -271,6 +271,19 @@ TEST_CASE_METHOD(ProducerFixture, "What was answered out of turn keeps its answe
   CHECK(ResultOf("2").ok());
 }
 
+TEST_CASE_METHOD(ProducerFixture, "Batches that are too large for the broker only together are sent one by one") {
+  Topic("two", 2);
+  Make();
+  On([&] { broker.message_bytes_max = 100'000; });
+  const std::string one(60'000, 'x');
+  const std::string other(60'000, 'y');
+  REQUIRE(Send(one, std::nullopt, 0, "two").ok());
+  REQUIRE(Send(other, std::nullopt, 1, "two").ok());
+  Flush();
+  CHECK(ResultOf(one).ok());
+  CHECK(ResultOf(other).ok());
+}
+
 TEST_CASE_METHOD(ProducerFixture, "A message that is too large for the broker is refused for certain, and alone") {
   Topic("two", 2);
   Make();

@@ -66,7 +66,11 @@ absl::Status CheckPeerCaller(const PeerCallHello& mine, const PeerCallHello& the
     return refuse(Cat("node ", theirs.to, " is called, and this is node ", mine.node));
   }
   if (theirs.node != NodeId() && theirs.node == mine.node && theirs.session != mine.session) {
-    return absl::AlreadyExistsError(Cat("two processes say that they are node ", mine.node));
+    if (theirs.disk == mine.disk) {
+      return absl::AlreadyExistsError(Cat("two processes say that they are node ", mine.node));
+    }
+    return refuse(Cat("node ", mine.node, " is here, on disk ", mine.disk, ", who calls it has that number and disk ",
+                      theirs.disk, ": give one of the two another node.id"));
   }
   return absl::OkStatus();
 }

@@ -31,7 +31,8 @@ struct PeerCallHello {
   bool operator==(const PeerCallHello&) const = default;
 };
 
-/// OK when `theirs` may ask the node that `mine` describes; otherwise FAILED_PRECONDITION with what is wrong.
+/// OK when `theirs` may ask the node that `mine` describes; ALREADY_EXISTS when it is another process of that node,
+/// with a copy of its folder; otherwise FAILED_PRECONDITION with what is wrong.
 absl::Status CheckPeerCaller(const PeerCallHello& mine, const PeerCallHello& theirs);
 
 struct PeerQuestion {

@@ -124,6 +124,16 @@ TEST_CASE("Another process with this node's number is not served, and hears that
   CHECK(answer.status().message().find("two processes say that they are node 2") != std::string::npos);
 }
 
+TEST_CASE("Another node with this one's number is not served, and hears that it needs another") {
+  PeerTransportOptions caller = PeerOptions(2, 2);
+  caller.identity.disk = Uuid::FromRandom(9, 9);
+  CallPair pair(caller);
+  pair.two.net->Serve([&](const PeerCall&, PeerReply reply) { reply("served"); });
+  const auto answer = Ask(pair.one, pair.two.address(), "x");
+  CHECK(answer.status().code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(answer.status().message().find("give one of the two another node.id") != std::string::npos);
+}
+
 TEST_CASE("Who is of another cluster, means another node, has this node's number or other versions is not served") {
   PeerTransportOptions caller = PeerOptions(1);
   std::string said;

@@ -78,7 +78,10 @@ absl::Status SimPeerCalls::Refusal(const broker::PeerTarget& to, const broker::P
     return absl::FailedPreconditionError(Cat("meant for node ", *node, ", this is node ", self_.node));
   }
   if (from.node == self_.node && from.session != self_.session) {
-    return absl::AlreadyExistsError(Cat("two processes say that they are node ", self_.node));
+    if (from.disk == self_.disk) {
+      return absl::AlreadyExistsError(Cat("two processes say that they are node ", self_.node));
+    }
+    return absl::FailedPreconditionError(Cat("node ", self_.node, " is here, on another disk"));
   }
   return absl::OkStatus();
 }
@@ -105,7 +108,10 @@ void SimPeerCalls::Call(broker::PeerTarget to, uint32_t kind, std::string reques
     if (it == network->listening_.end()) return Answer(pending, id, absl::UnavailableError("connection refused"));
     SimPeerCalls& server = *it->second;
     if (!network->Passes(from.node, server.self_.node)) return;
-    if (absl::Status refused = server.Refusal(to, from); !refused.ok()) return Answer(pending, id, refused);
+    if (absl::Status refused = server.Refusal(to, from); !refused.ok()) {
+      ++server.refused_;
+      return Answer(pending, id, refused);
+    }
     if (server.handler_ == nullptr) return Answer(pending, id, absl::UnavailableError("no calls are served"));
     auto reply = std::make_shared<Reply>(network, pending, id, from.node, server.self_.node);
     server.handler_(broker::PeerCall{.from = from, .kind = kind, .request = std::move(request), .time_left = deadline},

@@ -60,6 +60,8 @@ class SimPeerCalls final : public broker::PeerCalls, public broker::PeerAddresse
   void SetPeer(NodeId node, std::string address) override { addresses_[node] = std::move(address); }
   void RemovePeer(NodeId node) override { addresses_.erase(node); }
   std::string AddressOf(NodeId node) const;
+  /// Calls that were not served for who asked them.
+  uint64_t refused() const { return refused_; }
 
  private:
   struct Pending {
@@ -76,6 +78,7 @@ class SimPeerCalls final : public broker::PeerCalls, public broker::PeerAddresse
   std::map<NodeId, std::string> addresses_;
   std::shared_ptr<Pending> pending_ = std::make_shared<Pending>();
   uint64_t calls_made_ = 0;
+  uint64_t refused_ = 0;
 };
 
 }  // namespace sluice::simulation
