@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_join.h"
 #include "broker/cluster_joiner.h"
+#include "broker/controller.h"
 #include "broker/metrics.h"
 #include "common/status_macros.h"
 #include "common/text.h"
