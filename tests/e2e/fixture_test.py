@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Data folders that released versions wrote are opened by today's programs: everything that was in them is there, more can be
-written, and the files can be read without a broker."""
+"""Data folders that earlier programs wrote, of one node and of a cluster's, are opened by today's: everything that was in them is
+there, more can be written, and the files can be read without a broker."""
 
 import copy
 import glob
@@ -44,22 +44,24 @@ class KeptDataFolders(unittest.TestCase):
             self.assertEqual(expected["sha256"], hashlib.sha256(file.read()).hexdigest(), f"{archive} is not what was kept")
         with tarfile.open(archive) as tar:
             tar.extractall(folder)
-        data = os.path.join(folder, "data")
-        self.check_dump(data, expected["topics"])
-        broker = harness.Broker(folder, "storage: { journal_bytes: 64MiB }\n").start()
+        nodes = data_folder.Nodes(folder, expected.get("nodes", 1))
+        broker = nodes.first
+        self.check_dumps(nodes, expected["topics"])
         try:
+            nodes.start()
             self.check(broker, expected["topics"])
             more = self.produce(broker, expected["topics"])
             self.check(broker, more)
-            broker.stop()
-            self.check_dump(data, more)
-            broker.start()
+            nodes.wait_until_all_have_all()
+            nodes.stop()
+            self.check_dumps(nodes, more)
+            nodes.start()
             self.check(broker, more)
-            broker.kill()
-            broker.start()
+            nodes.kill()
+            nodes.start()
             self.check(broker, more)
         finally:
-            broker.kill()
+            nodes.kill()
 
     def check(self, broker, topics):
         self.compare(topics, data_folder.read(broker), "high_watermark")
@@ -77,6 +79,11 @@ class KeptDataFolders(unittest.TestCase):
                     if "config" in found[name]:
                         self.assertEqual((topic["id"], topic["config"]), (found[name]["id"], found[name]["config"]))
             self.assertEqual(sorted(topic["partitions"]), sorted(found[name]["partitions"]))
+
+    def check_dumps(self, nodes, topics):
+        for broker in nodes.brokers:
+            with self.subTest(dump=os.path.basename(broker.data_dir)):
+                self.check_dump(broker.data_dir, topics)
 
     def check_dump(self, data, topics):
         code, out, err = dump(data)
