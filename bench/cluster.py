@@ -277,14 +277,14 @@ def restart(folder, partitions, gigabytes):
             yield "and from then until all its replicas are in sync", (time.monotonic() - began) * 1000, "ms"
     with Cluster(os.path.join(folder, "one"), 1) as cluster:
         cluster.sluice("topic", "create", "many", "--partitions", str(partitions))
-        for kind in ("clean", "kill -9"):
-            # After the load, so that the journal has as much to replay as it may.
-            load(cluster, "many", gigabytes * 500_000)
+        # Before the kill a tenth more, so that the journal has as much to replay as it may.
+        for kind, records in ("clean", gigabytes * 1_000_000), ("kill -9", gigabytes * 100_000):
+            load(cluster, "many", records)
             ending, took, (cpu, read, written) = end_and_start(cluster, cluster.nodes[0], kind)
             began = time.monotonic()
             cluster.sluice("topic", "create", f"after-{kind[:4]}")
             answered = time.monotonic() - began
-            yield f"1 node, {partitions} partitions, {gigabytes} GB{'' if kind != 'clean' else ' / 2'}: start after a {kind} end, until ready", took * 1000, "ms"
+            yield f"1 node, {partitions} partitions, {gigabytes} GB: start after a {kind} end, until ready", took * 1000, "ms"
             yield "CPU of it", cpu, "s"
             yield "read from the disk for it", read / 1e6, "MB"
             yield "written for it", written / 1e6, "MB"

@@ -137,7 +137,7 @@ class Bench {
     std::printf("  %-10s %12s %10s %10s %10s %10s %12s %12s\n", "records", "records/s", "MB/s", "bare MB/s", "of bare",
                 "of disk", "CPU s/mill.", "bare CPU s");
     const bool good = Produce("kilo", 1000) && Produce("hecto", 100);
-    return good && Consume("kilo") && Latency();
+    return good && Consume("kilo") && Consume("hecto") && Latency();
   }
   // One case alone, for a profiler or a comparison of two builds.
   bool RunProduce() {

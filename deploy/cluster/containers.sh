@@ -18,15 +18,16 @@ compose() {
   fi
 }
 
-# Until every container says that it is healthy; those that end are told from those that start slowly.
+# Until every container says that it is healthy, or, where it has only something to do once, has done it; those that end
+# are told from those that start slowly.
 compose_wait() {
   local until=$((SECONDS + 300)) id state waiting
   while [ $SECONDS -lt $until ]; do
     waiting=
     for id in $(compose ps -a -q); do
-      state=$(docker inspect --format '{{.Name}} {{.State.Status}} {{.State.Health.Status}}' "$id")
+      state=$(docker inspect --format '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.ExitCode}}{{end}}' "$id")
       case "$state" in
-        *" running healthy") ;;
+        *" running healthy" | *" exited 0") ;;
         *) waiting+="${state#/}; " ;;
       esac
     done

@@ -4,6 +4,7 @@
   GET /quakes?limit=100&offset=0&starttime=TIME   {"metadata":{…},"features":[…],"links":{"next":URL}}, oldest first;
                                                   the last page has no "next"
   GET /stats                                      {"requests":…,"pages":…,"not_modified":…,"throttled":…,"unavailable":…}
+  GET /metrics                                    the same for Prometheus
   GET /healthz                                    ok
 
 Which request is refused depends only on its number, so every run is alike: of the requests for pages, number 4, 10, 16 …
@@ -96,6 +97,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with self.server.lock:
                 body = json.dumps(self.server.stats).encode()
             self.answer(200, body)
+        elif url.path == "/metrics":
+            with self.server.lock:
+                lines = [f"# TYPE demo_api_{name} counter\ndemo_api_{name} {count}\n" for name, count in self.server.stats.items()]
+            self.answer(200, "".join(lines).encode(), "text/plain; version=0.0.4")
         elif url.path == "/quakes":
             self.quakes(dict(urllib.parse.parse_qsl(url.query)))
         else:

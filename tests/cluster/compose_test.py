@@ -52,6 +52,11 @@ def sluice(broker, *arguments):
     return json.loads(out) if out else None
 
 
+def logs(service):
+    done = subprocess.run(["docker", "logs", container(service)], capture_output=True, text=True, timeout=SECONDS, check=True)
+    return done.stdout + done.stderr
+
+
 def pages_pulled():
     ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:7420/stats', timeout=5).read().decode())"
     return json.loads(docker("exec", container("api"), "python3", "-c", ask))["pages"]
@@ -125,7 +130,8 @@ class Compose(unittest.TestCase):
             return set(self.targets.values()) == {"up"}
 
         harness.wait_until("Prometheus reaches all targets", all_up, 60)
-        self.assertEqual({"broker-1:7402", "broker-2:7402", "broker-3:7402", "connect:7410"}, set(self.targets))
+        self.assertEqual({"broker-1:7402", "broker-2:7402", "broker-3:7402", "connect:7410", "api:7420", "127.0.0.1:9090"},
+                         set(self.targets))
 
     def start(self, broker):
         docker("start", container(broker))
@@ -149,7 +155,7 @@ class Compose(unittest.TestCase):
         self.assertEqual("exited", health(killed).split()[0])
 
         self.start(killed)
-        # The one that formed the cluster names no seeds: it comes back all the same.
+        # The one that formed the cluster comes back like any other.
         docker("kill", container("broker-1"))
         self.wait_whole("broker-2", alive=2)
         self.start("broker-1")
@@ -158,12 +164,21 @@ class Compose(unittest.TestCase):
 
         self.dev("down")
         self.assertEqual("", container("broker-1"))
-        self.assertEqual(5, len(volumes()))
+        self.assertEqual(6, len(volumes()))
         self.up(build=False)
         self.wait_whole("broker-2", alive=3)
         self.assertEqual(described["id"], sluice("broker-2", "topic", "describe", "quakes")["id"])
         self.check_log("broker-3")
         self.check_lake()
+
+        # A first broker that has lost its data is not let in, and begins no second cluster.
+        self.dev("down")
+        docker("volume", "rm", next(name for name in volumes() if name.endswith("broker-1")))
+        subprocess.run(["docker", "compose", "-f", os.path.join(ROOT, "deploy/compose.yaml"), "up", "-d", *BROKERS],
+                       env=self.environment, check=True, timeout=SECONDS)
+        self.wait_whole("broker-2", alive=2)
+        harness.wait_until("broker-1 is refused", lambda: "give it a new node.id" in logs("broker-1"), SECONDS)
+        self.check_log("broker-3")
 
         self.dev("down", "--delete")
         self.assertEqual([], volumes())
