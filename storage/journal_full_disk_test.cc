@@ -21,29 +21,38 @@ struct Bench : JournalBench {
   void Submit(const AppendRecord& append) {
     rig.Submit({append}, [this](absl::Status status) { answer = std::move(status); });
   }
+  /// Twelve appends, one each 5 ms; what comes of them is in `answers` and `acknowledged`.
+  void SubmitTwelve() {
+    acknowledged = state;
+    for (int i = 0; i < 12; ++i) {
+      const AppendRecord append = Next(6000);
+      REQUIRE(state.Apply(append).ok());
+      rig.Submit({append}, [this, append](absl::Status status) {
+        if (status.ok()) REQUIRE(acknowledged.Apply(append).ok());
+        answers.push_back(std::move(status));
+      });
+      RunFor(absl::Milliseconds(5));
+    }
+  }
   void RunFor(absl::Duration time) { rig.scheduler.RunFor(time); }
 
   std::optional<absl::Status> answer;
+  std::vector<absl::Status> answers;
+  JournalState acknowledged;
 };
 
 TEST_CASE("a full disk makes writers wait and new ones be refused, and all goes on once there is room") {
   Bench bench;
   bench.Begin();
   bench.fs.SetCapacity(bench.fs.UsedBytes());
-  std::vector<absl::Status> answers;
-  for (int i = 0; i < 12; ++i) {
-    const AppendRecord append = bench.Next(6000);
-    REQUIRE(bench.state.Apply(append).ok());
-    bench.rig.Submit({append}, [&](absl::Status status) { answers.push_back(std::move(status)); });
-    bench.RunFor(absl::Milliseconds(5));
-  }
-  REQUIRE(answers.size() < 12);
+  bench.SubmitTwelve();
+  REQUIRE(bench.answers.size() < 12);
   REQUIRE(bench.Refuses());
   REQUIRE(bench.rig.fatal_calls == 0);
   bench.fs.SetCapacity(-1);
   bench.Settle();
-  REQUIRE(answers.size() == 12);
-  for (const absl::Status& status : answers) REQUIRE(status.ok());
+  REQUIRE(bench.answers.size() == 12);
+  for (const absl::Status& status : bench.answers) REQUIRE(status.ok());
   REQUIRE(bench.rig.journal->Admit().ok());
 }
 
@@ -55,24 +64,13 @@ TEST_CASE("what waits for room is answered with an error once it is told not to 
   bench.Begin();
   bench.fs.SetCapacity(bench.fs.UsedBytes());
   if (asked_before) bench.rig.journal->FailOnFullDisk();
-  std::vector<absl::Status> answers;
-  JournalState acknowledged = bench.state;
-  for (int i = 0; i < 12; ++i) {
-    const AppendRecord append = bench.Next(6000);
-    REQUIRE(bench.state.Apply(append).ok());
-    bench.rig.Submit({append}, [&, append](absl::Status status) {
-      if (status.ok()) REQUIRE(acknowledged.Apply(append).ok());
-      answers.push_back(std::move(status));
-    });
-    bench.RunFor(absl::Milliseconds(5));
-  }
-  const size_t answered = answers.size();
-  REQUIRE(asked_before == (answered == 12));
+  bench.SubmitTwelve();
+  REQUIRE(asked_before == (bench.answers.size() == 12));
   bench.rig.journal->FailOnFullDisk();
   bench.RunFor(absl::Seconds(1));
-  REQUIRE(answers.size() == 12);
+  REQUIRE(bench.answers.size() == 12);
   bool failed = false;
-  for (const absl::Status& status : answers) {
+  for (const absl::Status& status : bench.answers) {
     CHECK((absl::IsResourceExhausted(status) || (status.ok() && !failed)));
     failed = failed || !status.ok();
   }
@@ -83,7 +81,7 @@ TEST_CASE("what waits for room is answered with an error once it is told not to 
   bench.fs.SetCapacity(-1);
   bench.fs.Crash();
   bench.Open();
-  CHECK(bench.rig.state == acknowledged);
+  CHECK(bench.rig.state == bench.acknowledged);
 }
 
 TEST_CASE("an entry that is larger than a file waits for room as well, and goes through once there is some") {
