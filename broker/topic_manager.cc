@@ -45,6 +45,15 @@ Error Invalid(const absl::Status& status, std::string_view topic) {
   return MakeError(reason, std::string(Message(status)), topic.substr(0, 249));
 }
 
+// What is set now; what a topic has may be of an earlier version, with other bounds.
+absl::Status CheckSettings(const TopicConfig& set) {
+  for (const auto& [key, value] : set) {
+    const std::string wrong = WrongTopicSetting(key, value);
+    if (!wrong.empty()) return absl::InvalidArgumentError(Cat(key, ": ", wrong));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckConfigSize(const TopicConfig& config) {
   size_t bytes = 0;
   for (const auto& [key, value] : config) bytes += key.size() + value.size();
@@ -304,10 +313,6 @@ absl::Status TopicManager::CheckSize(const TopicRecord& topic) {
 absl::Status TopicManager::CheckMessageBytes(const TopicConfig& set) const {
   if (!set.contains("max.message.bytes")) return absl::OkStatus();
   SLUICE_ASSIGN_OR_RETURN(const TopicSettings settings, ParseTopicSettings(set, options_.defaults));
-  if (settings.message_bytes_max > kBatchBytesMax) {
-    return absl::InvalidArgumentError(Cat("max.message.bytes: ", settings.message_bytes_max, " is more than ",
-                                          kBatchBytesMax, ", the largest batch that nodes send each other"));
-  }
   if (settings.message_bytes_max <= options_.message_bytes_max) return absl::OkStatus();
   return absl::InvalidArgumentError(Cat("max.message.bytes: ", settings.message_bytes_max,
                                         " is more than limits.message_bytes of the nodes' configuration, ",
@@ -322,6 +327,7 @@ TopicManager::Decided TopicManager::DecideOne(const CreateTopicSpec& spec, const
   };
   absl::Status good = CheckTopicName(spec.name, spec.internal);
   if (good.ok()) good = CheckConfigSize(spec.config);
+  if (good.ok()) good = CheckSettings(spec.config);
   if (good.ok()) good = ParseTopicSettings(spec.config, options_.defaults).status();
   if (good.ok()) good = CheckMessageBytes(spec.config);
   TopicRecord topic;
@@ -366,10 +372,12 @@ TopicManager::Decided TopicManager::DecideOne(const AlterTopicSpec& spec, const 
   if (const absl::Status good = CheckConfigSize(named); !good.ok()) return refuse(Invalid(good, spec.name));
   for (const auto& key : spec.unset) {
     // Unset of what is not set is fine; of what is no setting at all it is a slip of the pen.
-    const absl::Status known = ParseTopicSettings({{key, ""}}, options_.defaults).status();
-    if (Message(known).starts_with("unknown")) return refuse(Invalid(known, spec.name));
+    if (const std::string unknown = UnknownTopicSetting(key); !unknown.empty()) {
+      return refuse(Invalid(absl::InvalidArgumentError(Cat(key, ": ", unknown)), spec.name));
+    }
     config.erase(key);
   }
+  if (const absl::Status good = CheckSettings(spec.set); !good.ok()) return refuse(Invalid(good, spec.name));
   for (const auto& [key, value] : spec.set) config[key] = value;
   if (auto parsed = ParseTopicSettings(config, options_.defaults); !parsed.ok()) {
     return refuse(Invalid(parsed.status(), spec.name));

@@ -22,6 +22,7 @@
 #include "broker/topic_settings.h"
 #include "common/executor.h"
 #include "common/log.h"
+#include "common/topic_setting.h"
 
 namespace sluice::broker {
 
@@ -32,7 +33,7 @@ class TopicManager {
     int32_t default_partitions = 1;
     int32_t default_replicas = 0;  ///< 0: min(3, nodes).
     TopicSettings defaults;
-    int64_t message_bytes_max = kBatchBytesMax;  ///< Of one message of a client (limits.message_bytes).
+    int64_t message_bytes_max = kTopicMessageBytesMax;  ///< Of one message of a client (limits.message_bytes).
   };
   /// Asks another node's TopicManager to Decide. `done` on the controller's executor.
   using Forward = absl::AnyInvocable<void(NodeId to, const TopicChange& change, Callback<Result<TopicChanged>> done)>;

@@ -139,6 +139,30 @@ TEST_CASE("a topic is not promised batches that no client could send, or no node
   CHECK(refused(AlterTopicSpec{.name = "t", .set = with("2000000"), .unset = {}}).empty());
 }
 
+TEST_CASE("a setting that is none, or out of its range, is refused by name when a topic is made or altered") {
+  ControlRig rig(1);
+  rig.StartAll();
+  Register(rig, 1);
+  Topics topics(rig, NodeId(1));
+  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t"}).ok());
+  const auto refused = [&](TopicChange change) {
+    const auto changed = topics.Decide(std::move(change));
+    return changed.ok() ? std::string() : changed.error().message;
+  };
+  for (const auto& [key, value] : TopicConfig{{"retention.ms", "-2"},
+                                              {"segment.bytes", "10"},
+                                              {"cleanup.policy", "compact"},
+                                              {"min.insync.replicas", "2"},
+                                              {"retention.hours", "1"}}) {
+    CAPTURE(key);
+    CHECK(refused(CreateTopicSpec{.name = "u", .config = {{key, value}}}).starts_with(key + ": "));
+    CHECK(refused(AlterTopicSpec{.name = "t", .set = {{key, value}}, .unset = {}}).starts_with(key + ": "));
+  }
+  const std::string unset = refused(AlterTopicSpec{.name = "t", .set = {}, .unset = {"min.insync.replicas"}});
+  CHECK(unset.find("a majority of the partition's replicas has it on disk") != std::string::npos);
+  CHECK(refused(AlterTopicSpec{.name = "t", .set = {}, .unset = {"retention.ms"}}).empty());
+}
+
 TEST_CASE("a replicated topic waits for the feature level and for nodes that have just come") {
   ControlRig rig(1);
   rig.StartAll();

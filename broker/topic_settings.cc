@@ -1,107 +1,69 @@
 #include "broker/topic_settings.h"
 
 #include <algorithm>
-#include <functional>
-#include <limits>
 #include <map>
 #include <string>
 
 #include "absl/strings/numbers.h"
-#include "common/status_macros.h"
 #include "common/text.h"
+#include "common/topic_setting.h"
 
 namespace sluice::broker {
 namespace {
 
-constexpr int64_t kNoBound = std::numeric_limits<int64_t>::max();
-
-absl::StatusOr<int64_t> Integer(const std::string& key, const std::string& text, int64_t least, int64_t most) {
-  int64_t value = 0;
-  if (!absl::SimpleAtoi(text, &value) || value < least || value > most) {
-    const std::string range = most == kNoBound ? Cat("at least ", least) : Cat("from ", least, " to ", most);
-    return absl::InvalidArgumentError(Cat(key, ": expected a whole number ", range, ", got \"", text, "\""));
-  }
-  return value;
-}
-
-using Setter = absl::Status (*)(const std::string& key, const std::string& text, TopicSettings* settings);
-
-absl::Status OneOf(const std::string& key, const std::string& text, std::string_view expected) {
-  return absl::InvalidArgumentError(Cat(key, ": expected ", expected, ", got \"", text, "\""));
-}
+using Setter = void (*)(const std::string& text, int64_t number, TopicSettings* settings);
 
 const std::map<std::string, Setter>& Setters() {
   static const auto* const setters = new std::map<std::string, Setter>{
-      {"cleanup.policy",
-       [](const std::string& key, const std::string& text, TopicSettings*) {
-         return text == "delete" ? absl::OkStatus() : OneOf(key, text, "\"delete\"");
-       }},
-      {"durability", [](const std::string&, const std::string& text, TopicSettings*) { return CheckDurability(text); }},
+      // There is only one of either.
+      {"cleanup.policy", [](const std::string&, int64_t, TopicSettings*) {}},
+      {"durability", [](const std::string&, int64_t, TopicSettings*) {}},
       {"max.message.bytes",
-       [](const std::string& key, const std::string& text, TopicSettings* settings) {
-         // The upper bound is what one gRPC message may carry beside a batch.
-         SLUICE_ASSIGN_OR_RETURN(settings->message_bytes_max, Integer(key, text, 1024, int64_t{64} << 20));
-         return absl::OkStatus();
-       }},
+       [](const std::string&, int64_t number, TopicSettings* settings) { settings->message_bytes_max = number; }},
       {"message.timestamp.type",
-       [](const std::string& key, const std::string& text, TopicSettings* settings) {
-         if (text == "CreateTime") {
-           settings->timestamp_type = TimestampType::kCreateTime;
-         } else if (text == "LogAppendTime") {
-           settings->timestamp_type = TimestampType::kLogAppendTime;
-         } else {
-           return OneOf(key, text, "\"CreateTime\" or \"LogAppendTime\"");
-         }
-         return absl::OkStatus();
+       [](const std::string& text, int64_t, TopicSettings* settings) {
+         settings->timestamp_type =
+             text == "LogAppendTime" ? TimestampType::kLogAppendTime : TimestampType::kCreateTime;
        }},
       {"retention.bytes",
-       [](const std::string& key, const std::string& text, TopicSettings* settings) {
-         SLUICE_ASSIGN_OR_RETURN(const int64_t bytes, Integer(key, text, -1, kNoBound));
-         settings->retention_bytes = bytes < 0 ? std::nullopt : std::optional<int64_t>(bytes);
-         return absl::OkStatus();
+       [](const std::string&, int64_t number, TopicSettings* settings) {
+         settings->retention_bytes = number < 0 ? std::nullopt : std::optional<int64_t>(number);
        }},
       {"retention.ms",
-       [](const std::string& key, const std::string& text, TopicSettings* settings) {
-         SLUICE_ASSIGN_OR_RETURN(const int64_t ms, Integer(key, text, -1, kNoBound));
-         settings->retention_age = ms < 0 ? std::nullopt : std::optional<absl::Duration>(absl::Milliseconds(ms));
-         return absl::OkStatus();
+       [](const std::string&, int64_t number, TopicSettings* settings) {
+         settings->retention_age =
+             number < 0 ? std::nullopt : std::optional<absl::Duration>(absl::Milliseconds(number));
        }},
       {"segment.bytes",
-       [](const std::string& key, const std::string& text, TopicSettings* settings) {
-         SLUICE_ASSIGN_OR_RETURN(settings->segment_bytes, Integer(key, text, int64_t{1} << 20, int64_t{1} << 30));
-         return absl::OkStatus();
-       }},
-      {"segment.ms",
-       [](const std::string& key, const std::string& text, TopicSettings* settings) {
-         SLUICE_ASSIGN_OR_RETURN(const int64_t ms, Integer(key, text, 1000, kNoBound));
-         settings->segment_age = absl::Milliseconds(ms);
-         return absl::OkStatus();
-       }},
+       [](const std::string&, int64_t number, TopicSettings* settings) { settings->segment_bytes = number; }},
+      {"segment.ms", [](const std::string&, int64_t number,
+                        TopicSettings* settings) { settings->segment_age = absl::Milliseconds(number); }},
   };
   return *setters;
+}
+
+absl::Status Wrong(std::string_view key, std::string_view why) {
+  return absl::InvalidArgumentError(Cat(key, ": ", why));
 }
 
 }  // namespace
 
 absl::Status CheckDurability(std::string_view value) {
-  if (value == "quorum") return absl::OkStatus();
-  if (value == "replicated") {
-    return absl::InvalidArgumentError(
-        "durability: \"replicated\", a record that only memory has, is acknowledged by no node: use \"quorum\"");
-  }
-  return absl::InvalidArgumentError(Cat("durability: expected \"quorum\", got \"", value, "\""));
+  const std::string wrong = WrongTopicSetting("durability", value);
+  return wrong.empty() ? absl::OkStatus() : Wrong("durability", wrong);
 }
 
 absl::StatusOr<TopicSettings> ParseTopicSettings(const TopicConfig& config, const TopicSettings& defaults) {
   TopicSettings settings = defaults;
   for (const auto& [key, text] : config) {
     const auto setter = Setters().find(key);
-    if (setter == Setters().end()) {
-      std::string known;
-      for (const auto& [name, unused] : Setters()) known += Cat(known.empty() ? "" : ", ", name);
-      return absl::InvalidArgumentError(Cat("unknown topic setting \"", key, "\"; known are ", known));
+    if (setter == Setters().end()) return Wrong(key, UnknownTopicSetting(key));
+    // The bounds of a number were checked when it was set; those of an earlier version were others.
+    int64_t number = 0;
+    if (!absl::SimpleAtoi(text, &number)) {
+      if (const std::string wrong = WrongTopicSetting(key, text); !wrong.empty()) return Wrong(key, wrong);
     }
-    SLUICE_RETURN_IF_ERROR(setter->second(key, text, &settings));
+    setter->second(text, number, &settings);
   }
   if (settings.message_bytes_max > settings.segment_bytes) {
     return absl::InvalidArgumentError(Cat("max.message.bytes: ", settings.message_bytes_max,

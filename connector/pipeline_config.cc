@@ -11,12 +11,12 @@
 #include "common/config.h"
 #include "common/status_macros.h"
 #include "common/text.h"
+#include "common/topic_setting.h"
 #include "common/units.h"
 #include "connector/http/url.h"
 #include "connector/sink/path_template.h"
 #include "connector/sink/row.h"
 #include "connector/source/json_text.h"
-#include "connector/topic_setting.h"
 
 namespace sluice::connector {
 namespace {
