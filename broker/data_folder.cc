@@ -85,6 +85,16 @@ absl::Status MakeDataDir(FileSystem& fs, const std::string& data_dir) {
   return made.ok() ? made : named(made);
 }
 
+// What an operator can do about a folder that has lost what it stands on.
+std::string WaysOut(const std::string& data_dir) {
+  return Cat(
+      "Bring journal/ and meta/ back, together with topics/, from one copy of the whole folder. If there is none ",
+      "and other nodes of the cluster live, start a node with an empty node.data_dir, a new node.id and ",
+      "cluster.seeds. A node that is alone and has no copy has lost its topics: move the folder away, begin a ",
+      "new one and produce again from the source, or from what `sluice log dump ", data_dir,
+      "/topics/ID/PARTITION --records` finds");
+}
+
 std::string ParentOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
@@ -151,14 +161,33 @@ absl::Status NoteGroup0(FileSystem& fs, const std::string& data_dir, DataFolder*
   return absl::OkStatus();
 }
 
+absl::Status CheckJournalIsThere(FileSystem& fs, const std::string& data_dir, const DataFolder& folder) {
+  if (!folder.had_group0) return absl::OkStatus();
+  const std::string journal = data_dir + "/journal";
+  SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(journal));
+  if (there) {
+    SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(journal));
+    for (const std::string& name : names) {
+      if (name.ends_with(".journal")) return absl::OkStatus();
+    }
+  }
+  return absl::FailedPreconditionError(Cat("the data folder ", data_dir, " of node ", folder.node_id,
+                                           " has no file in ", "journal/, and it had a replica of the log of cluster ",
+                                           folder.cluster_id, ": the journal was deleted or not copied. ",
+                                           WaysOut(data_dir)));
+}
+
+absl::Status WithWaysOut(const std::string& data_dir, absl::Status status) {
+  if (!absl::IsDataLoss(status)) return status;
+  return absl::DataLossError(Cat(Message(status), ". ", WaysOut(data_dir)));
+}
+
 absl::Status CheckGroup0(const std::string& data_dir, const DataFolder& folder, bool has_group0) {
   if (has_group0 || !folder.had_group0) return absl::OkStatus();
   return absl::FailedPreconditionError(Cat(
       "the data folder ", data_dir, " of node ", folder.node_id, " had a replica of the log of cluster ",
       folder.cluster_id, ", and it is not there any more: journal/ and meta/ were deleted, or are those of another ",
-      "folder. Bring them back from a copy of the folder. If they are gone for good, and other nodes of the cluster ",
-      "live, start a node with an empty node.data_dir, a new node.id and cluster.seeds; if there are no others, the ",
-      "data is lost, and an empty node.data_dir begins a new cluster"));
+      "folder. ", WaysOut(data_dir)));
 }
 
 }  // namespace sluice::broker

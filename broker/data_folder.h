@@ -49,4 +49,11 @@ absl::Status NoteGroup0(FileSystem& fs, const std::string& data_dir, DataFolder*
 /// second group of the same cluster, or vote again where it has voted.
 absl::Status CheckGroup0(const std::string& data_dir, const DataFolder& folder, bool has_group0);
 
+/// The same for such a folder whose journal/ has no file: before the journal is opened, which would begin a new one
+/// there. Blocks.
+absl::Status CheckJournalIsThere(FileSystem& fs, const std::string& data_dir, const DataFolder& folder);
+
+/// A DataLoss of the folder with what to do about it; any other status as it is.
+absl::Status WithWaysOut(const std::string& data_dir, absl::Status status);
+
 }  // namespace sluice::broker

@@ -158,6 +158,33 @@ TEST_CASE("a folder that had a replica of group 0 and has lost it is refused, sa
   }
 }
 
+TEST_CASE(
+    "a folder that had a replica of group 0 and has no journal is refused before one is begun, saying what to do") {
+  Disk disk;
+  DataFolder folder = *disk.Open();
+  CHECK(CheckJournalIsThere(disk.fs, "data", folder).ok());  // made, and not begun
+  REQUIRE(NoteGroup0(disk.fs, "data", &folder).ok());
+  for (const bool emptied : {false, true}) {
+    CAPTURE(emptied);
+    if (emptied) REQUIRE(disk.fs.CreateDirs("data/journal").ok());
+    const absl::Status lost = CheckJournalIsThere(disk.fs, "data", folder);
+    REQUIRE(absl::IsFailedPrecondition(lost));
+    for (const char* word : {"data/topics", "journal/", "copy of the whole folder", "new node.id", "cluster.seeds"}) {
+      CHECK(Message(lost).find(word) != std::string_view::npos);
+    }
+  }
+  disk.fs.SetContents("data/journal/00000000000000000001.journal", "bytes");
+  CHECK(CheckJournalIsThere(disk.fs, "data", folder).ok());
+}
+
+TEST_CASE("lost data is told with what to do about it, and nothing else is") {
+  const absl::Status lost = WithWaysOut("data", absl::DataLossError("data/journal/1 at byte 0: no frame starts here"));
+  CHECK(absl::IsDataLoss(lost));
+  CHECK(Message(lost).find("data/journal/1 at byte 0: no frame starts here. Bring journal/ and meta/ back") == 0);
+  const absl::Status full = absl::ResourceExhaustedError("no room");
+  CHECK(WithWaysOut("data", full) == full);
+}
+
 TEST_CASE("a crash at any step of noting group 0 leaves a folder that opens, with the same identity") {
   for (uint64_t at = 1;; ++at) {
     Disk disk;

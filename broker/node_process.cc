@@ -125,9 +125,15 @@ absl::Status NodeProcess::OpenStorage() {
     log.Error("the scrubber found stored bytes that are damaged or cannot be read",
               {{"replica", replica}, {"error", status}});
   };
+  options.on_removed = [&log = log_](const std::string& path, std::string_view why) {
+    log.Warn("recovery removed a file that does not count", {{"file", path}, {"why", why}});
+  };
   const storage::LogStoreExecutors executors{
       .home = shards_[0].get(), .journal_io = &journal_io_, .segment_io = &segment_io_, .cold_reads = &cold_reads_};
-  SLUICE_ASSIGN_OR_RETURN(store_, storage::LogStore::Open(files_, clock_, executors, options));
+  SLUICE_RETURN_IF_ERROR(CheckJournalIsThere(files_, config_.data_dir, folder_));
+  auto opened = storage::LogStore::Open(files_, clock_, executors, options);
+  if (!opened.ok()) return WithWaysOut(config_.data_dir, opened.status());
+  store_ = *std::move(opened);
   const storage::RecoveryReport& recovery = store_->recovery();
   log_.Info("opened the data folder", {{"data_dir", config_.data_dir},
                                        {"replicas", recovery.replicas},

@@ -8,6 +8,7 @@
 #include "common/endian.h"
 #include "common/status_macros.h"
 #include "storage/journal_format.h"
+#include "storage/journal_place.h"
 
 namespace sluice::storage {
 namespace {
@@ -63,14 +64,13 @@ absl::StatusOr<std::optional<JournalMark>> ReadJournalMark(FileSystem& fs, const
     const auto mark = Decode(std::string_view(bytes).substr(at, kBlockBytes), &its_disk);
     if (!mark) continue;
     if (its_disk != disk) {
-      return absl::FailedPreconditionError(absl::StrCat(path, " at byte ", at, ": of the journal of disk ",
-                                                        its_disk.ToString(), ", this is disk ", disk.ToString()));
+      return ErrorAt(absl::StatusCode::kFailedPrecondition, path, static_cast<int64_t>(at),
+                     absl::StrCat("of the journal of disk ", its_disk.ToString(), ", this is disk ", disk.ToString()));
     }
     if (!newest || mark->turn > newest->turn) newest = mark;
   }
   if (!newest) {
-    return absl::DataLossError(absl::StrCat(
-        path, " at byte 0: neither of two blocks says which journal file is the newest; expected at least one to"));
+    return DamagedAt(path, 0, "neither of two blocks says which journal file is the newest; expected at least one to");
   }
   return newest;
 }

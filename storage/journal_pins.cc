@@ -125,8 +125,8 @@ absl::Status JournalPins::CheckCovers(const JournalState& state) const {
       if (reached < segment.end_position) {
         return absl::DataLossError(absl::StrCat("replica ", id.ToString(), ", segment ", segment.id.ToString(),
                                                 ": bytes [", reached, ", ", segment.end_position,
-                                                ") are neither below its checkpoint nor in any journal file; is a "
-                                                "journal file missing?"));
+                                                ") are neither below its checkpoint nor in any journal file; is one "
+                                                "before this missing?"));
       }
     }
   }

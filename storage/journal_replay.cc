@@ -47,7 +47,7 @@ class Replayer {
       SLUICE_RETURN_IF_ERROR(ReplayFile(*chain_[i]));
       SLUICE_RETURN_IF_ERROR(i + 1 < chain_.size() ? JudgeEnd(*chain_[i], *chain_[i + 1]) : JudgeLastEnd(*chain_[i]));
     }
-    SLUICE_RETURN_IF_ERROR(out_.pins.CheckCovers(out_.state));
+    SLUICE_RETURN_IF_ERROR(JudgeStart());
     KeepSurvivors();
     for (FileScan& scan : scans_) out_.files.push_back(std::move(scan.info));
     return std::move(out_);
@@ -188,6 +188,13 @@ class Replayer {
     out_.tail = {.file = last.info.path, .offset = last.end, .bytes_cut = last.cut_end - last.end};
     out_.tail.vouched = out_.tail.bytes_cut == 0;
     return absl::OkStatus();
+  }
+
+  // All that is needed is in the files that there are, so none before them is missing.
+  absl::Status JudgeStart() const {
+    const absl::Status covers = out_.pins.CheckCovers(out_.state);
+    if (covers.ok()) return covers;
+    return DamagedAt(chain_.front()->info.path, 0, std::string(covers.message()));
   }
 
   absl::Status ReplayFile(FileScan& scan) {

@@ -37,10 +37,6 @@ void LookBeyondTheEnd(std::string_view data, FileScan& scan) {
 
 }  // namespace
 
-absl::Status DamagedAt(const std::string& path, int64_t offset, const std::string& what) {
-  return absl::DataLossError(absl::StrCat(path, " at byte ", offset, ": ", what));
-}
-
 absl::StatusOr<int64_t> JournalFileSize(File& file) {
   SLUICE_ASSIGN_OR_RETURN(const int64_t size, file.Size());
   if (size > kFileBytesMax) return DamagedAt(file.path(), 0, absl::StrCat("a journal file of ", size, " bytes"));
@@ -85,8 +81,8 @@ absl::Status JournalFileReader::TakeFrame(const Frame& frame, int64_t at, FileSc
     const auto* opening = frame.records.empty() ? nullptr : std::get_if<OpeningRecord>(&frame.records.front());
     if (opening == nullptr) return DamagedAt(scan.info.path, at, "the first frame does not open a journal file");
     if (opening->disk != disk_) {
-      return absl::FailedPreconditionError(absl::StrCat(scan.info.path, ": journal of disk ", opening->disk.ToString(),
-                                                        ", this is disk ", disk_.ToString()));
+      return ErrorAt(absl::StatusCode::kFailedPrecondition, scan.info.path, at,
+                     absl::StrCat("journal of disk ", opening->disk.ToString(), ", this is disk ", disk_.ToString()));
     }
     scan.opening = *opening;
     scan.marked = frame.header.version >= journal_format::kVersionMarked;

@@ -19,11 +19,9 @@
 #include "storage/aligned_buffer.h"
 #include "storage/journal.h"
 #include "storage/journal_codec.h"
+#include "storage/journal_place.h"
 
 namespace sluice::storage {
-
-/// DataLoss that names file and byte.
-absl::Status DamagedAt(const std::string& path, int64_t offset, const std::string& what);
 
 /// What one file holds, as far as it was read.
 struct FileScan {

@@ -70,7 +70,7 @@ absl::StatusOr<std::shared_ptr<LogStore>> LogStore::Open(FileSystem& fs, Clock& 
   SLUICE_RETURN_IF_ERROR(store->reserve_->GiveUpIfFull());
   Journal::Options journal_options = store->options_.journal;
   journal_options.lags = [shared = store->shared_] { return shared->segments_lag(); };
-  Recovery recovery(fs, topics);
+  Recovery recovery(fs, topics, store->options_.on_removed);
   SLUICE_ASSIGN_OR_RETURN(Journal::Opened opened,
                           Journal::Open(fs, std::move(journal_options), *executors.journal_io, clock, recovery));
   store->journal_ = std::move(opened.journal);

@@ -16,6 +16,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -42,6 +43,8 @@ struct LogStoreOptions {
   int64_t disk_high_watermark_bytes = int64_t{2} << 30;  ///< … until there is this much again.
   int64_t reserve_bytes = 0;  ///< Kept aside in a file of its own for starting on a full disk; 0: none.
   ScrubOptions scrub;
+  /// Told of every file that recovery has removed, and why; by Open, on its thread.
+  std::function<void(const std::string& path, std::string_view why)> on_removed;
   absl::Duration tick = absl::Seconds(1);                  ///< How often space and memory are looked at.
   absl::Duration checkpoint_interval = absl::Seconds(60);  ///< How often a log with much to sync is.
   /// How long a stop may checkpoint, so that the next start has nothing to write from the journal.
@@ -71,8 +74,9 @@ class LogStore : public std::enable_shared_from_this<LogStore> {
   using Done = Callback<absl::Status>;
 
   /// Errors: FailedPrecondition (another process has the folder; a folder of an unknown replica), DataLoss (a file of
-  /// the journal is missing, short or damaged; names file, byte and what was expected), otherwise as FileSystem and
-  /// Journal. A replica whose segments are missing or short is met at Attach; the others have no part in it.
+  /// the journal is missing, short or damaged; names file, byte and what was expected; or there are folders of replicas
+  /// and the journal knows none), otherwise as FileSystem and Journal. A replica whose segments are missing or short is
+  /// met at Attach; the others have no part in it.
   static absl::StatusOr<std::shared_ptr<LogStore>> Open(FileSystem& fs, Clock& clock, LogStoreExecutors executors,
                                                         LogStoreOptions options);
   ~LogStore();

@@ -49,9 +49,26 @@ absl::Status RemoveReplicaFolder(FileSystem& fs, const std::string& dir) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<ReplicaFolder>> ListReplicaFolders(FileSystem& fs, const std::string& topics_dir) {
+  std::vector<ReplicaFolder> found;
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> topics, fs.List(topics_dir));
+  for (const std::string& topic : topics) {
+    const std::optional<Uuid> id = Uuid::Parse(topic);
+    if (!id || id->ToString() != topic) continue;
+    const std::string topic_dir = absl::StrCat(topics_dir, "/", topic);
+    SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> partitions, fs.List(topic_dir));
+    for (const std::string& name : partitions) {
+      const std::optional<PartitionId> partition = ParsePartition(name);
+      if (partition) found.push_back({{*id, *partition}, absl::StrCat(topic_dir, "/", name)});
+    }
+  }
+  return found;
+}
+
 absl::Status Recovery::OnState(const JournalState& state) {
   state_ = state;
-  SLUICE_RETURN_IF_ERROR(CheckFolders());
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<ReplicaFolder> folders, ListReplicaFolders(fs_, topics_dir_));
+  for (const ReplicaFolder& folder : folders) SLUICE_RETURN_IF_ERROR(CheckFolder(folder.replica, folder.path));
   for (const auto& [replica, known] : state_.replicas()) {
     absl::Status checked = CheckReplica(replica, known);
     if (absl::IsDataLoss(checked)) {
@@ -65,20 +82,9 @@ absl::Status Recovery::OnState(const JournalState& state) {
   return absl::OkStatus();
 }
 
-absl::Status Recovery::CheckFolders() {
-  SLUICE_ASSIGN_OR_RETURN(const auto topics, fs_.List(topics_dir_));
-  for (const std::string& topic : topics) {
-    const std::optional<Uuid> id = Uuid::Parse(topic);
-    const std::string topic_dir = absl::StrCat(topics_dir_, "/", topic);
-    if (!id || id->ToString() != topic) continue;  // not one of ours
-    SLUICE_ASSIGN_OR_RETURN(const auto partitions, fs_.List(topic_dir));
-    for (const std::string& name : partitions) {
-      const std::optional<PartitionId> partition = ParsePartition(name);
-      if (!partition) continue;
-      SLUICE_RETURN_IF_ERROR(CheckFolder({*id, *partition}, absl::StrCat(topic_dir, "/", name)));
-    }
-  }
-  return absl::OkStatus();
+void Recovery::NoteRemoved(const std::string& path, std::string_view why) {
+  ++files_removed_;
+  if (on_removed_) on_removed_(path, why);
 }
 
 absl::Status Recovery::CheckFolder(const ReplicaId& replica, const std::string& dir) {
@@ -87,13 +93,21 @@ absl::Status Recovery::CheckFolder(const ReplicaId& replica, const std::string& 
   const ReplicaState* known = state_.Find(replica);
   if (known == nullptr) {
     if (dropping || names.empty()) {
-      files_removed_ += static_cast<int64_t>(names.size());
-      return RemoveReplicaFolder(fs_, dir);
+      SLUICE_RETURN_IF_ERROR(RemoveReplicaFolder(fs_, dir));
+      for (const std::string& name : names) {
+        if (name != kDroppingMarker) NoteRemoved(absl::StrCat(dir, "/", name), "its replica was dropped");
+      }
+      return absl::OkStatus();
+    }
+    const std::string held = absl::StrCat(dir, ": holds ", names.size(), " files of a replica that ");
+    if (state_.replicas().empty()) {
+      return absl::DataLossError(absl::StrCat(
+          held, "nothing dropped, and the journal knows no replica at all: its files were lost, or replaced"));
     }
     return absl::FailedPreconditionError(
-        absl::StrCat(dir, ": holds ", names.size(),
-                     " files of a replica that the journal does not know and that nothing dropped; "
-                     "was the journal replaced, or the folder copied here? Move it away to start without it"));
+        absl::StrCat(held,
+                     "the journal does not know and that nothing dropped; was the journal replaced, or the folder "
+                     "copied here? Move it away to start without it"));
   }
   // The drop was not journaled: then it never happened.
   if (dropping) SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs_, absl::StrCat(dir, "/", kDroppingMarker)));
@@ -102,8 +116,11 @@ absl::Status Recovery::CheckFolder(const ReplicaId& replica, const std::string& 
     const bool listed = id.has_value() && known->Find(*id) != nullptr;
     // A segment that was being written anew is not in place yet: the old one counts.
     if (listed || (!id && !absl::EndsWith(name, kRewriteEnding))) continue;
-    SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs_, absl::StrCat(dir, "/", name)));
-    ++files_removed_;
+    const std::string path = absl::StrCat(dir, "/", name);
+    SLUICE_RETURN_IF_ERROR(RemoveIfThere(fs_, path));
+    NoteRemoved(path,
+                id ? "the journal lists no such segment: its records were deleted or truncated, or it was put here"
+                   : "a segment was being written anew when the process ended, and the old file counts");
   }
   return absl::OkStatus();
 }

@@ -5,12 +5,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/file_system.h"
 #include "common/types.h"
 #include "storage/journal.h"
@@ -26,9 +29,21 @@ absl::Status RemoveReplicaFiles(FileSystem& fs, const std::string& dir);
 /// Removes a replica's folder with all that is in it, the marker last.
 absl::Status RemoveReplicaFolder(FileSystem& fs, const std::string& dir);
 
+struct ReplicaFolder {
+  ReplicaId replica;
+  std::string path;
+};
+/// The folders below `topics_dir` that are named as those of replicas are, in order.
+absl::StatusOr<std::vector<ReplicaFolder>> ListReplicaFolders(FileSystem& fs, const std::string& topics_dir);
+
 class Recovery final : public ReplayVisitor {
  public:
-  Recovery(FileSystem& fs, std::string topics_dir) : fs_(fs), topics_dir_(std::move(topics_dir)) {}
+  /// Gets each file that was removed, and why.
+  using OnRemoved = std::function<void(const std::string& path, std::string_view why)>;
+
+  /// `on_removed` may be null.
+  Recovery(FileSystem& fs, std::string topics_dir, OnRemoved on_removed)
+      : fs_(fs), topics_dir_(std::move(topics_dir)), on_removed_(std::move(on_removed)) {}
 
   absl::Status OnState(const JournalState& state) override;
   absl::Status OnAppend(const AppendRecord& append) override;
@@ -52,13 +67,14 @@ class Recovery final : public ReplayVisitor {
   };
   using Key = std::pair<ReplicaId, SegmentId>;
 
-  absl::Status CheckFolders();
   absl::Status CheckFolder(const ReplicaId& replica, const std::string& dir);
+  void NoteRemoved(const std::string& path, std::string_view why);
   absl::Status CheckReplica(const ReplicaId& replica, const ReplicaState& state);
   absl::Status Write(const ReplicaId& replica, Rewrite& segment);
 
   FileSystem& fs_;
   const std::string topics_dir_;
+  const OnRemoved on_removed_;
   JournalState state_;
   std::map<Key, Rewrite> segments_;
   std::map<ReplicaId, absl::Status> damaged_;

@@ -41,6 +41,38 @@ TEST_CASE("a folder that the journal does not know is refused, named and left al
   CHECK(w.node.fs.Contents(stranger + "/00000000000000000000-1.log") == "bytes");
 }
 
+TEST_CASE("each file that recovery removes is told, and why") {
+  Writer w;
+  std::vector<std::string> told;
+  w.node.options.on_removed = [&](const std::string& path, std::string_view why) {
+    told.push_back(path + ": " + std::string(why));
+  };
+  w.Start();
+  w.Fill(20, 1500);
+  REQUIRE(w.Checkpoint().ok());
+  const std::string extra = Writer::log_dir() + "/00000000000000000900-7.log";
+  const std::string rewrite = w.SegmentFiles().front() + ".rewrite";
+  const std::string dropped = "data/topics/" + StorageNode::Replica(7).ToString();
+  REQUIRE(w.node.fs.CreateDirs(dropped).ok());
+  REQUIRE(w.node.fs.SyncDir(Writer::log_dir().substr(0, Writer::log_dir().rfind('/'))).ok());
+  const std::string of_dropped = dropped + "/00000000000000000000-1.log";
+  for (const std::string& path : {extra, rewrite, of_dropped, dropped + "/DROPPING"}) {
+    w.node.fs.SetContents(path, "bytes");
+  }
+  REQUIRE(w.Reopen().ok());
+  CHECK(w.node.store->recovery().files_removed == 3);
+  REQUIRE(told.size() == 3);
+  const auto tells = [&](const std::string& path, const std::string& why) {
+    return std::any_of(told.begin(), told.end(), [&](const std::string& line) {
+      return line.starts_with(path + ": ") && line.find(why) != line.npos;
+    });
+  };
+  CHECK(tells(extra, "lists no such segment"));
+  CHECK(tells(rewrite, "written anew"));
+  CHECK(tells(of_dropped, "dropped"));
+  for (const std::string& path : {extra, rewrite, of_dropped}) CHECK(w.node.fs.Contents(path).empty());
+}
+
 TEST_CASE("power lost at any file operation of a drop leaves the replica whole or gone") {
   bool was_whole = false;
   bool was_gone = false;
