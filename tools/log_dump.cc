@@ -12,8 +12,10 @@
 #include "common/text.h"
 #include "storage/journal_codec.h"
 #include "storage/journal_format.h"
+#include "storage/journal_place.h"
 #include "storage/journal_replay.h"
 #include "storage/segment.h"
+#include "tools/folder_check.h"
 
 namespace sluice::tools {
 namespace {
@@ -56,7 +58,9 @@ class Dumper {
   absl::Status DumpSegmentFile(const std::string& path);
   absl::Status DumpJournalFolder(const std::string& dir, const std::vector<std::string>& names);
   absl::Status DumpJournalFile(const std::string& path);
-  absl::StatusOr<Uuid> DiskOf(const std::string& journal_dir);
+  absl::StatusOr<std::optional<storage::ReplayedJournal>> Replay(const std::string& journal_dir,
+                                                                 const std::optional<Uuid>& disk);
+  absl::StatusOr<std::optional<Uuid>> DiskOf(const std::string& journal_dir);
   absl::StatusOr<Bytes> ReadAll(const std::string& path);
   void EmitJournalRecord(const storage::AnyJournalRecord& record);
   void EmitBatch(const record::BatchView& batch, int64_t position);
@@ -293,19 +297,22 @@ absl::Status Dumper::DumpDataFolder(const std::string& dir) {
     lock = *std::move(held);
   }
   const std::string journal_dir = dir + "/journal";
-  SLUICE_ASSIGN_OR_RETURN(const Uuid disk, DiskOf(journal_dir));
-  absl::StatusOr<storage::ReplayedJournal> journal = storage::ReplayJournal(fs_, journal_dir, disk);
-  if (!journal.ok()) {
-    Damage(journal_dir, 0, Message(journal.status()));
-    return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const FolderIdentity identity, ReadFolderIdentity(fs_, dir));
+  std::optional<Uuid> disk = identity.disk;
+  if (!disk.has_value()) {
+    SLUICE_ASSIGN_OR_RETURN(disk, DiskOf(journal_dir));
   }
+  SLUICE_ASSIGN_OR_RETURN(const std::optional<storage::ReplayedJournal> journal, Replay(journal_dir, disk));
+  if (!journal.has_value()) return absl::OkStatus();
   files_ += static_cast<int64_t>(journal->files.size());
   Emit("journal", {{"dir", journal_dir},
-                   {"disk", disk.ToString()},
+                   {"disk", disk.has_value() ? DumpValue(disk->ToString()) : DumpValue(std::monostate())},
                    {"files", static_cast<int64_t>(journal->files.size())},
                    {"records", static_cast<int64_t>(journal->records)},
                    {"last_frame", static_cast<int64_t>(journal->last_frame)},
                    {"last_synced_frame", static_cast<int64_t>(journal->last_synced)}});
+  SLUICE_ASSIGN_OR_RETURN(const auto missing, FindMissing(fs_, dir, identity, *journal));
+  for (const storage::JournalPlace& each : missing) Damage(each.path, each.offset, each.what);
   for (const auto& [id, state] : journal->state.replicas()) {
     SLUICE_RETURN_IF_ERROR(DumpReplica(Cat(dir, "/topics/", id), id, state, *journal));
   }
@@ -322,8 +329,27 @@ absl::StatusOr<Bytes> Dumper::ReadAll(const std::string& path) {
   return std::move(bytes).Freeze(count);
 }
 
-// The disk that a journal says it belongs to, from the first file whose opening can be read.
-absl::StatusOr<Uuid> Dumper::DiskOf(const std::string& journal_dir) {
+// The journal as recovery would read it; nothing, and damage noted, where recovery would refuse it.
+absl::StatusOr<std::optional<storage::ReplayedJournal>> Dumper::Replay(const std::string& journal_dir,
+                                                                       const std::optional<Uuid>& disk) {
+  SLUICE_ASSIGN_OR_RETURN(const bool there, fs_.Exists(journal_dir));
+  if (!there) return storage::ReplayedJournal();
+  if (!disk.has_value()) {
+    Damage(journal_dir, 0, "no journal file has an opening that can be read");
+    return std::nullopt;
+  }
+  absl::StatusOr<storage::ReplayedJournal> journal = storage::ReplayJournal(fs_, journal_dir, *disk);
+  if (journal.ok()) return *std::move(journal);
+  const std::optional<storage::JournalPlace> place = storage::PlaceOf(journal.status());
+  if (!place.has_value()) return journal.status();
+  Damage(place->path, place->offset, place->what);
+  return std::nullopt;
+}
+
+// The disk that a journal says it belongs to, from the first file whose opening can be read, if there is one.
+absl::StatusOr<std::optional<Uuid>> Dumper::DiskOf(const std::string& journal_dir) {
+  SLUICE_ASSIGN_OR_RETURN(const bool there, fs_.Exists(journal_dir));
+  if (!there) return std::nullopt;
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs_.List(journal_dir));
   for (const std::string& name : names) {
     if (!EndsWith(name, ".journal")) continue;
@@ -332,7 +358,7 @@ absl::StatusOr<Uuid> Dumper::DiskOf(const std::string& journal_dir) {
     if (!frame.ok() || frame->records.empty()) continue;
     if (const auto* opening = std::get_if<storage::OpeningRecord>(&frame->records.front())) return opening->disk;
   }
-  return absl::DataLossError(Cat(journal_dir, ": no journal file has an opening that can be read"));
+  return std::nullopt;
 }
 
 void Dumper::EmitJournalRecord(const storage::AnyJournalRecord& any) {
@@ -418,10 +444,8 @@ absl::Status Dumper::DumpJournalFolder(const std::string& dir, const std::vector
   for (const std::string& name : names) {
     if (EndsWith(name, ".journal")) SLUICE_RETURN_IF_ERROR(DumpJournalFile(Cat(dir, "/", name)));
   }
-  SLUICE_ASSIGN_OR_RETURN(const Uuid disk, DiskOf(dir));
-  absl::StatusOr<storage::ReplayedJournal> journal = storage::ReplayJournal(fs_, dir, disk);
-  if (!journal.ok()) Damage(dir, 0, Message(journal.status()));
-  return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const std::optional<Uuid> disk, DiskOf(dir));
+  return Replay(dir, disk).status();
 }
 
 absl::Status Dumper::DumpPartitionFolder(const std::string& dir, const std::vector<std::string>& names) {
@@ -444,11 +468,13 @@ absl::Status Dumper::DumpAny(const std::string& path) {
   const auto any = [&](std::string_view end) {
     return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return EndsWith(name, end); });
   };
-  if (std::find(names.begin(), names.end(), "journal") != names.end()) return DumpDataFolder(path);
+  for (const char* const part : {"journal", "node.yaml", "topics"}) {
+    if (std::find(names.begin(), names.end(), part) != names.end()) return DumpDataFolder(path);
+  }
   if (any(".journal")) return DumpJournalFolder(path, names);
   if (any(".log")) return DumpPartitionFolder(path, names);
-  return absl::InvalidArgumentError(
-      Cat(path, ": neither a data folder (with journal/ in it), a journal folder nor a partition's folder"));
+  return absl::InvalidArgumentError(Cat(
+      path, ": neither a data folder (with node.yaml and journal/ in it), a journal folder nor a partition's folder"));
 }
 
 absl::Status Dumper::Total() {

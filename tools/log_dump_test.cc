@@ -6,8 +6,10 @@
 
 #include "common/record/control.h"
 #include "common/record/record.h"
+#include "common/text.h"
 #include "runtime/posix_file_system.h"
 #include "storage/journal_codec.h"
+#include "tests/sim/log_store_writer.h"
 
 namespace sluice::tools {
 namespace {
@@ -151,6 +153,142 @@ TEST_CASE_METHOD(DumpFixture, "What is none of a node's files is refused by name
   CHECK(absl::IsInvalidArgument(Dump(dir)));
   CHECK(absl::IsInvalidArgument(Dump(Write("a.txt", "x"))));
   CHECK(absl::IsInvalidArgument(Dump(Write("x.log", "x"))));
+}
+
+namespace {
+
+// A node's whole folder, as a process that was killed leaves it: one topic with ten records, and group 0.
+struct FolderFixture {
+  FolderFixture() {
+    writer.node.options.journal.disk = disk;
+    writer.Start();
+    REQUIRE(writer.node.Create(ReplicaId{TopicId{}, PartitionId(0)}).ok());
+    writer.Fill(10, 1000);
+    writer.node.scheduler.RunFor(absl::Seconds(1));
+    writer.log.reset();
+    writer.node.Kill();
+    writer.node.fs.Kill();
+    Identify(true);
+  }
+  void Identify(bool group0) {
+    fs.SetContents("data/node.yaml", Cat("disk_id: ", disk, "\n", group0 ? "group0: true\n" : ""));
+  }
+  std::vector<std::string> JournalFiles() {
+    std::vector<std::string> files = fs.List("data/journal").value();
+    for (std::string& name : files) name = "data/journal/" + name;
+    return files;
+  }
+  std::string NewestFile() {
+    std::string newest;
+    for (const std::string& path : JournalFiles()) {
+      if (path.ends_with(".journal")) newest = std::max(newest, path);
+    }
+    return newest;
+  }
+  void Remove(const std::string& path) { REQUIRE(fs.Remove(path).ok()); }
+  absl::Status Dump(const std::string& path = "data") {
+    lines.clear();
+    return DumpLog(fs, path, {}, [this](const DumpLine& line) { lines.push_back(line); });
+  }
+  // "FILE at POSITION: WHAT" of each damage.
+  std::vector<std::string> Damages() const {
+    std::vector<std::string> found;
+    for (const DumpLine& line : lines) {
+      if (line.kind != "damage") continue;
+      found.push_back(Cat(std::get<std::string>(line.fields.at(0).second), " at ",
+                          std::get<int64_t>(line.fields.at(1).second), ": ",
+                          std::get<std::string>(line.fields.at(2).second)));
+    }
+    return found;
+  }
+
+  const Uuid disk = Uuid::FromRandom(11, 12);
+  storage::Writer writer;
+  simulation::SimFileSystem& fs = writer.node.fs;
+  std::vector<DumpLine> lines;
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(FolderFixture, "A data folder is whole by what its journal and node.yaml say") {
+  REQUIRE(Dump().ok());
+  CHECK(Damages().empty());
+  CHECK_THAT(lines.back().Text(), Catch::Contains("batches=10") && Catch::Contains("damages=0"));
+  Remove("data/node.yaml");  // then the journal is asked which disk it is of
+  CHECK(Dump().ok());
+}
+
+TEST_CASE_METHOD(FolderFixture,
+                 "A data folder whose journal is empty or missing is damaged, by node.yaml or by its topics") {
+  const bool known = GENERATE(true, false);
+  CAPTURE(known);
+  Identify(known);
+  for (const std::string& path : JournalFiles()) Remove(path);
+  for (const bool missing : {false, true}) {
+    CAPTURE(missing);
+    if (missing) REQUIRE(fs.RemoveDir("data/journal").ok());
+    CHECK(absl::IsDataLoss(Dump()));
+    REQUIRE_FALSE(Damages().empty());
+    CHECK_THAT(Damages().front(), Catch::StartsWith("data/journal at 0: there is no journal file; expected"));
+    CHECK_THAT(Damages().front(), Catch::Contains(known ? "node.yaml" : "topics/"));
+    CHECK_THAT(lines.back().Text(), !Catch::Contains("damages=0"));
+  }
+}
+
+TEST_CASE_METHOD(FolderFixture, "A new data folder, with no journal yet, is whole") {
+  for (const std::string& path : JournalFiles()) Remove(path);
+  for (const std::string& path : writer.SegmentFiles("")) Remove(path);
+  Identify(false);
+  CHECK(Dump().ok());
+  CHECK(Damages().empty());
+}
+
+TEST_CASE_METHOD(FolderFixture,
+                 "A journal that was replaced by an empty one is damage, and each replica that it lacks") {
+  for (const std::string& path : JournalFiles()) Remove(path);
+  storage::Writer other(2);
+  other.node.options.journal.disk = disk;
+  REQUIRE(other.node.Open().ok());
+  other.node.Kill();
+  const std::vector<std::string> names = other.node.fs.List("data/journal").value();
+  for (const std::string& name : names) {
+    fs.SetContents("data/journal/" + name, other.node.fs.Contents("data/journal/" + name));
+  }
+  for (const bool known : {true, false}) {
+    CAPTURE(known);
+    Identify(known);
+    CHECK(absl::IsDataLoss(Dump()));
+    REQUIRE(Damages().size() == 2);
+    CHECK_THAT(Damages()[0],
+               Catch::StartsWith(NewestFile() + " at 0: the journal ends in this file and does not know"));
+    CHECK_THAT(Damages()[1],
+               Catch::StartsWith(storage::Writer::log_dir() + " at 0: ") && Catch::Contains(" files of a replica"));
+  }
+}
+
+TEST_CASE_METHOD(FolderFixture, "A newest journal file that is gone is named") {
+  const std::string newest = NewestFile();
+  Remove(newest);
+  CHECK(absl::IsDataLoss(Dump()));
+  REQUIRE(Damages().size() == 1);
+  CHECK_THAT(Damages()[0], Catch::StartsWith(newest + " at 0: the file is missing"));
+}
+
+TEST_CASE_METHOD(FolderFixture, "Damage in the journal is told with its file and byte") {
+  const std::string path = NewestFile();
+  const std::string bytes = fs.Contents(path);
+  size_t at = 0;
+  for (int frame = 0; frame < 3; ++frame)
+    at += storage::DecodeFrame(std::string_view(bytes).substr(at), nullptr)->PaddedBytes();
+  std::string damaged = bytes;
+  damaged[at + 70] = static_cast<char>(damaged[at + 70] ^ 1);
+  fs.SetContents(path, damaged);
+  for (const char* const folder : {"data", "data/journal"}) {
+    CAPTURE(folder);
+    CHECK(absl::IsDataLoss(Dump(folder)));
+    REQUIRE(Damages().size() == 1);
+    CHECK_THAT(Damages()[0], Catch::StartsWith(Cat(path, " at ", at, ": ")) && Catch::Contains("was synced"));
+  }
 }
 
 TEST_CASE("A line of a dump quotes what needs it, and is one JSON object") {

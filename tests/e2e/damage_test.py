@@ -18,6 +18,8 @@ import unittest
 
 import harness
 
+# What an operator is told to do about a folder that has lost what it stands on.
+WAYS_OUT = "copy of the whole folder", "new node.id", "log dump"
 KEPT = os.path.join(harness.ROOT, "tests", "fixtures", "0.1.0")
 
 
@@ -66,6 +68,15 @@ class Damage(unittest.TestCase):
             self.assertIn(word, last)
         return last
 
+    def dumped_damages(self):
+        """The lines "damage" of a dump of the whole folder, of which there must be one at least."""
+        dumped = subprocess.run([harness.program("sluice"), "--output", "json", "log", "dump", self.data], capture_output=True, text=True,
+                                timeout=120)
+        self.assertEqual(1, dumped.returncode, dumped.stderr)
+        damages = [line for line in map(json.loads, dumped.stdout.splitlines()) if line["kind"] == "damage"]
+        self.assertTrue(damages, dumped.stdout)
+        return damages
+
     def starts_and_has(self, topic):
         self.broker.start()
         values = [record["offset"] for record in self.broker.consume(topic)]
@@ -76,10 +87,7 @@ class Damage(unittest.TestCase):
         path = self.segment("rolled", 0)
         at = 400_000
         flip(path, at)
-        dumped = subprocess.run([harness.program("sluice"), "--output", "json", "log", "dump", self.data], capture_output=True, text=True,
-                                timeout=120)
-        self.assertEqual(1, dumped.returncode)
-        damages = [line for line in map(json.loads, dumped.stdout.splitlines()) if line["kind"] == "damage"]
+        damages = self.dumped_damages()
         self.assertEqual({path}, {line["file"] for line in damages})
         self.assertLessEqual(damages[0]["position"], at)
         self.broker.start()
@@ -135,12 +143,42 @@ class Damage(unittest.TestCase):
         path = self.newest_journal_file()
         with self.undone(path):
             flip(path, 100)
-            self.refuses_to_start(path, "byte 0")
-        shutil.move(os.path.join(self.data, "journal"), os.path.join(self.folder, "away"))
-        self.refuses_to_start(self.data)
-        shutil.rmtree(os.path.join(self.data, "journal"), ignore_errors=True)
-        shutil.move(os.path.join(self.folder, "away"), os.path.join(self.data, "journal"))
+            self.refuses_to_start(path, "byte 0", *WAYS_OUT)
+            self.assertEqual([(path, 0)], [(line["file"], line["position"]) for line in self.dumped_damages()])
+
+    def test_a_journal_that_is_gone_refuses_to_start_and_says_what_to_do(self):
+        journal, away = os.path.join(self.data, "journal"), os.path.join(self.folder, "away")
+        # A folder of 0.1.0 has not noted that it had one: there, files of replicas tell.
+        shutil.move(journal, away)
+        self.assertEqual(journal, self.dumped_damages()[0]["file"])
+        self.refuses_to_start(self.data, *WAYS_OUT)
+        self.refuses_to_start(self.data, *WAYS_OUT)  # with the empty one that the first start has begun
+        self.assertIn(journal, self.dumped_damages()[0]["file"])
+        shutil.rmtree(journal)
+        shutil.move(away, journal)
         self.starts_and_has("plain")
+        for emptied in False, True:
+            with self.subTest(emptied=emptied):
+                shutil.move(journal, away)
+                if emptied:
+                    os.mkdir(journal)
+                self.assertEqual([journal], [line["file"] for line in self.dumped_damages()][:1])
+                self.refuses_to_start(self.data, *WAYS_OUT)
+                self.assertEqual(emptied, os.path.exists(journal))  # nothing is begun in its place
+                shutil.rmtree(journal, ignore_errors=True)
+                shutil.move(away, journal)
+        self.starts_and_has("plain")
+
+    def test_a_file_that_the_journal_does_not_list_is_removed_and_named(self):
+        extra = os.path.join(os.path.dirname(self.segment("rolled", 0)), f"{900:020}-7.log")
+        shutil.copy(self.segment("rolled", 0), extra)
+        self.starts_and_has("rolled")
+        self.assertFalse(os.path.exists(extra))
+        with open(self.broker.process.log_path, encoding="utf-8") as file:
+            told = [line for line in file if extra in line]
+        self.assertEqual(1, len(told), told)
+        self.assertIn("level=warn", told[0])
+        self.assertIn("lists no such segment", told[0])
 
     def test_a_journal_whose_newest_file_lost_its_end_refuses_to_start(self):
         os.truncate(self.newest_journal_file(), 4096)
