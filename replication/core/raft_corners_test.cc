@@ -1,6 +1,9 @@
 // Corners of Raft where implementations have fallen: old terms and logs that come back, disks that are not what they
-// were.
+// were. Above each case stands where it was told of in public, and what happened there; docs/reliability.md lists them,
+// with those that other tests cover and those that cannot happen here.
 #include <catch2/catch.hpp>
+
+#include <utility>
 
 #include "replication/core/paper_group.h"
 
@@ -20,8 +23,8 @@ void CheckGetsAllFrom(Paper& g, int leader) {
 
 }  // namespace
 
-// The one refuses for the older log, the other is refused for the older term: with pre-votes nobody's term would ever
-// grow, unless a refusal tells of the newer one.
+// etcd-io/etcd#8501: a replica with the newer term and the shorter log dropped what the other one sent, and refused
+// none of it aloud, so that the other one's term never grew: with pre-votes the group stayed without a leader for ever.
 TEST_CASE("of two that are left, the longer log wins though it comes with the older term") {
   Paper g;
   g.GiveLog(2, {1, 1, 1}, 1);
@@ -31,6 +34,8 @@ TEST_CASE("of two that are left, the longer log wins though it comes with the ol
   CHECK(g.at(2).term() > LeaderEpoch(6));
 }
 
+// etcd-io/etcd#8243: pre-votes, and answers to them, with a smaller term than the other's were ignored; when the leader
+// died just as a replica came back that had missed some terms, the two that were left elected nobody.
 TEST_CASE("one that comes back with an old term and an old log still makes a quorum") {
   Paper g(4);
   g.Led();
@@ -51,6 +56,8 @@ TEST_CASE("one that comes back with an old term and an old log still makes a quo
   CHECK(g.Log(2) == g.Log(leader));
 }
 
+// etcd-io/etcd#14370: in a cluster of one the core handed out an entry as committed together with the order to write
+// it; it was acknowledged, the process died before the write, and it was gone.
 TEST_CASE("a sole voter commits nothing that its disk does not have") {
   TestGroup g;
   g.Add(1, TestGroup::Members({1}));
@@ -65,6 +72,8 @@ TEST_CASE("a sole voter commits nothing that its disk does not have") {
   CHECK(g.at(1).committed() == before + 1);
 }
 
+// redpanda-data/redpanda#9766: nodes were started again under their old number with an empty data folder, and counted
+// for what they had acknowledged before.
 TEST_CASE("an acknowledgement of an earlier life of a disk counts for nothing") {
   Paper g;
   g.Led();
@@ -78,6 +87,8 @@ TEST_CASE("an acknowledgement of an earlier life of a disk counts for nothing") 
   CHECK(g.at(1).committed() == Offset(2));
 }
 
+// etcd-io/etcd#14143, #12589: whether an entry that a majority had acknowledged survives that all of them lose power,
+// as what is committed is written without a sync.
 TEST_CASE("a group whose nodes all lose power at once goes on where it was") {
   Paper g;
   g.Led();
@@ -99,6 +110,8 @@ Message VoteAtTerm(Paper& g, int from, int to, int32_t term) {
 
 }  // namespace
 
+// etcd-io/etcd#864: a cluster at term 18446744073709551615, from which there is no next one. hashicorp/raft#586: the
+// same, put into one message by a fault injector.
 TEST_CASE("one voter's absurd term is refused however often it comes, whatever else it says") {
   Paper g;
   g.Led();
@@ -129,6 +142,7 @@ TEST_CASE("one voter's absurd term is refused however often it comes, whatever e
   CHECK(g.at(2).term() == LeaderEpoch(kFar + 3));
 }
 
+// The other side of it: who refuses absurd terms must not refuse for ever what everybody else has come to.
 TEST_CASE("a replica that was away while the terms ran absurdly far ahead comes back") {
   Paper g;
   g.Led();
@@ -147,6 +161,8 @@ TEST_CASE("a replica that was away while the terms ran absurdly far ahead comes 
   CHECK(g.at(3).term() == g.at(leader).term());
 }
 
+// etcd-io/etcd#10166, #13509, etcd-io/raft#25: a follower that had lost the end of its log, its folder put back from a
+// backup for one, was told what was committed beyond it, and ended itself at each start ("tocommit is out of range").
 TEST_CASE("a follower whose disk was put back as it was some time ago gets again what it has lost") {
   Paper g;
   g.Led();
@@ -160,6 +176,8 @@ TEST_CASE("a follower whose disk was put back as it was some time ago gets again
   CheckGetsAllFrom(g, 1);
 }
 
+// redpanda-data/redpanda#9273: a follower's data folder was lost under a leader that went on leading, and remembered
+// for it what it had acknowledged.
 TEST_CASE("a replaced disk that holds what never was committed is counted for none of it") {
   Paper g;
   g.Led();
@@ -177,6 +195,142 @@ TEST_CASE("a replaced disk that holds what never was committed is counted for no
   for (int i = 0; i < 2; ++i) disk.log.push_back(TestGroup::Data("z").Assign(shared + i, LeaderEpoch(1)));
   g.Restart(3);
   CheckGetsAllFrom(g, 2);
+}
+
+// etcd-io/etcd#10998: a learner was given a vote by an entry that it did not have when the leader died. It would not
+// vote, as it knew itself for a learner, and without it nobody could lead who would have told it.
+TEST_CASE("one that does not know yet that it was given a vote votes") {
+  TestGroup g;
+  for (int n : {1, 2, 3}) g.Add(n, TestGroup::Members({1, 2}, {3}));
+  REQUIRE(g.Elect() > 0);
+  const int leader = g.Leader();
+  const int other = 3 - leader;
+  g.Run();
+  g.isolated = {3};
+  REQUIRE(g.Change(leader, TestGroup::Members({1, 2, 3})).ok());
+  g.Run();
+  REQUIRE(g.at(leader).committed() == g.at(leader).log_end());
+  g.Crash(leader);
+  g.isolated = {};
+  REQUIRE_FALSE(g.at(3).configuration().IsVoter(TestGroup::Id(3)));
+  CHECK(g.Elect() == other);
+  g.Run();
+  CHECK(g.at(3).configuration().IsVoter(TestGroup::Id(3)));
+}
+
+// redpanda-data/redpanda#19: to step down took back the vote that had been given in that term, so that two could be
+// elected in it.
+TEST_CASE("a vote stays given in its term, whether its candidate is heard to lead or nobody is heard any more") {
+  Paper g;
+  g.Led();
+  g.ProposeSome(1, 2);
+  g.Spread();
+  const auto votes_for = [&](int candidate) {
+    g.network.clear();
+    const VoteRequest request{.pre_vote = false, .transfer = true, .last = {LeaderEpoch(1), g.at(3).log_end()}};
+    REQUIRE(g.Step(g.From(candidate, 3, 2, request)).ok());
+    g.TakeReady(3);
+    g.Persist(3);
+    g.TakeReady(3);
+    const auto answers = g.Sent<VoteResponse>(3);
+    REQUIRE(answers.size() == 1);
+    return answers[0].granted;
+  };
+  REQUIRE(votes_for(1));
+  CHECK_FALSE(votes_for(2));
+  REQUIRE(g.Step(g.From(1, 3, 2, Heartbeat{Offset(1), false, 0, Offset(0), kNoDoubt})).ok());
+  CHECK_FALSE(votes_for(2));
+  g.Tick(3, 3 * g.options.election_ticks);
+  REQUIRE(g.at(3).term() == LeaderEpoch(2));
+  CHECK_FALSE(votes_for(2));
+}
+
+// redpanda-data/redpanda#21345: a vote that was won and a pre-vote that was lost ended at the same time at one replica.
+// It led, was made a follower again, and no longer waited for a leader; nor could the others win, with their shorter
+// logs.
+TEST_CASE("answers to an earlier round of votes change nothing for who leads, nor for when it campaigns") {
+  Paper g;
+  g.Led();
+  for (const bool pre_vote : {true, false}) {
+    for (int from : {2, 3}) {
+      REQUIRE(g.Step(g.From(from, 1, 1, VoteResponse{.pre_vote = pre_vote, .granted = false})).ok());
+    }
+  }
+  g.Run();
+  CHECK(g.Leader() == 1);
+  CHECK(g.Propose(1).ok());
+  g.Run();
+  g.isolated = {2, 3};
+  g.at(1).StepDown();
+  for (int from : {2, 3}) {
+    REQUIRE(g.Step(g.From(from, 1, 1, VoteResponse{.pre_vote = true, .granted = true})).ok());
+  }
+  g.Run();
+  CHECK(g.at(1).role() == Role::kFollower);
+  g.isolated = {};
+  CHECK(g.Propose(g.Elect()).ok());
+}
+
+// etcd-io/etcd#11326: leadership was being handed to a voter that was made a learner meanwhile; the leader waited for
+// it and took no proposals.
+TEST_CASE("who is to lead next is not made a learner meanwhile") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  g.ProposeSome(1);
+  REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(3)).ok());
+  CHECK(absl::IsUnavailable(g.Change(1, TestGroup::Members({1, 2}, {3})).status()));
+  g.Spread(g.options.election_ticks + 1);
+  REQUIRE_FALSE(g.at(1).transferring());
+  REQUIRE(g.Change(1, TestGroup::Members({1, 2}, {3})).ok());
+  g.Run();
+  CHECK(absl::IsInvalidArgument(g.at(1).TransferLeadership(TestGroup::Id(3))));
+}
+
+// etcd-io/raft#31: the log was cut below what was under way to a throttled follower, which then asked for what was lost
+// of it. The leader took the epoch before a batch that it no longer had for 0, the follower found that to agree with
+// its own empty place, and ended itself.
+TEST_CASE("a log that is cut below what is under way to a follower that takes no more does not mislead it") {
+  Options options;
+  options.inflight_messages_max = 2;
+  options.message_bytes_max = 1;
+  Paper g(3, options);
+  g.Led();
+  g.isolated = {3};
+  g.ProposeSome(1, 10);
+  g.MoveLogStart(1, Offset(6));
+  g.isolated = {};
+  g.Spread(20);
+  CHECK(g.at(3).log_start() == Offset(6));
+  CHECK(g.at(3).log_end() == g.at(1).log_end());
+  CHECK(g.at(3).committed() == g.at(1).committed());
+}
+
+// etcd-io/etcd#10225: a follower died while it took a snapshot, and the leader waited for word of that snapshot for
+// ever.
+TEST_CASE("a follower that dies in the middle of a snapshot gets another one") {
+  Paper g;
+  g.Led();
+  g.isolated = {3};
+  g.ProposeSome(1, 10);
+  g.MoveLogStart(1, Offset(6));
+  g.isolated = {};
+  for (int i = 0; i < 100 && !g.node(3).install; ++i) {
+    g.Tick(1);
+    for (int n : {1, 2, 3}) {
+      g.TakeReady(n);
+      g.Persist(n);
+      for (const VoterId& to : std::exchange(g.node(n).snapshots_wanted, {})) g.SendSnapshot(n, to.node.value());
+    }
+    g.Deliver();
+  }
+  REQUIRE(g.node(3).install);
+  g.Crash(3);
+  g.Spread(5);
+  g.Restart(3);
+  g.Spread(100);
+  CHECK(g.at(3).log_end() == g.at(1).log_end());
+  CHECK(g.at(3).committed() == g.at(1).committed());
 }
 
 }  // namespace sluice::raft
