@@ -203,11 +203,11 @@ simulation::RaftClusterOptions ReadsBehind() {
   return options;
 }
 
-NodeId LeaveOneBehind(RaftCluster& cluster) {
+NodeId LeaveOneBehind(RaftCluster& cluster, int batches = 200) {
   cluster.StartAll();
   const NodeId away = Other(cluster.Leader());
   cluster.Crash(away);
-  for (int i = 0; i < 200; ++i) cluster.Write("v" + std::to_string(i), 500);
+  for (int i = 0; i < batches; ++i) cluster.Write("v" + std::to_string(i), 500);
   cluster.RunFor(absl::Seconds(5));
   return away;
 }
@@ -233,6 +233,45 @@ TEST_CASE("a follower that was away for long catches up from old segments, withi
   CHECK(cluster.Values(away) == cluster.acknowledged);
   cluster.RunFor(absl::Seconds(5));
   for (const auto& node : cluster.nodes) CHECK(node->raft->stats().recovery_bytes == 0);
+}
+
+// How long the slowest of a producer's batches took to be committed while a follower that was away caught up, over a
+// wire that all followers share.
+absl::Duration SlowestCommitBeside(int64_t recovery_bytes_max) {
+  simulation::RaftClusterOptions options = ReadsBehind();
+  options.raft.recovery_bytes_max = recovery_bytes_max;
+  options.raft.log.raft.window_bytes_max = 16 << 10;  // what the live one needs
+  RaftCluster cluster(1, options);
+  const NodeId away = LeaveOneBehind(cluster, 600);
+  const NodeId leader = cluster.Leader();
+  cluster.network.SetUplink(1 << 20);
+  cluster.Start(away);
+  int proposed = 0;
+  int committed = 0;
+  absl::Duration slowest;
+  while (cluster.log(away).bounds().log_end + 50 < cluster.log(leader).bounds().high_watermark) {
+    ++proposed;
+    cluster.log(leader).Propose(MakeBatch("live", 1, 500), std::nullopt,
+                                [&, from = cluster.scheduler.now()](absl::StatusOr<Committed> result) {
+                                  REQUIRE(result.ok());
+                                  ++committed;
+                                  slowest = std::max(slowest, cluster.scheduler.now() - from);
+                                });
+    cluster.RunFor(absl::Milliseconds(5));
+    REQUIRE(proposed < 10'000);
+  }
+  CHECK(proposed > 50);
+  REQUIRE(cluster.RunUntil([&] { return committed == proposed && cluster.Converged(); }));
+  CHECK(cluster.Leader() == leader);
+  return slowest;
+}
+
+TEST_CASE(
+    "a follower that catches up does not make live ones wait: the recovery budget is all that stands before them") {
+  // 16 KiB take 16 ms.
+  CHECK(SlowestCommitBeside(16 << 10) < absl::Milliseconds(40));
+  // So they would without it.
+  CHECK(SlowestCommitBeside(1 << 30) > absl::Milliseconds(150));
 }
 
 TEST_CASE("a follower that catches up is sent as many batches at once as a message may hold") {

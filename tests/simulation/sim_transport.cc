@@ -96,6 +96,13 @@ absl::Duration SimNetwork::DrawDelay() {
   return delay_least_ + absl::Nanoseconds(static_cast<int64_t>(scheduler_.random().Below(spread)));
 }
 
+absl::Duration SimNetwork::Leaves(NodeId from, int64_t bytes) {
+  if (uplink_bytes_per_second_ == 0) return scheduler_.now();
+  absl::Duration& busy_until = uplink_busy_until_[from];
+  busy_until = std::max(busy_until, scheduler_.now()) + absl::Seconds(1) * bytes / uplink_bytes_per_second_;
+  return busy_until;
+}
+
 bool SimNetwork::Passes(NodeId from, uint64_t life, NodeId to) {
   ++counts_.sent;
   if (!Alive(from, life)) return false;
@@ -125,7 +132,7 @@ bool SimNetwork::Send(NodeId from, uint64_t life, const ReplicaId& group, raft::
   if (!Passes(from, life, to)) return true;
   // Later than what this group sent before; other groups may be overtaken.
   absl::Duration& busy_until = lane_busy_until_[{from, to, group}];
-  const absl::Duration arrives = std::max(scheduler_.now() + DrawDelay(), busy_until + absl::Nanoseconds(1));
+  const absl::Duration arrives = std::max(Leaves(from, bytes) + DrawDelay(), busy_until + absl::Nanoseconds(1));
   busy_until = arrives;
   absl::Duration& latest = way_latest_[way];
   if (arrives < latest) ++counts_.reordered;

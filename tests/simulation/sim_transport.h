@@ -54,6 +54,8 @@ class SimNetwork {
   bool IsBlocked(NodeId from, NodeId to) const { return blocked_.contains({from, to}); }
   /// What one node may have under way to another; beyond it Send refuses.
   void SetBytesMax(int64_t bytes) { bytes_max_ = bytes; }
+  /// What each node sends to all others goes out one after the other at this rate; 0: at once.
+  void SetUplink(int64_t bytes_per_second) { uplink_bytes_per_second_ = bytes_per_second; }
   /// Sees each message of a group as it is sent; false loses it.
   void SetFilter(std::function<bool(const ReplicaId&, const raft::Message&)> filter) { filter_ = std::move(filter); }
 
@@ -77,6 +79,8 @@ class SimNetwork {
   bool Passes(NodeId from, uint64_t life, NodeId to);
   bool Alive(NodeId node, uint64_t life) const;
   absl::Duration DrawDelay();
+  /// When the last byte of a message that is sent now leaves its node.
+  absl::Duration Leaves(NodeId from, int64_t bytes);
   void Leave(NodeId node, uint64_t life);
   void TellAll(NodeId about, replication::PeerState state);
   void Tell(NodeId whom, NodeId about, replication::PeerState state);
@@ -91,6 +95,8 @@ class SimNetwork {
   absl::Duration delay_most_ = absl::Milliseconds(1);
   uint64_t loss_per_mille_ = 0;
   int64_t bytes_max_ = int64_t{64} << 20;
+  int64_t uplink_bytes_per_second_ = 0;
+  std::map<NodeId, absl::Duration> uplink_busy_until_;
   std::function<bool(const ReplicaId&, const raft::Message&)> filter_;
   uint64_t lives_ = 0;
   uint64_t group_messages_ = 0;
