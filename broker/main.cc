@@ -1,5 +1,6 @@
 // sluiced: a broker node. Reads its configuration, runs the node (node_process.h), and waits for a signal.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <string>
@@ -22,7 +23,7 @@ constexpr int kExitDone = 0;
 constexpr int kExitFailed = 1;
 constexpr int kExitWrong = 2;  // usage or configuration
 
-// Descriptors: of a connection, and of all the rest.
+// Descriptors: of a client's connection, and of all the rest, whose part is no less than half where there are few.
 constexpr int64_t kFilesPerConnection = 2;
 constexpr int64_t kFilesOther = 1024;
 
@@ -75,12 +76,17 @@ int Run(const NodeConfig& config, runtime::TerminationSignals& signals) {
   }
   const Logger log({.level = *level, .format = config.log_format, .write = {}, .now = {}});
   rpc::RouteGrpcLog(log);
-  if (const int64_t files = runtime::RaiseFileLimit();
-      files < kFilesPerConnection * config.connections_max + kFilesOther) {
-    log.Warn("the limit of open files is low for limits.connections; beyond it, connections are refused",
-             {{"open_files_max", files}, {"connections_max", config.connections_max}});
+  NodeConfig taken = config;
+  const int64_t files = runtime::RaiseFileLimit();
+  const int64_t connections = std::max({files - kFilesOther, files / 2, kFilesPerConnection}) / kFilesPerConnection;
+  if (connections < config.connections_max) {
+    taken.connections_max = static_cast<int32_t>(connections);
+    log.Warn("the limit of open files is low for limits.connections: fewer are taken, so that storage has files left",
+             {{"open_files_max", files},
+              {"configured", config.connections_max},
+              {"connections_max", taken.connections_max}});
   }
-  NodeProcess node(config, log);
+  NodeProcess node(taken, log);
   const absl::Status status = node.Start(signals);
   if (absl::IsCancelled(status)) {
     log.Info("stopping", {{"why", status}});

@@ -4,6 +4,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -28,7 +29,7 @@
 namespace sluice::runtime {
 namespace {
 
-// No descriptors left: accepting again at once would only spin.
+// Nothing to accept with: trying again at once would only spin.
 constexpr int kPauseMs = 100;
 
 class Descriptor {
@@ -48,6 +49,11 @@ class Descriptor {
  private:
   int fd_;
 };
+
+// Below 0 where there is none left.
+Descriptor Duplicate(const Descriptor& of) {
+  return Descriptor(fcntl(of.get(), F_DUPFD_CLOEXEC, 0));
+}
 
 absl::Status Errno(std::string_view what, const std::string& address) {
   return absl::UnavailableError(Cat("cannot ", what, " ", address, ": ", std::strerror(errno)));
@@ -127,11 +133,14 @@ uint16_t PortOf(int fd) {
 class TcpAcceptorImpl final : public TcpAcceptor {
  public:
   explicit TcpAcceptorImpl(const TcpAcceptorOptions& options)
-      : options_(options), epoll_(epoll_create1(EPOLL_CLOEXEC)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
+      : options_(options),
+        epoll_(epoll_create1(EPOLL_CLOEXEC)),
+        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+        spare_(Duplicate(wake_)) {}
   ~TcpAcceptorImpl() override { Stop(); }
 
   absl::Status Listen() {
-    if (epoll_.get() < 0 || wake_.get() < 0) return Errno("make descriptors for", options_.address);
+    if (epoll_.get() < 0 || wake_.get() < 0 || spare_.get() < 0) return Errno("make descriptors for", options_.address);
     SLUICE_ASSIGN_OR_RETURN(std::vector<Resolved> addresses, Resolve(options_.address));
     for (Resolved& address : addresses) {
       if (port_ != 0) address.SetPort(port_);
@@ -177,8 +186,11 @@ class TcpAcceptorImpl final : public TcpAcceptor {
   void Run() {
     std::array<epoll_event, 64> events{};
     while (!stopping_) {
-      const int count =
-          epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), paused_ ? kPauseMs : -1);
+      if (std::exchange(paused_, false)) {
+        pollfd wake{wake_.get(), POLLIN, 0};
+        poll(&wake, 1, kPauseMs);
+      }
+      const int count = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
       SLUICE_CHECK(count >= 0 || errno == EINTR) << "epoll, errno " << errno;
       // What is over makes room for what is new.
       for (int i = 0; i < count; ++i) OnConnection(events[static_cast<size_t>(i)].data.fd);
@@ -197,22 +209,19 @@ class TcpAcceptorImpl final : public TcpAcceptor {
   }
 
   void Accept(int listener) {
-    paused_ = false;
     while (!stopping_) {
-      Descriptor connection(accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      Descriptor connection(AcceptOne(listener));
       if (connection.get() < 0) {
         if (errno == EINTR || errno == ECONNABORTED) continue;
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-          paused_ = true;
-          Refuse();
-        }
+        if ((errno == EMFILE || errno == ENFILE) && RefuseOne(listener)) continue;
+        paused_ |= errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
         return;
       }
       if (open_ >= options_.connections_max) {
         Refuse();
         continue;
       }
-      Descriptor duplicate(fcntl(connection.get(), F_DUPFD_CLOEXEC, 0));
+      Descriptor duplicate = Duplicate(connection);
       if (duplicate.get() < 0) {
         Refuse();
         continue;
@@ -225,6 +234,22 @@ class TcpAcceptorImpl final : public TcpAcceptor {
       ++accepted_;
       take_(connection.Release());
     }
+  }
+
+  static int AcceptOne(int listener) { return accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); }
+
+  // Without descriptors accept4 takes nothing from the queue, and does not even say whether there is something. The
+  // spare one is given up to see, and to close what waits. False, with the reason in errno, when nothing was refused.
+  bool RefuseOne(int listener) {
+    spare_ = Descriptor(-1);
+    Descriptor connection(AcceptOne(listener));
+    const int error = errno;
+    const bool refused = connection.get() >= 0;
+    connection = Descriptor(-1);
+    spare_ = Duplicate(wake_);  // whoever was quicker than this gives it back some time
+    if (refused) Refuse();
+    errno = error;
+    return refused;
   }
 
   void Refuse() {
@@ -245,7 +270,8 @@ class TcpAcceptorImpl final : public TcpAcceptor {
   std::atomic<int64_t> accepted_ = 0;
   std::atomic<int64_t> refused_ = 0;
 
-  // On the thread only.
+  // On the thread only, once it runs.
+  Descriptor spare_;       // to refuse connections with when there is no other
   std::set<int> watched_;  // duplicates
   bool paused_ = false;
 };

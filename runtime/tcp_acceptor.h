@@ -5,7 +5,8 @@
 // down, and closes the duplicate then. So who serves must shut a connection down (shutdown(2)) when closing it, as gRPC
 // does: else the duplicate would keep it open. A connection costs two descriptors.
 //
-// A connection beyond the bound is closed, so that it fails at once instead of waiting in the kernel's queue.
+// A connection beyond the bound, or for which there are no descriptors, is closed, so that it fails at once instead of
+// waiting in the kernel's queue: for that one descriptor is kept.
 // Threads: one of its own, which runs `take`. Start and Stop from one other thread, the rest from any.
 #pragma once
 
@@ -37,7 +38,7 @@ class TcpAcceptor {
 
   virtual uint16_t port() const = 0;
   /// `take` owns the connection it is given: non-blocking, closed on exec, without delay. `refused` hears of each
-  /// connection over the bound. Once.
+  /// connection that is refused. Once.
   virtual void Start(absl::AnyInvocable<void(int connection)> take, absl::AnyInvocable<void()> refused) = 0;
   /// No more is accepted, and nothing called, afterwards; connections taken go on without being counted.
   virtual void Stop() = 0;

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace sluice::runtime {
@@ -22,13 +24,17 @@ bool Soon(const std::function<bool()>& holds) {
   return holds();
 }
 
-int Connect(uint16_t port) {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+void ConnectTo(int fd, uint16_t port) {
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(port);
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   REQUIRE(connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0);
+}
+
+int Connect(uint16_t port) {
+  const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  ConnectTo(fd, port);
   return fd;
 }
 
@@ -129,6 +135,44 @@ TEST_CASE("a flood over the bound is refused to the last, and the one that is se
   char got = 0;
   CHECK(read(first, &got, 1) == 1);
   close(first);
+}
+
+TEST_CASE(
+    "without descriptors connections are refused at once, each counted once, and taken again when there are some") {
+  const int left = GENERATE(0, 1);  // a connection takes two
+  Served served(100);
+  const int served_before = Connect(served.acceptor->port());
+  REQUIRE(Soon([&] { return served.count() == 1; }));
+  constexpr int kClients = 5;
+  std::vector<int> clients;
+  for (int i = 0; i < kClients; ++i) clients.push_back(socket(AF_INET, SOCK_STREAM, 0));
+  const int next = dup(clients[0]);  // descriptors are given in order, from the lowest that is free
+  close(next);
+  rlimit limit{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const rlim_t before = std::exchange(limit.rlim_cur, static_cast<rlim_t>(next + left));
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const timeval wait{5, 0};
+  for (const int fd : clients) {
+    REQUIRE(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) == 0);
+    ConnectTo(fd, served.acceptor->port());
+    char got = 0;
+    CHECK(read(fd, &got, 1) == 0);  // not a timeout
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(served.refused == kClients);
+  REQUIRE(send(served.taken[0], "x", 1, 0) == 1);
+  char got = 0;
+  CHECK(read(served_before, &got, 1) == 1);
+
+  limit.rlim_cur = before;
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const int after = Connect(served.acceptor->port());
+  CHECK(Soon([&] { return served.count() == 2; }));
+  CHECK(served.refused == kClients);
+  for (const int fd : clients) close(fd);
+  close(after);
+  close(served_before);
 }
 
 TEST_CASE("an address that is taken, or is none, is an error that names it") {

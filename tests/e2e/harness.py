@@ -61,15 +61,15 @@ def answers(url):
 
 
 class Process:
-    """A program with its output in a log file."""
+    """A program with its output in a log file; `before` is called in the new process before the program begins."""
 
-    def __init__(self, name, arguments, folder, environment=None):
+    def __init__(self, name, arguments, folder, environment=None, before=None):
         self.name = name
         self.log_path = os.path.join(folder, f"{name}.log")
         self.log_begin = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
+                                            stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}, preexec_fn=before)
 
     def alive(self):
         return self.process.poll() is None
@@ -110,12 +110,12 @@ class Broker:
         self.arguments = []
         self.process = None
 
-    def start(self):
-        self.launch()
+    def start(self, before=None):
+        self.launch(before)
         return self.wait_ready()
 
-    def launch(self):
-        self.process = Process("sluiced", [program("sluiced"), "--config", self.config, *self.arguments], self.folder)
+    def launch(self, before=None):
+        self.process = Process("sluiced", [program("sluiced"), "--config", self.config, *self.arguments], self.folder, before=before)
 
     def wait_ready(self):
         def ready():
