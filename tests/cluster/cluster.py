@@ -2,8 +2,9 @@
 
 Where the machine lets us (root, iproute2), each node has a network namespace of its own on one bridge, and connections are cut
 by giving a node a wrong hardware address for another one: its packets then get lost without a word. There, a node may also have
-a small disk of its own, and a slow wire. Else all nodes share the loopback interface, and none of this is there. The whole test
-runs in namespaces of its own, so that nothing of it is left behind: call `enter_network()` first."""
+a small disk of its own, and a slow wire. Else all nodes share the loopback interface, and none of this is there, but a node can be
+told that its disk is nearly full. The whole test runs in namespaces of its own, so that nothing of it is left behind: call
+`enter_network()` first."""
 
 import contextlib
 import errno
@@ -178,6 +179,26 @@ class Disk:
         run("umount", self.folder)
 
 
+class ToldDisk:
+    """Stands in for `Disk` where none can be mounted: the node is told that its file system has so little free. What it writes all
+    the same finds room."""
+
+    def __init__(self, folder, told):
+        os.makedirs(folder)
+        self.told = told
+
+    def fill_but(self, left):
+        if left <= 0:
+            raise ValueError("only a disk of its own can be filled to the last byte")
+        self.told["free_bytes"] = left
+
+    def make_space(self):
+        self.told["free_bytes"] = 0
+
+    def close(self):
+        pass
+
+
 class Node:
     def __init__(self, cluster, number, more_config="", with_faults=False):
         self.cluster, self.number = cluster, number
@@ -191,9 +212,8 @@ class Node:
         if with_faults:
             under = os.path.join(self.folder, "disk")
             self.data_dir = os.path.join(under, "data")
-            if has_namespaces():
-                self.disk = Disk(under)
             self.faults = faults.Faults(os.path.join(self.folder, "faults"), under)
+            self.disk = Disk(under) if has_namespaces() else ToldDisk(under, self.faults)
         self.config = os.path.join(self.folder, "sluiced.yaml")
         self.more_config = more_config
         self.process = None
@@ -286,7 +306,7 @@ def collect(dump):
 
 class Cluster:
     """`with Cluster(folder, 3) as cluster:`; nodes are numbered from 1. `spare` more have a host, and are not started.
-    `with_faults`: each node has a disk of its own where the machine allows it, and `faults.cc` loaded."""
+    `with_faults`: each node has a disk of its own where the machine allows it (else a `ToldDisk`), and `faults.cc` loaded."""
 
     def __init__(self, folder, count, more_config="", spare=0, with_faults=False):
         self.folder = folder

@@ -15,12 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 
 namespace {
@@ -32,6 +34,7 @@ struct Control {
   std::atomic<int64_t> syncs_to_fail;   ///< Fail with EIO, one less each time; negative: all.
   std::atomic<int64_t> writes_to_fail;  ///< As above.
   std::atomic<int64_t> sync_delay_us;   ///< Before each sync.
+  std::atomic<int64_t> free_bytes;      ///< What the file system is said to have free at most; 0: as it is.
   // What happened.
   std::atomic<int64_t> clock_reads_shifted;
   std::atomic<int64_t> syncs_failed;
@@ -165,6 +168,19 @@ int fallocate(int fd, int mode, off_t offset, off_t size) {
   static std::atomic<int (*)(int, int, off_t, off_t)> found{nullptr};
   auto* const next = Next(found, "fallocate");
   return WriteFails(fd) ? -1 : Written(next(fd, mode, offset, size));
+}
+
+int statvfs(const char* path, struct statvfs* info) {
+  static std::atomic<int (*)(const char*, struct statvfs*)> found{nullptr};
+  auto* const next = Next(found, "statvfs");
+  const int result = next(path, info);
+  if (result != 0 || control == nullptr || strncmp(path, under, strlen(under)) != 0) return result;
+  if (const int64_t free_bytes = control->free_bytes; free_bytes > 0) {
+    const auto blocks = static_cast<fsblkcnt_t>(free_bytes) / info->f_frsize;
+    info->f_bavail = std::min(info->f_bavail, blocks);
+    info->f_bfree = std::min(info->f_bfree, blocks);
+  }
+  return result;
 }
 
 int clock_gettime(clockid_t clock, timespec* time) {

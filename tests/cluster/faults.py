@@ -7,8 +7,8 @@ import struct
 import harness
 
 # The order is that of `Control` in faults.cc.
-FIELDS = ["clock_shift_ns", "syncs_to_fail", "writes_to_fail", "sync_delay_us", "clock_reads_shifted", "syncs_failed",
-          "writes_failed", "syncs_delayed", "writes_without_space"]
+FIELDS = ["clock_shift_ns", "syncs_to_fail", "writes_to_fail", "sync_delay_us", "free_bytes", "clock_reads_shifted",
+          "syncs_failed", "writes_failed", "syncs_delayed", "writes_without_space"]
 ALL = -1  # of syncs_to_fail and writes_to_fail
 
 

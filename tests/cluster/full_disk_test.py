@@ -14,10 +14,6 @@ LEFT = 8 << 20  # below the low watermark
 
 
 class FullDisks(unittest.TestCase):
-    def setUp(self):
-        if not cluster.has_namespaces():
-            self.skipTest("a node has a disk of its own only where the machine lets us mount one")
-
     def produce(self, value):
         """(exit code, what it said): the client tries again, for room may come, and then says why it was refused."""
         done = self.nodes.sluice("--timeout", "6s", "produce", "t", input=value, check=False)
