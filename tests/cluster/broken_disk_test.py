@@ -11,6 +11,7 @@ import unittest
 
 import cluster
 import harness
+import journal_frames
 
 STORAGE = "storage: { journal_bytes: 64MiB }\n"
 
@@ -31,15 +32,6 @@ def zero(path, at, size):
 
 def newest_journal(node):
     return sorted(glob.glob(os.path.join(node.data_dir, "journal", "*.journal")))[-1]
-
-
-def frames(path):
-    """Where the frames begin that this file, and none that it was recycled from, has."""
-    number = int(os.path.basename(path).split(".")[0])
-    with open(path, "rb") as file:
-        data = file.read()
-    return [at for at in range(0, len(data), 4096)
-            if data[at:at + 4] == b"SLJF" and int.from_bytes(data[at + 8:at + 16], "little") == number]
 
 
 class Damage(unittest.TestCase):
@@ -75,9 +67,9 @@ class Damage(unittest.TestCase):
     def assert_all_there(self):
         self.assertEqual(self.written, [record["value"] for record in self.nodes.consume("t", 0)])
 
-    def victim(self):
+    def victim(self, number=0):
         """A killed node, often the one that leads; its folder as it was is beside it."""
-        node = self.nodes.node(self.nodes.leader("t") or 1)
+        node = self.nodes.node(number or self.nodes.leader("t") or 1)
         node.kill()
         self.damaged, self.kept = node, node.data_dir + ".kept"
         shutil.copytree(node.data_dir, self.kept)
@@ -130,7 +122,7 @@ class Damage(unittest.TestCase):
                      "the second half"]:
             with self.subTest(what):
                 path = newest_journal(node)
-                places = frames(path)
+                places = [frame.at for frame in journal_frames.frames(path)]
                 self.assertGreater(len(places), 3)
                 middle = places[len(places) // 2]
                 if what == "the second half":
@@ -146,23 +138,30 @@ class Damage(unittest.TestCase):
         self.comes_back(node)
 
     def test_a_damaged_vote_is_never_taken_for_no_vote(self):
-        # An election leaves a term and a vote in the journals of those that stayed.
+        # An election leaves a term and a vote in the journals of those that stayed; what is written since vouches for them.
         first = self.victim()
         harness.wait_until("another node leads", lambda: self.nodes.leader("t") not in (0, first.number))
+        voter_number = self.nodes.leader("t")
         self.comes_back(first)
         epoch = self.nodes.partitions("t")[0]["leader_epoch"]
-        voter = self.victim()
-        topic = bytes.fromhex(self.nodes.json("topic", "describe", "t")["id"].replace("-", ""))
-        for which in "first", "middle", "last":
-            with self.subTest(which):
-                # Of its hard states: the topic's id, the partition, then term and vote (docs/formats.md).
-                path = newest_journal(voter)
-                with open(path, "rb") as file:
-                    at = [found.start() for found in re.finditer(re.escape(topic), file.read())]
-                self.assertTrue(at, "the journal does not name the topic")
-                flip(path, {"first": at[0], "middle": at[len(at) // 2], "last": at[-1]}[which] + 20)
-                self.refuses_or_is_whole(voter, path)
-                self.give_back(voter)
+        voter = self.victim(voter_number)
+        path = newest_journal(voter)
+        topic = bytes.fromhex(self.nodes.json("topic", "describe", "t")["id"].replace("-", "")), 0
+        frames = journal_frames.frames(path)
+        vouched = max(journal_frames.synced_by_mark(os.path.dirname(path)), *(frame.last_synced for frame in frames))
+        states = [(frame, record) for frame in frames for record in frame.records if frame.number <= vouched
+                  and record.kind in (journal_frames.HARD_STATE, journal_frames.REPLICA_SNAPSHOT)]
+        of_topic = [(frame, record) for frame, record in states if record.replica() == topic]
+        votes = [each for each in of_topic if each[1].kind == journal_frames.HARD_STATE and each[1].vote()[1] != 0]
+        self.assertTrue(votes, "the journal holds no vote that a later frame vouches for: this test has lost its subject")
+        self.assertEqual(voter_number, votes[-1][1].vote()[1], "who was elected voted for itself")
+        others = [each for each in (of_topic[:1] + states[-1:]) if each not in votes]
+        for frame, record in votes[-2:] + others:
+            for what, at in ("term", 0), ("node voted for", 4), ("that one's incarnation", 8):
+                with self.subTest(what, record=record.kind, replica=record.replica(), frame=frame.number):
+                    flip(path, record.hard_state_at() + at)
+                    self.refuses(voter, f"{path} at byte {frame.at}:")
+                    self.give_back(voter)
         self.comes_back(voter)
         self.assertGreaterEqual(self.nodes.partitions("t")[0]["leader_epoch"], epoch)
 
