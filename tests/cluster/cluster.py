@@ -24,9 +24,9 @@ sys.path.insert(0, os.path.join(ROOT, "deploy", "cluster"))
 import faults  # noqa: E402
 import harness  # noqa: E402
 import local  # noqa: E402
+import replicas  # noqa: E402
 
 IN_NAMESPACE = "SLUICE_TEST_IN_NAMESPACE"
-CONTROLLER = "00000000-0000-0000-0000-000000000000/"
 NOWHERE = "02:00:00:00:00:ff"
 
 
@@ -283,25 +283,13 @@ class Node:
             raise RuntimeError(f"node {self.number} ended with {code} after SIGTERM\n{self.process.tail()}")
 
     def dump(self):
-        """The data records of a stopped node: {replica: {offset: value}}. Damage is an error."""
+        """The logs of a stopped node: {replica: replicas.Log}. Damage is an error."""
         done = subprocess.run([harness.program("sluice"), "--output", "json", "log", "dump", self.data_dir, "--records"],
                               capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"the dump of node {self.number} ended with {done.returncode}: {done.stderr}\n"
                                + "\n".join(line for line in done.stdout.splitlines() if '"damage"' in line))
-        return collect(done.stdout)
-
-
-def collect(dump):
-    logs, replica = {}, None
-    for line in dump.splitlines():
-        entry = json.loads(line)
-        if entry["kind"] == "replica":
-            replica = entry["replica"]
-        elif entry["kind"] == "record":
-            logs.setdefault(replica, {})[entry["offset"]] = entry["value"]
-    # The controller's log is not among them: only what a topic's replicas hold must be there everywhere.
-    return {replica: records for replica, records in logs.items() if not replica.startswith(CONTROLLER)}
+        return replicas.parse(done.stdout)
 
 
 class Cluster:
@@ -355,9 +343,10 @@ class Cluster:
         return self.partitions(topic)[partition]["leader_node"]
 
     def wait_healthy(self, seconds=30):
-        """All nodes ready, all partitions led and in sync."""
+        """All nodes ready, all partitions led and in sync, within `seconds` in all."""
+        deadline = time.monotonic() + seconds
         for node in self.nodes:
-            node.wait_ready(seconds)
+            node.wait_ready(deadline - time.monotonic())
 
         last = None
 
@@ -370,7 +359,7 @@ class Cluster:
             return True
 
         try:
-            harness.wait_until("every partition has a leader and all its replicas", healthy, seconds)
+            harness.wait_until("every partition has a leader and all its replicas", healthy, deadline - time.monotonic())
         except TimeoutError as late:
             raise TimeoutError(f"{late}; the last answer was: {last.stdout} {last.stderr}") from late
 

@@ -20,6 +20,8 @@ import api  # noqa: E402,F401  (the tests use both through this module)
 import lake  # noqa: E402,F401
 
 LONG = bool(os.environ.get("SLUICE_LONG"))
+# What a producer says of a record that may have been written, and what the harness says of one that it never took.
+OUTCOME_UNKNOWN, NEVER_READ = "OUTCOME_UNKNOWN", "never read"
 
 
 def seeded():
@@ -46,7 +48,7 @@ def wait_until(what, true, seconds=90):
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {seconds} s still not: {what}")
+            raise TimeoutError(f"after {seconds:.3g} s still not: {what}")
         time.sleep(0.01)
 
 
@@ -149,7 +151,8 @@ class Broker:
 
 
 class Producer:
-    """`sluice produce` that is fed unique values until told to stop; what it acknowledged can be read afterwards."""
+    """`sluice produce` that is fed unique values until told to stop; what became of each can be read after `finish`: in `refused`
+    ({value: reason}) is what was certainly not written, in `unknown` what may have been."""
 
     def __init__(self, brokers, topic, prefix, *arguments, pause=0.002):
         self.process = subprocess.Popen(
@@ -158,6 +161,7 @@ class Producer:
         self.prefix = prefix
         self.pause = pause
         self.sent = []
+        self.refused, self.unknown = {}, []
         self.stopping = threading.Event()
         self.output = []
         self.threads = [threading.Thread(target=self.feed), threading.Thread(target=self.drain)]
@@ -199,6 +203,16 @@ class Producer:
             answer = json.loads(line)
             if "offset" in answer and answer["offset"] is not None and not answer.get("error"):
                 acknowledged.append((value, answer["offset"]))
+            elif answer["error"]["reason"] == OUTCOME_UNKNOWN:
+                self.unknown.append(value)
+            else:  # every other reason is a promise (docs/client.md)
+                self.refused[value] = answer["error"]["reason"]
+        # Behind an error it reads no more; all that it read has an answer, unless it was killed.
+        unanswered = self.sent[len(self.output):]
+        if self.process.returncode >= 0:
+            self.refused.update(dict.fromkeys(unanswered, NEVER_READ))
+        else:
+            self.unknown += unanswered
         return acknowledged, stderr
 
 
