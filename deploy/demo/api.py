@@ -39,15 +39,14 @@ def load_features(repeat=1, path=DATA):
         while text[at] in ", \r\n\t":
             at += 1
     features.sort(key=lambda feature: feature[0])
-    copies = []
-    for copy in range(repeat):
-        for time_ms, name, body in features:
-            if copy:
-                renamed = f"{name}-{copy}"
-                body = body.replace(f'"id":"{name}"', f'"id":"{renamed}"')
-                name = renamed
-            copies.append((time_ms, name, body))
-    return copies
+    return [feature for copy in range(repeat) for feature in renamed(features, copy)]
+
+
+def renamed(features, copy):
+    """The same with ids of their own for each copy; copy 0 has those that were published."""
+    if copy == 0:
+        return features
+    return [(time_ms, f"{name}-{copy}", body.replace(f'"id":"{name}"', f'"id":"{name}-{copy}"')) for time_ms, name, body in features]
 
 
 def parse_time_ms(text):

@@ -201,7 +201,7 @@ class Producer:
         acknowledged = []
         for value, line in zip(self.sent, self.output):
             answer = json.loads(line)
-            if "offset" in answer and answer["offset"] is not None and not answer.get("error"):
+            if not answer.get("error"):
                 acknowledged.append((value, answer["offset"]))
             elif answer["error"]["reason"] == OUTCOME_UNKNOWN:
                 self.unknown.append(value)
@@ -225,18 +225,22 @@ class S3Server:
         self.lake = os.path.join(folder, "s3")
         for bucket in buckets:
             os.makedirs(os.path.join(self.lake, bucket))
-        port = free_port()
-        self.endpoint = f"http://127.0.0.1:{port}"
+        self.folder, self.port = folder, free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self):
+        """Also again, on the same port over the same folder."""
         deps = os.environ.get("SLUICE_DEPS", os.path.join(ROOT, ".deps"))
-        self.process = Process("versitygw", [os.path.join(deps, "bin", "versitygw"), "--port", f"127.0.0.1:{port}", "--quiet",
-                                             "posix", self.lake], folder,
+        self.process = Process("versitygw", [os.path.join(deps, "bin", "versitygw"), "--port", f"127.0.0.1:{self.port}", "--quiet",
+                                             "posix", self.lake], self.folder,
                                {"ROOT_ACCESS_KEY": self.ACCESS_KEY, "ROOT_SECRET_KEY": self.SECRET_KEY})
 
         def listening():
             if not self.process.alive():
                 raise RuntimeError(self.process.tail())
             with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
         wait_until("the S3 server listens", listening)
 

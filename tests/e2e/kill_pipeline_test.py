@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""kill -9 of broker and connector at random while a pipeline runs: every record of the API is exactly once in the raw files
-and exactly once in the Parquet, or, for a sink that some do not fit, in the Parquet or a dead letter; read by Python and
-DuckDB alone. The topic's limit makes several batches of each page."""
+"""kill -9 of broker, connector and S3 server at random while a pipeline runs: every record of the API is exactly once in the raw
+files and exactly once in the Parquet, or, for a sink that some do not fit, in the Parquet or a dead letter; in a folder and on S3;
+read by Python and DuckDB alone. The topic's limit makes several batches of each page."""
 
 import collections
 import json
@@ -14,19 +14,29 @@ import unittest
 import harness
 
 KILLS = 100 if harness.LONG else 10
-COPIES = 60 if harness.LONG else 8
+VICTIMS = ("broker", "connector", "S3 server")
+PAGE = 100
+PAGE_DELAY = 0.04
+PAGES_AHEAD = 70  # more than the source can take between two kills
 
 PIPELINE = """\
 pipeline: kills
 source:
   http:
-    url: {api}/quakes?limit=100
+    url: {api}/quakes?limit={page}
     records: /features
     pagination: {{ next_url: /links/next }}
     schedule: once
 topic: {{ name: quakes, key: /id, codec: none, config: {{ max.message.bytes: "20000" }} }}
 sinks:
   - raw: {{ to: "file://{folder}/raw", codec: gzip, roll: {{ records: 700 }} }}
+  - raw:
+      to: "s3://lake/raw"
+      endpoint: "{s3.endpoint}"
+      access_key: "{s3.ACCESS_KEY}"
+      secret_key: "${{env:E2E_SECRET_KEY}}"
+      codec: gzip
+      roll: {{ records: 600 }}
   - parquet:
       to: "s3://lake/quakes"
       endpoint: "{s3.endpoint}"
@@ -48,17 +58,39 @@ sinks:
 """
 
 
+class GrowingApi(harness.api.Api):
+    """Has more pages as long as it is told to grow, so that no pipeline comes to their end before."""
+
+    def __init__(self):
+        self.week = harness.api.load_features()
+        self.copies, self.asked = 0, 0
+        super().__init__(0, [], faults=False, delay=PAGE_DELAY)
+        self.RequestHandlerClass = GrowingHandler
+        self.grow()
+
+    def grow(self):
+        while len(self.features) < self.asked + PAGES_AHEAD * PAGE:
+            self.features.extend(harness.api.renamed(self.week, self.copies))
+            self.copies += 1
+
+
+class GrowingHandler(harness.api.Handler):
+    def quakes(self, query):
+        self.server.asked = max(self.server.asked, int(query.get("offset", 0)))
+        super().quakes(query)
+
+
 class KillThePipeline(unittest.TestCase):
     def test_every_record_is_exactly_once_in_raw_and_in_parquet(self):
         choose = harness.seeded()
         with tempfile.TemporaryDirectory(prefix="sluice-e2e-") as folder:
-            served = harness.api.Api(0, harness.api.load_features(COPIES), faults=False, delay=0.04)
+            served = GrowingApi()
             threading.Thread(target=served.serve_forever, daemon=True).start()
             s3 = harness.S3Server(folder, ["lake"])
             broker = harness.Broker(folder).start()
             pipeline = os.path.join(folder, "pipeline.yaml")
             with open(pipeline, "w", encoding="utf-8") as file:
-                file.write(PIPELINE.format(api=served.url, folder=folder, s3=s3))
+                file.write(PIPELINE.format(api=served.url, page=PAGE, folder=folder, s3=s3))
 
             def start_connector():
                 return harness.Process(
@@ -66,21 +98,31 @@ class KillThePipeline(unittest.TestCase):
                     {"SLUICE_BROKERS": broker.address, "E2E_SECRET_KEY": s3.SECRET_KEY})
 
             connector = start_connector()
-            early = 0
+            kills, gave_up, victims = collections.Counter(), 0, []
             try:
-                for _ in range(KILLS):
+                while kills.total() < KILLS:
                     time.sleep(choose.uniform(0.05, 1.2))
-                    if not connector.alive() and connector.process.returncode == 0:
-                        early += 1
-                    if choose.random() < 0.5:
-                        broker.kill()
-                        if choose.random() < 0.5:
-                            time.sleep(choose.uniform(0, 0.3))
-                        broker.start()
-                    else:
-                        connector.kill()
+                    served.grow()
                     if not connector.alive():
+                        # It may end because of who is dead, but never as if it were done.
+                        self.assertGreater(connector.process.returncode, 0, connector.tail())
+                        gave_up += 1
                         connector = start_connector()
+                        continue
+                    if not victims:
+                        victims = choose.sample(VICTIMS, len(VICTIMS))
+                    victim = victims.pop()
+                    kills[victim] += 1
+                    if victim == "connector":
+                        connector.kill()
+                        connector = start_connector()
+                        continue
+                    server = broker if victim == "broker" else s3
+                    server.kill()
+                    if choose.random() < 0.5:
+                        time.sleep(choose.uniform(0, 0.3))
+                    server.start()
+                served.delay = 0
                 # Without kills it must come to an end by itself; one start may still find a stale lease or a dead broker.
                 for _ in range(3):
                     harness.wait_until("the pipeline ends", lambda: not connector.alive(), 240)
@@ -88,14 +130,14 @@ class KillThePipeline(unittest.TestCase):
                         break
                     connector = start_connector()
                 self.assertEqual(0, connector.process.returncode, connector.tail())
-                self.assertLess(early, KILLS // 2, "the pipeline was over before most kills: this test has lost its subject")
                 self.check_raw(os.path.join(folder, "raw"), served.features)
+                self.check_raw(os.path.join(s3.lake, "lake", "raw"), served.features)
                 self.check_parquet(os.path.join(s3.lake, "lake", "quakes"), served.features)
                 self.check_strict(os.path.join(folder, "strict"), broker.consume("quakes.dlq"), served.features)
                 broker.stop()
-                print(f"{KILLS} kills ({early} after the pipeline's end), {len(served.features)} records")
+                print(f"kills: {dict(kills)}; the connector gave up {gave_up} times; {len(served.features)} records")
             except BaseException:
-                print(connector.tail(), broker.process.tail(), flush=True)
+                print(connector.tail(), broker.process.tail(), s3.process.tail(), flush=True)
                 raise
             finally:
                 connector.kill()
