@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -29,6 +30,8 @@ struct Caught {
   std::string by;
 };
 
+inline constexpr int kCannotHunt = 2;
+
 /// Runs seeds from 1 on with the bug planted until one is broken. `run(seed)` names the rule that it broke, if any.
 // In a process of its own: a planted bug may also run into one of the code's own checks, which ends it; an exception of
 // the standard library counts as one.
@@ -39,11 +42,11 @@ std::optional<Caught> Hunt(PlantedBug bug, uint64_t seeds_max, Run run) {
   const pid_t child = fork();
   if (child == 0) {
     close(channel[0]);
-    if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(2);
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(kCannotHunt);
     PlantBug(bug);
     for (uint64_t seed = 1; seed <= seeds_max; ++seed) {
       std::string line = Cat(seed, "\n");
-      if (write(channel[1], line.data(), line.size()) < 0) _exit(2);
+      if (write(channel[1], line.data(), line.size()) < 0) _exit(kCannotHunt);
       std::optional<std::string_view> broken;
       try {
         broken = run(seed);
@@ -52,7 +55,7 @@ std::optional<Caught> Hunt(PlantedBug bug, uint64_t seeds_max, Run run) {
       }
       if (!broken) continue;
       line = Cat("caught by: ", *broken, "\n");
-      if (write(channel[1], line.data(), line.size()) < 0) _exit(2);
+      if (write(channel[1], line.data(), line.size()) < 0) _exit(kCannotHunt);
       _exit(1);
     }
     _exit(0);
@@ -66,6 +69,9 @@ std::optional<Caught> Hunt(PlantedBug bug, uint64_t seeds_max, Run run) {
   close(channel[0]);
   int status = 0;
   waitpid(child, &status, 0);
+  // Neither is the bug's doing.
+  REQUIRE_FALSE((WIFEXITED(status) && WEXITSTATUS(status) == kCannotHunt));
+  REQUIRE_FALSE((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return std::nullopt;
   Caught caught;
   caught.by = "a check of the code's own";

@@ -3,11 +3,13 @@
 
 tally.py PROGRAM STATE PAGE [--seeds N] [--step N] [--jobs N] [--minutes M]
 
-Goes on where STATE (JSON) says that it stopped, runs up to seed N in steps, at most for M minutes, and after each step
-writes the sum between the two marks in PAGE. Exits with 1 when a seed broke a rule in this run.
+Goes on where STATE (JSON) says that it stopped, unless that was of another PROGRAM; runs up to seed N in steps, at most for M
+minutes, and after each step writes the sum between the two marks in PAGE. Exits with 1 when a seed broke a rule, in this run or
+before; when seeds are left to run; and when something that is counted has never happened in all of them.
 """
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import re
@@ -20,13 +22,18 @@ TOTALS = re.compile(r"(\d+) seeds, (\d+) broken; (\d+) events, (\d+) simulated s
                     r"(\d+) acknowledged, (\d+) unknown, (\d+) batches seen")
 NAMES = ["seeds", "broken", "events", "simulated seconds", "items sent", "items acknowledged",
          "items of unknown outcome", "batches seen"]
+ALL_HAPPENS_FROM = 1000  # seeds
 
 
-def load(path):
-    if not os.path.exists(path):
-        return {"next": 1, "totals": dict.fromkeys(NAMES, 0), "hits": {}, "broken": []}
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+def load(path, program):
+    with open(program, "rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+        if state.get("program") == digest:
+            return state
+    return {"program": digest, "next": 1, "totals": dict.fromkeys(NAMES, 0), "hits": {}, "broken": []}
 
 
 def save(path, state):
@@ -44,15 +51,13 @@ def run_seeds(program, first, count):
 
 
 def run_steps(args, state):
-    """As many steps as may run at a time; their sums go into the state. Returns what was broken."""
+    """As many steps as may run at a time; their sums go into the state."""
     firsts = range(state["next"], args.seeds + 1, args.step)[:args.jobs]
     counts = [min(args.step, args.seeds - first + 1) for first in firsts]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         said = list(pool.map(run_seeds, [args.program] * len(firsts), firsts, counts))
-    broken = []
     for output, count in zip(said, counts):
-        broken += add(state, output, count)
-    return broken
+        add(state, output, count)
 
 
 def add(state, output, count):
@@ -63,10 +68,8 @@ def add(state, output, count):
         name, colon, value = line.strip().rpartition(": ")
         if colon and value.isdigit():
             state["hits"][name] = state["hits"].get(name, 0) + int(value)
-    broken = [line for line in output.splitlines() if line.startswith("seed ")]
-    state["broken"] += broken
+    state["broken"] += [line for line in output.splitlines() if line.startswith("seed ")]
     state["next"] += count
-    return broken
 
 
 def write_page(path, state):
@@ -93,17 +96,20 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--minutes", type=float, default=60.0)
     args = parser.parse_args()
-    state = load(args.state)
+    state = load(args.state, args.program)
     until = time.monotonic() + 60 * args.minutes
-    broken = []
     while state["next"] <= args.seeds and time.monotonic() < until:
-        broken += run_steps(args, state)
+        run_steps(args, state)
         save(args.state, state)
         write_page(args.page, state)
         print(f"{state['next'] - 1} of {args.seeds} seeds", flush=True)
-    for line in broken:
-        print(line)
-    return 1 if broken else 0
+    wrong = list(state["broken"])
+    if state["next"] <= args.seeds:
+        wrong.append(f"the time is over, with seeds from {state['next']} on left to run: run it again")
+    elif args.seeds >= ALL_HAPPENS_FROM:
+        wrong += [f"this never happened: {name}" for name, count in state["hits"].items() if count == 0]
+    print("\n".join(wrong), end="\n" if wrong else "")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -21,10 +21,6 @@ TEST_CASE("a raft group keeps every promise through faults, and recovers once th
     INFO(Report(outcome));
     REQUIRE_FALSE(outcome.violation);
     faults.Add(outcome.faults);
-    if (seed % 100 == 0) {
-      INFO("the second run of seed " << seed << " differs from the first");
-      REQUIRE(RunSeed(seed).trace_hash == outcome.trace_hash);
-    }
   }
   if (seeds.count < kSeedsShort) return;
   for (size_t i = 0; i < kFaultKinds; ++i) {
@@ -34,7 +30,8 @@ TEST_CASE("a raft group keeps every promise through faults, and recovers once th
 }
 
 TEST_CASE("another process sees the same happen in the same seeds") {
-  simulation::RequireSameElsewhere(SLUICE_RAFT_SIM, 1, 10, [](uint64_t seed) { return RunSeed(seed).trace_hash; });
+  simulation::RequireSameElsewhere(SLUICE_RAFT_SIM, 1, kSeedsShort / 100,
+                                   [](uint64_t seed) { return RunSeed(seed).trace_hash; });
 }
 
 }  // namespace
