@@ -1,14 +1,24 @@
 #!/usr/bin/env bash
 # Makes an empty Debian 12 root with debootstrap, puts a clone of this commit into it with nothing but git, and runs
 # `./dev run` and `./dev test` there, each twice in a row; the second time must install nothing. Needs root, debootstrap
-# and 8 GB of disk. As the machine's own apt, pip and Go settings are taken along, it works behind a mirror too.
+# and 8 GB of disk. With --as-user a user who has sudo does it, else root. As the machine's own apt, pip and Go settings are taken along, it works behind a mirror too.
 #
-# Usage: tests/house/fresh-machine.sh [--keep] [COMMAND...]     each COMMAND instead of "run" and "test", for example "test unit"
+# Usage: tests/house/fresh-machine.sh [--keep] [--as-user] [COMMAND...]
+#                                                  each COMMAND instead of "run" and "test", for example "test unit"
 set -euo pipefail
 
 top=$(git -C "$(dirname "${BASH_SOURCE[0]}")" rev-parse --show-toplevel)
 keep=
-[ "${1:-}" != --keep ] || { keep=1; shift; }
+user=root
+home=/root
+while [[ "${1:-}" == --* ]]; do
+  case "$1" in
+    --keep) keep=1 ;;
+    --as-user) user=dev home=/home/dev ;;
+    *) echo "fresh-machine: no option is called $1" >&2; exit 2 ;;
+  esac
+  shift
+done
 [ $# -gt 0 ] || set -- run test
 [ "$(id -u)" = 0 ] || { echo "fresh-machine: needs root" >&2; exit 1; }
 
@@ -52,18 +62,25 @@ settings=()
 while IFS= read -r name; do
   settings+=("$name=${!name}")
 done < <(compgen -e | grep -E '^(PIP_(CERT|PROXY|INDEX_URL|EXTRA_INDEX_URL)|GOPROXY|GOSUMDB|GONOSUMDB|GONOSUMCHECK|GOFLAGS|GOINSECURE|GOPRIVATE|SSL_CERT_FILE|(https?|no)_proxy|(HTTPS?|NO)_PROXY)$')
+# inside USER HOME COMMAND
 inside() {
-  chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "${settings[@]}" bash -c "$1"
+  chroot "$root" /usr/bin/env -i HOME="$2" PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "${settings[@]}" \
+    runuser -u "$1" -- bash -c "$3"
 }
+as_root() { inside root /root "$1"; }
 
-inside 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git >/dev/null'
+as_root 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git >/dev/null'
 git clone -q --no-hardlinks "$top" "$root/srv/sluice"
+if [ "$user" != root ]; then
+  as_root 'DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends sudo >/dev/null'
+  as_root "useradd --create-home $user && chown -R $user: /srv/sluice && echo '$user ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/$user"
+fi
 
 for command in "$@"; do
   for time in first second; do
     echo "fresh-machine: ./dev $command, the $time time"
     from=$SECONDS
-    inside "cd /srv/sluice && ./dev $command 2>&1" | tee "$root/output.log"
+    inside "$user" "$home" "cd /srv/sluice && ./dev $command 2>&1" | tee "$root/output.log"
     echo "fresh-machine: ./dev $command, the $time time: ok, $((SECONDS - from)) s"
     if [ "$time" = second ] && grep -qE 'dev: (installing|fetching|building the S3)' "$root/output.log"; then
       echo "fresh-machine: the second call set something up again" >&2
