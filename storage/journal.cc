@@ -59,41 +59,46 @@ absl::Status JournalImpl::Ready(uint64_t superseded_from) {
   return absl::OkStatus();
 }
 
-// What WriteOpening writes at a rotation.
-int64_t JournalImpl::OpeningBytes() {
-  int64_t bytes = kBlockBytes;  // more than the opening record takes
+// The opening of a file as frames that are full, of which `flush` takes one after the other, and one that is begun.
+absl::Status JournalImpl::EncodeOpening(const OpeningRecord& opening, FlushFrame flush) {
   frame_.Begin();
+  frame_.Add(opening);
   for (const auto& [id, replica] : state_.replicas()) {
     frame_.Add(ReplicaSnapshotRecord{id, replica});
     if (frame_.size() < kOpeningFrameBytes) continue;
-    bytes += RoundUpToBlock(static_cast<int64_t>(frame_.size()));
+    SLUICE_RETURN_IF_ERROR(flush());
     frame_.Begin();
   }
+  return absl::OkStatus();
+}
+
+// What WriteOpening writes at a rotation.
+int64_t JournalImpl::OpeningBytes() {
+  int64_t bytes = 0;
+  const auto count = [&] {
+    bytes += RoundUpToBlock(static_cast<int64_t>(frame_.size()));
+    return absl::OkStatus();
+  };
+  EncodeOpening(OpeningRecord{}, count).IgnoreError();
   return bytes + RoundUpToBlock(static_cast<int64_t>(frame_.size()));
 }
 
 // Writes snapshots of all replicas and, when Open calls it, everything that only the superseded file still holds.
 absl::Status JournalImpl::WriteOpening(uint64_t supersedes_from, uint64_t continues_after, const ReplayedJournal* carry,
                                        FileSystem* fs) {
-  const auto write_if_large = [&]() -> absl::Status {
-    if (frame_.size() < kOpeningFrameBytes) return absl::OkStatus();
-    SLUICE_RETURN_IF_ERROR(files_.WriteFrame(frame_.Finish(files_.NextHeader(journal_format::kFlagOpening))));
-    frame_.Begin();
-    return absl::OkStatus();
-  };
-  frame_.Begin();
-  frame_.Add(OpeningRecord{options_.disk, supersedes_from, continues_after, state_.replicas().size(),
-                           static_cast<uint64_t>(files_.made_bytes())});
-  for (const auto& [id, replica] : state_.replicas()) {
-    frame_.Add(ReplicaSnapshotRecord{id, replica});
-    SLUICE_RETURN_IF_ERROR(write_if_large());
-  }
+  const auto flush = [&] { return files_.WriteFrame(frame_.Finish(files_.NextHeader(journal_format::kFlagOpening))); };
+  SLUICE_RETURN_IF_ERROR(EncodeOpening({options_.disk, supersedes_from, continues_after, state_.replicas().size(),
+                                        static_cast<uint64_t>(files_.made_bytes())},
+                                       flush));
   if (carry != nullptr) {
     const auto only_there = [&](const Survivor& survivor) { return survivor.file >= supersedes_from; };
     const auto carry_forward = [&](const AppendRecord& append) -> absl::Status {
       SLUICE_RETURN_IF_ERROR(Take(append));
       frame_.Add(JournalRecord(append));
-      return write_if_large();
+      if (frame_.size() < kOpeningFrameBytes) return absl::OkStatus();
+      SLUICE_RETURN_IF_ERROR(flush());
+      frame_.Begin();
+      return absl::OkStatus();
     };
     SLUICE_RETURN_IF_ERROR(ReadSurvivors(*fs, *carry, only_there, carry_forward));
   }

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "storage/journal.h"
 #include "storage/journal_codec.h"
 #include "storage/journal_files.h"
@@ -58,6 +59,8 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   void TakeQueued();
   size_t NextGroupBytes() const;
   absl::Status Rotate();
+  using FlushFrame = absl::FunctionRef<absl::Status()>;
+  absl::Status EncodeOpening(const OpeningRecord& opening, FlushFrame flush);
   int64_t OpeningBytes();
   absl::Status WriteOpening(uint64_t supersedes_from, uint64_t continues_after, const ReplayedJournal* carry,
                             FileSystem* fs);

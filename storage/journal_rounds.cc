@@ -124,9 +124,10 @@ size_t JournalImpl::NextGroupBytes() const {
 absl::Status JournalImpl::Rotate() {
   // Everything written so far is synced, so what the pins have let go of may be reused.
   const uint64_t frame_before = files_.last_frame();
+  const int64_t opening_bytes = OpeningBytes();
   {
     const std::lock_guard<std::mutex> lock(pins_mutex_);
-    SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_, OpeningBytes()));
+    SLUICE_RETURN_IF_ERROR(files_.StartFile(pins_, opening_bytes));
   }
   // From here on a full disk is no longer a reason to wait: the new file is there, and so is the room for its opening.
   const auto open = [&]() -> absl::Status {

@@ -43,8 +43,10 @@ std::string DamagedFiles(const std::string& dir) {
     if (sound.ok()) sound = table.VerifyChecksum();
     if (!sound.ok()) names += Cat(names.empty() ? "" : ", ", at->path().string());
   }
-  if (names.empty()) return Cat("its tables are whole, so it is ", dir, "/MANIFEST-* or ", dir, "/*.log");
-  return Cat("it is ", names);
+  if (!names.empty()) return Cat("it is ", names);
+  if (error) return Cat("which one cannot be told, as ", dir, " cannot be read: ", error.message());
+  return Cat("the tables that are there are whole, so it is one that is not, or ", dir, "/CURRENT, ", dir,
+             "/MANIFEST-* or ", dir, "/*.log");
 }
 
 absl::Status ToStatus(const rocksdb::Status& status, const std::string& dir) {
