@@ -389,6 +389,8 @@ class Follower:
                  "--from", str(self.next), "--partition", str(self.partition)],
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             for line in self.process.stdout:
+                if not line.endswith("\n"):
+                    break  # killed in the middle of it
                 record = json.loads(line)
                 self.seen.append((record["offset"], record["value"]))
                 self.next = record["offset"] + 1
