@@ -232,7 +232,8 @@ class Node:
                 file.write(text.replace("listen: { ", "listen: { insecure: true, "))
 
     def start(self, wrapper=()):
-        command = [*self.cluster.network.inside(self.number), *wrapper, harness.program("sluiced"), "--config", self.config]
+        command = [*self.cluster.network.inside(self.number), *wrapper, harness.program("sluiced"), "--config", self.config,
+                   "--set", f"node.shards={1 + (self.number - 1) % 3}"]
         self.process = harness.Process("sluiced", command, self.folder, self.faults.environment() if self.faults else None)
         self.paused = False
         return self
