@@ -60,6 +60,8 @@ absl::StatusOr<Url> ParseUrl(std::string_view text) {
   if (url.host.empty()) return Bad(text, "it has no host");
   url.port = parsed.has_port() && !parsed.port().empty() ? Text(parsed.port()) : (url.tls ? "443" : "80");
   url.target = Text(parsed.encoded_path());
+  // Boost.URL takes http://h:x for a host with an empty port, and the path x.
+  if (!url.target.empty() && url.target.front() != '/') return Bad(text, "its port is not a number");
   if (url.target.empty()) url.target.push_back('/');
   if (parsed.has_query()) url.target += Cat("?", Text(parsed.encoded_query()));
   return url;

@@ -24,8 +24,8 @@ TEST_CASE("A URL comes apart into what a connection needs") {
 }
 
 TEST_CASE("What cannot be pulled from is refused, without telling its query") {
-  for (const char* text :
-       {"", "no url", "ftp://h/", "http:///path", "file:///etc/passwd", "http://user:pw@h/", "//h/p"}) {
+  for (const char* text : {"", "no url", "ftp://h/", "http:///path", "file:///etc/passwd", "http://user:pw@h/", "//h/p",
+                           "http://h:p/x", "http://h:x"}) {
     INFO(text);
     CHECK(absl::IsInvalidArgument(ParseUrl(text).status()));
   }
