@@ -1,11 +1,15 @@
-// Frames made of anything: decoding must end in a frame or a status, and a frame must give the same bytes again.
+// Frames made of anything: decoding must end in a frame or a status, and a frame must give the same bytes again. And
+// the same bytes as the journal's mark: what counts is a block of it, the one written last.
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <string>
+#include <string_view>
 
 #include "common/crc32c.h"
 #include "common/endian.h"
 #include "storage/journal_codec.h"
+#include "storage/journal_mark.h"
 
 namespace {
 
@@ -46,11 +50,39 @@ void Check(const std::string& bytes) {
   if (!second.ok() || second->records.size() != frame->records.size()) std::abort();
 }
 
+// The disk and the checksums that the blocks of a mark ask for.
+sluice::Uuid RepairMark(std::string& mark) {
+  sluice::Uuid disk;
+  for (size_t at = 0; at < mark.size() && mark.size() - at >= format::kMarkBytes; at += sluice::kBlockBytes) {
+    char* block = mark.data() + at;
+    disk = *sluice::Uuid::FromBytes({mark.data() + format::kMarkDiskAt, 16});
+    std::memcpy(block + format::kMarkDiskAt, disk.bytes.data(), disk.bytes.size());
+    sluice::StoreLittle(block + format::kMarkMagicAt, format::kMarkMagic);
+    const bool first_version = sluice::LoadLittle<uint32_t>(block + format::kMarkVersionAt) == 1;
+    const size_t checksum_at = first_version ? format::kMarkChecksumAtV1 : format::kMarkChecksumAt;
+    sluice::StoreLittle(block + checksum_at, sluice::Crc32c({block, checksum_at}));
+  }
+  return disk;
+}
+
+void CheckMark(const std::string& bytes, const sluice::Uuid& disk) {
+  const auto mark = sluice::storage::DecodeJournalMark(bytes, disk, "newest");
+  if (!mark.ok()) return;
+  for (size_t at = 0; at < bytes.size(); at += sluice::kBlockBytes) {
+    const auto block = sluice::storage::DecodeJournalMark(bytes.substr(at, sluice::kBlockBytes), disk, "newest");
+    if (block.ok() && block->turn > mark->turn) std::abort();
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string bytes(reinterpret_cast<const char*>(data), size);
   Check(bytes);
+  CheckMark(bytes, {});
+  std::string mark = bytes;
+  const sluice::Uuid disk = RepairMark(mark);
+  CheckMark(mark, disk);
   Repair(bytes);
   Check(bytes);
   return 0;

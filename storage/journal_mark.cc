@@ -53,15 +53,11 @@ std::string JournalMarkPath(const std::string& dir) {
   return absl::StrCat(dir, "/", kName);
 }
 
-absl::StatusOr<std::optional<JournalMark>> ReadJournalMark(FileSystem& fs, const std::string& dir, const Uuid& disk) {
-  const std::string path = JournalMarkPath(dir);
-  SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(path));
-  if (!there) return std::nullopt;
-  SLUICE_ASSIGN_OR_RETURN(const std::string bytes, ReadWholeFile(fs, path, kBlocks * kBlockBytes));
+absl::StatusOr<JournalMark> DecodeJournalMark(std::string_view bytes, const Uuid& disk, const std::string& path) {
   std::optional<JournalMark> newest;
   for (size_t at = 0; at < bytes.size(); at += kBlockBytes) {
     Uuid its_disk;
-    const auto mark = Decode(std::string_view(bytes).substr(at, kBlockBytes), &its_disk);
+    const auto mark = Decode(bytes.substr(at, kBlockBytes), &its_disk);
     if (!mark) continue;
     if (its_disk != disk) {
       return ErrorAt(absl::StatusCode::kFailedPrecondition, path, static_cast<int64_t>(at),
@@ -72,7 +68,15 @@ absl::StatusOr<std::optional<JournalMark>> ReadJournalMark(FileSystem& fs, const
   if (!newest) {
     return DamagedAt(path, 0, "neither of two blocks says which journal file is the newest; expected at least one to");
   }
-  return newest;
+  return *newest;
+}
+
+absl::StatusOr<std::optional<JournalMark>> ReadJournalMark(FileSystem& fs, const std::string& dir, const Uuid& disk) {
+  const std::string path = JournalMarkPath(dir);
+  SLUICE_ASSIGN_OR_RETURN(const bool there, fs.Exists(path));
+  if (!there) return std::nullopt;
+  SLUICE_ASSIGN_OR_RETURN(const std::string bytes, ReadWholeFile(fs, path, kBlocks * kBlockBytes));
+  return DecodeJournalMark(bytes, disk, path);
 }
 
 absl::Status JournalMarkWriter::Open(const std::optional<JournalMark>& found) {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -32,6 +33,9 @@ struct JournalMark {
 
 /// "newest" in `dir`.
 std::string JournalMarkPath(const std::string& dir);
+
+/// What the file's bytes say; `path` is for errors, which are those of ReadJournalMark.
+absl::StatusOr<JournalMark> DecodeJournalMark(std::string_view bytes, const Uuid& disk, const std::string& path);
 
 /// Nullopt when there is no such file. Errors: DataLoss when neither of its blocks can be read, FailedPrecondition when
 /// it is another disk's.

@@ -1,13 +1,36 @@
-// Answers of an API, cut into pages under every way to go on to the next one, and asked for again with what they gave.
+// Answers of an API: unpacked, cut into pages under every way to go on to the next one, and asked for again with what
+// they gave; and whatever comes as a URL.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "common/check.h"
+#include "connector/http/gzip.h"
 #include "connector/http/headers.h"
+#include "connector/http/url.h"
 #include "connector/source/http_page.h"
 
 using namespace sluice::connector;
+
+namespace {
+
+constexpr int64_t kBodyBytesMax = 1 << 16;
+
+// What a URL was taken apart into means the same when it is put together again.
+void TryUrl(const std::string& text) {
+  const auto url = http::ParseUrl(text);
+  if (!url.ok()) return;
+  const auto again = http::ParseUrl(url->Origin() + url->target);
+  SLUICE_CHECK(again.ok() && again->Origin() == url->Origin() && again->target == url->target)
+      << text << " is " << url->Origin() << " " << url->target;
+  SLUICE_CHECK(url->ForMessages().find('?') == std::string::npos) << "a query in a message";
+  const auto with = http::WithParams(text, {{"limit", "2"}, {"a&b", "c d"}});
+  SLUICE_CHECK(!with.ok() || http::ParseUrl(*with).ok()) << *with;
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
@@ -20,6 +43,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     SLUICE_CHECK(*wait >= absl::ZeroDuration()) << "a wait that is over before it began";
   }
   SLUICE_CHECK(header.find(http::NextLink(header)) != std::string::npos) << "a link that nobody wrote";
+
+  for (const std::string_view packed : {text, std::string_view(body)}) {
+    const auto plain = http::Gunzip(packed, kBodyBytesMax);
+    SLUICE_CHECK(!plain.ok() || plain->size() <= kBodyBytesMax) << "more than was allowed";
+  }
+  TryUrl(header);
+  const auto resolved = http::ResolveUrl("https://api.example/v1/items?page=1", header);
+  if (resolved.ok()) TryUrl(*resolved);
 
   HttpSourceConfig config;
   config.url = "http://api.example/items?limit=2";

@@ -20,13 +20,14 @@ SEED_BYTES_MAX = 4096
 BLOCK = 4096
 
 
-def write(target, seeds, limit):
+def write(target, seeds, limit, besides=()):
+    """At most `limit` of `seeds`, and all that stand `besides` them."""
     folder = os.path.join(HERE, target)
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     # A spread over all, the small ones first: what is alike in length is often alike in kind.
     seeds = sorted({seed for seed in seeds if 0 < len(seed) <= SEED_BYTES_MAX}, key=lambda seed: (len(seed), seed))
-    for seed in seeds[::max(1, len(seeds) // limit)][:limit]:
+    for seed in seeds[::max(1, len(seeds) // limit)][:limit] + list(besides):
         with open(os.path.join(folder, hashlib.sha1(seed).hexdigest()[:12]), "wb") as file:
             file.write(seed)
 
@@ -98,11 +99,45 @@ def peer_messages():
         yield b"\x0d" + bytes(4) + field(2, envelope) + field(3, batch)
 
 
+def peer_calls():
+    """Questions and answers between nodes; the target puts checksums right."""
+    def call(head, payload):
+        return b"\x0d" + bytes(4) + field(2, head) + field(3, payload)
+    caller = (field(1, 1) + field(2, 1) + field(3, bytes(range(16))) + field(4, 1) + field(5, 2) + field(6, bytes(16)) +
+              field(7, bytes(range(16, 32))))
+    checksum = b"\x1d" + bytes(4)
+    yield call(field(1, caller) + field(2, 17) + checksum, b"request")
+    yield call(field(1, field(1, 1) + field(2, 1) + field(3, bytes(16)) + field(6, bytes(16)) + field(7, bytes(16))) + checksum, b"")
+    yield call(checksum + field(4, 1), b"answer")
+
+
+def journal_marks():
+    """Two blocks of version 2, one of version 1; the target puts checksums right."""
+    def block(version, turn):
+        return (b"SLJM" + struct.pack("<IQ", version, turn) + bytes(range(16)) + struct.pack("<QQ", 3, 300) +
+                (struct.pack("<Q", 2) if version > 1 else b"")).ljust(BLOCK, b"\0")
+    yield block(2, 6)[:60]
+    yield block(1, 6)[:60]
+    yield block(2, 6)
+
+
 def configurations():
     for path in glob.glob(os.path.join(ROOT, "deploy", "examples", "*.yaml")):
         yield read(path)
     for path in glob.glob(os.path.join(ROOT, "docs", "*.md")):
         yield from re.findall(rb"```yaml\n(.*?)```", read(path), re.DOTALL)
+
+
+def pipelines():
+    """Whole files, and templates of paths."""
+    yield from configurations()
+    yield (b"pipeline: p\nsource:\n  http:\n    url: http://a.example/x?k=${env:KEY}\n    auth: { bearer: \"${file:/key}\" }\n"
+           b"    pagination: { cursor: { param: after, from: /n } }\n    slices: [ { name: a, params: { z: 1 } }, { name: b } ]\n"
+           b"topic: { name: t, key: /id, codec: lz4, config: { retention.ms: -1 } }\nsinks:\n"
+           b"  - raw: { to: \"s3://b/p\", codec: none, path: \"{topic}/{partition}\" }\n")
+    yield b"dt={event_time:%Y-%m-%d}/hour={event_time:%H}"
+    yield b"{topic}/{partition}/{ingest_time:%E4Y%j}"
+    yield b"{event_time:%D}/.."
 
 
 def json_document(value):
@@ -133,6 +168,10 @@ def http_pages():
     for next_page in ("abc", 17, None, False, "http://other.example/", "../items?page=2#f"):
         yield b"\n" + json_document({"r": [{"t": "2026-01-31T12:00:00Z"}, {}], "n": next_page})
     yield b"\n" + json_document({"r": []})
+    for url in (b"https://[::1]:8443/a%20b?x=1&y=%26#f", b"HTTP://Api.Example:80", b"//other.example/p?q", b"?page=2", b"http://u:p@a/", b"http://u:p/x"):
+        yield url + b"\n" + page
+    yield gzip.compress(page, mtime=0)
+    yield b"\n" + gzip.compress(page, mtime=0) + gzip.compress(b"more", mtime=0)
 
 
 def positions():
@@ -183,6 +222,24 @@ def records():
     yield b"\3" + field(1, 2) + field(2, 9) + field(3, 40) + field(4, 1 << 30) + field(5, 1)
     yield b"\4" + field(2, one) + field(3, b"sluice") + field(4, node)
     yield b"\5" + field(1, one) + field(2, b"sluice") + field(3, 1) + field(4, b"127.0.0.1:7401")
+    name = struct.pack("<IqQI", 1, 300, 4096, 7)
+    yield b"\7" + field(1, name) + field(2, 1024) + field(3, 65536)
+    yield b"\x08" + field(1, 300) + field(2, b"\1\2")
+    yield b"\x09" + name
+    create = field(1, b"t") + field(2, 3) + field(3, 2) + field(4, setting) + field(4, field(1, b"segment.bytes") + field(2, b"1")) + field(5, 1)
+    for change in (field(1, create), field(2, field(1, b"t") + field(2, setting) + field(3, b"retention.ms")), field(3, field(1, b"t") + field(2, 9)),
+                   field(4, field(1, b"t"))):
+        yield b"\x0a" + change
+    error = field(1, 7) + field(2, b"not the leader") + field(3, b"127.0.0.1:7400")
+    yield b"\x0b" + field(2, one) + field(3, b"t") + field(4, 3) + field(5, 2) + field(6, setting) + field(7, 1000) + field(8, 300)
+    yield b"\x0b" + field(1, error) + field(3, b"t")
+    yield b"\x0c" + field(1, field(1, one) + field(2, b"\0\1")) + field(1, field(1, two) + field(2, b"\3"))
+    replica = field(8, field(1, 1) + field(3, 1)) + field(8, field(1, 2) + field(2, 1) + field(4, 12))
+    yield b"\x0d" + field(1, field(1, one) + field(2, 1) + field(3, 1) + field(4, 5) + field(6, 9) + field(7, 700) + replica)
+    yield b"\x0d" + field(1, field(1, one) + field(9, error))
+    yield b"\x0e" + field(1, 1000) + field(2, 1 << 30) + field(3, 4096) + field(4, 1)
+    yield b"\x0f" + field(1, one) + field(2, 1) + field(3, 2)
+    yield b"\x10" + field(1, error)
 
 
 def raft_states():
@@ -206,15 +263,18 @@ def main():
     # What batch headers say of the codec; the rest of the batch is one compressed run.
     write("codec_fuzz", [bytes([batch[22] & 7]) + batch[61:] for batch in single], 30)
     write("segment_fuzz", segments + indexes + list(hex_examples("segment-index")), 20)
-    write("journal_fuzz", [frame for journal in journals for frame in frames(journal)] + list(hex_examples("journal-frame")), 30)
+    write("journal_fuzz", [frame for journal in journals for frame in frames(journal)] + list(hex_examples("journal-frame")), 30,
+          journal_marks())
     # The first byte: slices of 128 bytes, the checksum put right.
-    write("peer_message_fuzz", [b"\xfe" + message for message in peer_messages()], 40)
+    write("peer_message_fuzz", [b"\xfe" + message for message in peer_messages()], 40,
+          [b"\xfe" + call for call in peer_calls()])
     write("config_fuzz", configurations(), 30)
     write("envelope_fuzz", produce_requests(), 30)
     write("json_text_fuzz", json_texts(), 30)
     write("http_page_fuzz", http_pages(), 30)
     write("position_fuzz", positions(), 30)
-    write("records_fuzz", records(), 30)
+    write("pipeline_fuzz", pipelines(), 30)
+    write("records_fuzz", records(), 50)
     write("raft_state_fuzz", raft_states(), 30)
     write("sink_state_fuzz", sink_states(), 30)
 
