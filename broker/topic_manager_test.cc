@@ -12,13 +12,28 @@
 namespace sluice::broker {
 namespace {
 
+/// Whose logs are never open.
+class StuckLogs final : public LogFactory {
+ public:
+  std::vector<ReplicaId> Replicas() const override { return {}; }
+  void Open(ReplicaSpec, Executor&, Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>> done) override {
+    opening_.push_back(std::move(done));
+  }
+  void LeaveLeadership(absl::Duration, Executor&, Callback<absl::Status> done) override { done(absl::OkStatus()); }
+  void Drop(const ReplicaId&, Executor&, Callback<absl::Status> done) override { done(absl::OkStatus()); }
+
+ private:
+  std::vector<Callback<absl::StatusOr<std::unique_ptr<PartitionLog>>>> opening_;
+};
+
 /// A TopicManager, and what it stands on, at one node of a rig.
 class Topics {
  public:
-  Topics(ControlRig& rig, NodeId at) : rig_(rig), at_(at), shards_{&rig.node(at).executor()} {
+  Topics(ControlRig& rig, NodeId at) : Topics(rig, at, *rig.node(at).logs) {}
+  Topics(ControlRig& rig, NodeId at, LogFactory& logs) : rig_(rig), at_(at), shards_{&rig.node(at).executor()} {
     reconciler = std::make_unique<Reconciler>(TopicSettings{}, Reconciler::Seams{.shards = shards_,
                                                                                  .controller = rig.controller(at),
-                                                                                 .logs = *rig.node(at).logs,
+                                                                                 .logs = logs,
                                                                                  .node = node_,
                                                                                  .addresses = addresses_,
                                                                                  .catalog = catalog,
@@ -42,6 +57,10 @@ class Topics {
   Result<TopicChanged> Decide(TopicChange change) {
     return rig_.Await<Result<TopicChanged>>(
         at_, [this, change = std::move(change)](auto done) { manager->Decide(change, std::move(done)); });
+  }
+
+  absl::Status Reconcile() {
+    return rig_.Await<absl::Status>(at_, [this](auto done) { reconciler->Start(std::move(done)); });
   }
 
   /// As the leader learns it from the nodes' heartbeats: all disks but its own are full.
@@ -342,6 +361,37 @@ TEST_CASE("of changes that were answered and still wait for room there are so ma
     REQUIRE(state.topics.size() == 1);
     CHECK(state.topics.begin()->second.config.at("retention.bytes") == std::to_string(changes));
   }
+}
+
+TEST_CASE("a change whose outcome is being found out is not counted with those in the controller's line") {
+  ControlRig rig(3);
+  rig.StartAll();
+  StuckLogs logs;
+  Topics topics(rig, rig.Leader(), logs);
+  REQUIRE(topics.Reconcile().ok());
+  REQUIRE(topics.Decide(CreateTopicSpec{.name = "t", .partitions = 1, .replicas = 1}).ok());
+  // Committed, and not to be saved: whether it is in force is for the reconciler to say, which never does.
+  simulation::SimFileSystem& disk = rig.node(rig.Leader()).fs;
+  disk.SetCapacity(disk.UsedBytes());
+  const auto unknown = topics.Decide(CreateTopicSpec{.name = "u", .partitions = 1, .replicas = 1});
+  REQUIRE_FALSE(unknown.ok());
+  CHECK(unknown.error().message == "whether the change was made is not known yet");
+  disk.SetCapacity(-1);
+  rig.scheduler.RunFor(absl::Seconds(2));
+  // One less than may wait in the line.
+  FillAllButTheLeader(rig);
+  topics.KnowFullDisks();
+  int changes = 0;
+  REQUIRE(GetStuck(topics, Retention, &changes).error().reason == Reason::kOutcomeUnknown);
+  rig.node(rig.Leader()).executor().Post([&] {
+    for (int i = 0; i < 998; ++i) topics.manager->Decide(DeleteTopicSpec{"t"}, [](const Result<TopicChanged>&) {});
+  });
+  rig.scheduler.RunFor(absl::Seconds(11));
+  const absl::Duration began = rig.scheduler.now();
+  const auto last = topics.Decide(DeleteTopicSpec{"t"});
+  REQUIRE_FALSE(last.ok());
+  CHECK(last.error().reason == Reason::kDiskFull);
+  CHECK(rig.scheduler.now() - began > absl::Seconds(9));
 }
 
 TEST_CASE("a topic that could not be stored is refused at the door") {
