@@ -29,6 +29,11 @@ namespace sluice::broker {
 inline constexpr size_t kGroup0VotersMax = 5;
 inline constexpr absl::Duration kReplaceVoterAfter = absl::Hours(1);
 
+struct Group0Options {
+  absl::Duration check_every = absl::Milliseconds(500);
+  absl::Duration replace_voter_after = kReplaceVoterAfter;  ///< For so long its node was fenced.
+};
+
 struct Group0View {
   struct Node {
     VoterId id;  ///< As registered.
@@ -42,6 +47,7 @@ struct Group0View {
   VoterId leader;
   raft::Configuration members;
   std::vector<Node> nodes;  ///< All that are registered, by number.
+  absl::Duration replace_voter_after = kReplaceVoterAfter;
 };
 
 /// The members after the next step; nullopt where there is none to be made now.
@@ -64,7 +70,7 @@ class Group0Membership final : public ControllerObserver {
   };
 
   /// Observes the controller, which it outlives.
-  explicit Group0Membership(Seams seams, absl::Duration check_every = absl::Milliseconds(500));
+  explicit Group0Membership(Seams seams, Group0Options options = {});
   ~Group0Membership() override;
   void Start();
   void Stop();
@@ -83,7 +89,7 @@ class Group0Membership final : public ControllerObserver {
   void HandOverIfFull();
 
   const Seams seams_;
-  const absl::Duration check_every_;
+  const Group0Options options_;
   Executor::TimerId timer_ = 0;
   bool stopped_ = true;
   bool changing_ = false;

@@ -76,6 +76,8 @@ TEST_CASE("a voter that was fenced for an hour gives its vote to one that lives"
   CHECK(Next(view) == "none");
   view.nodes[2].fenced_for = kReplaceVoterAfter;
   CHECK(Next(view) == "voters 1, 2; learners 3, 4");
+  view.replace_voter_after += absl::Seconds(1);
+  CHECK(Next(view) == "none");
   view.members = raft::Configuration{.voters = {Member(1), Member(2)}, .learners = {Member(3), Member(4)}};
   CHECK(Next(view) == "voters 1, 2, 4; learners 3");
 }

@@ -41,8 +41,8 @@ ClusterClientOptions NodeBroker::ClientOptions(const BrokerOptions& options) {
                  .peer_address = options.membership.peer_address,
                  .rack = options.rack,
                  .version = options.version,
-                 .feature_min = kFeatureLevelMin,
-                 .feature_max = kFeatureLevelMax,
+                 .feature_min = options.feature_min,
+                 .feature_max = options.feature_max,
                  .process = options.membership.process};
   client.cluster_id = options.cluster_id;
   client.cluster_name = options.cluster_name;

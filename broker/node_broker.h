@@ -13,6 +13,7 @@
 
 #include "broker/api.h"
 #include "broker/cluster_calls.h"
+#include "broker/controller_record.h"
 #include "broker/limits.h"
 #include "broker/log_factory.h"
 #include "broker/peer_calls.h"
@@ -41,6 +42,8 @@ struct BrokerOptions {
   std::string address;  ///< host:port for clients.
   std::string rack;
   std::string version;
+  int32_t feature_min = kFeatureLevelMin;  ///< The feature levels that this program works at.
+  int32_t feature_max = kFeatureLevelMax;
   std::string data_dir;  ///< Whose file system is watched.
   Membership membership;
 
@@ -51,6 +54,7 @@ struct BrokerOptions {
 
   int64_t controller_log_bytes = int64_t{8} << 20;  ///< ControllerOptions::log_bytes.
   size_t controller_snapshot_piece_bytes = kSnapshotPieceBytes;
+  absl::Duration replace_voter_after = absl::Hours(1);  ///< Group0Options::replace_voter_after.
 
   int64_t inflight_bytes_max = int64_t{128} << 20;    ///< Of produce items not answered yet.
   int64_t read_bytes_max = int64_t{64} << 20;         ///< Of answers to readers that are not written yet.

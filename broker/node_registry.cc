@@ -122,8 +122,9 @@ void NodeRegistry::Fence(NodeId id, const RegisteredNode& node, bool fenced, std
 
 void NodeRegistry::CheckFeatureLevel() {
   const ControllerState& state = seams_.controller.state();
-  const auto supported = [](const ControllerState& of) {
-    int32_t level = kFeatureLevelMax;
+  const auto supported = [own = options_.feature_max](const ControllerState& of) {
+    int32_t level = own;
+    if (Planted(PlantedBug::kRaiseLevelTooEarly)) return of.nodes.empty() ? 0 : level;
     for (const auto& [id, node] : of.nodes) level = std::min(level, node.node.feature_max);
     return of.nodes.empty() ? 0 : level;
   };

@@ -8,6 +8,7 @@
 // Threads: the controller's executor.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +25,7 @@
 namespace sluice::broker {
 
 struct NodeRegistryOptions {
+  int32_t feature_max = kFeatureLevelMax;  ///< What this program supports; the level is raised no further.
   absl::Duration session_timeout = absl::Seconds(3);
   absl::Duration check_every = absl::Milliseconds(250);
 };

@@ -49,6 +49,9 @@ enum class PlantedBug {
   kForgetToDropReplicas,          ///< A deleted topic's replicas are forgotten before they are dropped.
   kKeepOldAddress,                ///< A node that registers with another address stays where it was.
   kForgetRacks,                   ///< Replicas are placed whatever the racks are.
+  kKeepDeadVoter,                 ///< A voter of group 0 that is gone keeps its vote.
+  kTakeVoteTooEarly,              ///< It loses it before another node could have it.
+  kRaiseLevelTooEarly,            ///< The feature level is raised to what the leader supports.
 };
 
 #ifdef SLUICE_PLANTED_BUGS

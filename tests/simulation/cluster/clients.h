@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -37,6 +38,8 @@ struct Site {
   bool clients_act = false;
   bool settled = false;  ///< All nodes are counted on, and nothing happens to them.
   int calls_under_way = 0;
+  /// Of each node's process, by its life: what it said last.
+  std::map<std::pair<NodeId, uint64_t>, int32_t> feature_levels = {};
 
   NodeId AnyNode() const;
   /// 0: none is there.
@@ -46,6 +49,10 @@ struct Site {
   /// A partition of a usable topic.
   std::optional<PartitionKey> AnyPartition() const;
   std::vector<PartitionKey> Partitions() const;
+  /// What all nodes support that are or were registered.
+  int32_t CommonFeatureLevel() const;
+  /// The cluster, as that node has it; checks the feature level.
+  void DescribeCluster(NodeId asked, absl::AnyInvocable<void(std::optional<broker::ClusterInfo>)> done);
 };
 
 /// Whom a client takes for the leader of what.

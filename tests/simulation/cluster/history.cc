@@ -48,6 +48,10 @@ std::string_view RuleName(Rule rule) {
       return "replicas are spread over racks";
     case Rule::kClusterAsItIs:
       return "the cluster knows its nodes";
+    case Rule::kVotesKept:
+      return "group 0 keeps its votes";
+    case Rule::kFeatureLevel:
+      return "the feature level is one that all nodes support";
     case Rule::kOnlyMembersJoin:
       return "only members are let in";
     case Rule::kNodeStarts:

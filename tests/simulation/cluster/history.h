@@ -36,6 +36,8 @@ enum class Rule : uint8_t {
   kReplicasAsPlaced,     ///< A node has the replicas that were placed on it, and in the end no others.
   kRacksSpread,          ///< A partition's replicas are in as many racks as they could be, evenly.
   kClusterAsItIs,        ///< In quiet times nodes that run are counted on, others not; and as many vote as should.
+  kVotesKept,            ///< In group 0 nobody loses a vote before another could have it.
+  kFeatureLevel,         ///< It is never above what a node supports that was registered, and never goes down.
   kOnlyMembersJoin,      ///< Who comes with another disk than it is registered with is not let in.
   kNodeStarts,           ///< A node starts, unless its disk refuses to work.
   kAnswersOnce,          ///< Every call is answered, once.

@@ -101,8 +101,9 @@ void World::MustChangeTopics() {
 // ---- Comparing
 
 std::string World::WrongInCluster(NodeId asked) {
-  const auto cluster =
-      AskNode<ClusterInfo>(asked, [](Node& at, auto reply) { at.broker().DescribeCluster(std::move(reply)); });
+  const auto answer =
+      Await<std::optional<ClusterInfo>>([&](auto done) { site_.DescribeCluster(asked, std::move(done)); });
+  const std::optional<ClusterInfo> cluster = answer.value_or(std::nullopt);
   if (!cluster) return Cat("node ", asked, " does not describe the cluster");
   size_t voters = 0;
   size_t known = 0;
@@ -126,6 +127,8 @@ std::string World::WrongInCluster(NodeId asked) {
   const size_t most = std::min<size_t>(known, 5);
   const size_t wanted = most - (most % 2 == 0 ? 1 : 0);
   if (voters != wanted) return Cat("of ", known, " nodes ", voters, " vote in group 0, as node ", asked, " has it");
+  const std::string wrong = WrongInMembers(asked, *cluster);
+  if (!wrong.empty()) return wrong;
   if (!nodes_.contains(cluster->controller_node)) return Cat("node ", asked, " knows no leader of the controller");
   return {};
 }

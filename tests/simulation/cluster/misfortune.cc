@@ -102,6 +102,9 @@ void World::Strike(Blow blow) {
       return Strand();
     case Blow::kMove:
       return MoveNodes(node);
+    case Blow::kUpgrade:
+      node.Upgrade();
+      return Restart(node);
     case Blow::kCount:
       return;
   }
@@ -148,6 +151,11 @@ void World::Move(Node& node) {
   context_.trace.Say([&] { return Cat("node ", node.id(), " moves to ", place.peer(), ", ", place.client()); });
   known_.erase(node.id());
   node.MoveTo(std::move(place));
+  Restart(node);
+}
+
+void World::Restart(Node& node) {
+  SimRandom& random = context_.random();
   if (node.serving() && random.OneIn(3)) return node.StopInOrder();
   if (!disk_lost_ && random.OneIn(2)) return node.PowerOff();
   node.KillProcess();
@@ -228,6 +236,8 @@ void World::LoseDisk(Node& victim) {
     if (!node->ready() || node->stopping() || node->in_doubt() || node->excused()) return;
   }
   if (known_.size() == 1 && known_.contains(victim.id())) return;
+  // A vote is on its way from one to another: for that moment group 0 survives one loss less.
+  if (votes_ && votes_->members.voters.size() % 2 == 0) return;
   known_.erase(victim.id());
   disk_lost_ = true;
   for (const auto& [id, node] : nodes_) node->Mend();

@@ -38,7 +38,8 @@ Node::Node(Context& context, NodeSetup setup, Peers& peers)
       log_(MakeLogger(context, setup.id)),
       founds_(setup.founds),
       seeds_(std::move(setup.seeds)),
-      place_(FirstPlace(setup.id)) {
+      place_(FirstPlace(setup.id)),
+      upgraded_(setup.upgraded) {
   peers_.where[id_] = place_.peer();
 }
 
@@ -108,6 +109,12 @@ void Node::LoseDisk(std::vector<std::string> seeds) {
   context_.trace.Say([&] { return Cat("node ", id_, " loses its disk"); });
   seeds_ = std::move(seeds);
   lose_disk_ = true;
+}
+
+void Node::Upgrade() {
+  if (lost_disk_ || std::exchange(upgraded_, true)) return;
+  context_.hits.Add(Hit::kUpgraded);
+  context_.trace.Say([&] { return Cat("node ", id_, " is to be the next version"); });
 }
 
 void Node::StopInOrder() {
@@ -191,6 +198,12 @@ void Node::ReadReplica(const ReplicaId& replica, Offset from,
   shard.Post([log = std::move(log), from, done = std::move(done)]() mutable {
     log->ReadCommitted({.offset = from}, std::move(done));
   });
+}
+
+std::optional<ControllerTerm> Node::LeadsController() const {
+  const auto group0 = up() && raft_ != nullptr ? raft_->Find(broker::kControllerReplica) : nullptr;
+  if (group0 == nullptr || !group0->IsLeader()) return std::nullopt;
+  return ControllerTerm{.leader = id_, .term = group0->leader_epoch(), .members = group0->raft().configuration()};
 }
 
 // ---- Faults of its disk and clock

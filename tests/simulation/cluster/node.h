@@ -49,6 +49,14 @@ struct NodeSetup {
   NodeId id;
   bool founds = false;             ///< `sluiced init` is run on its first disk: it forms the cluster.
   std::vector<std::string> seeds;  ///< None: forms a cluster of its own, too.
+  bool upgraded = false;           ///< Is the next version of the program from the beginning on.
+};
+
+/// Who leads group 0, in which term, and who takes part in it as that one has it.
+struct ControllerTerm {
+  NodeId leader;
+  LeaderEpoch term;
+  raft::Configuration members;
 };
 
 class Node {
@@ -78,6 +86,8 @@ class Node {
   void LoseDisk(std::vector<std::string> seeds);
   /// From its next process on it is found elsewhere; whoever calls sees to it that there is one.
   void MoveTo(Place place) { place_ = std::move(place); }
+  /// From its next process on it is the next version of the program, with feature levels that are one higher.
+  void Upgrade();
   /// As after SIGTERM; ends by itself.
   void StopInOrder();
   void Pause();
@@ -91,6 +101,11 @@ class Node {
   bool lost_disk() const { return lost_disk_; }
   /// Has a replica whose log may have lost its end, and that is not known to be whole again.
   bool in_doubt() const { return up() && raft_ != nullptr && raft_->stats().in_doubt > 0; }
+  bool upgraded() const { return upgraded_; }
+  /// The highest that its process supports; of one whose disk is lost, that the process before did.
+  int32_t feature_max() const { return program_.feature_max; }
+  /// Where its replica leads group 0.
+  std::optional<ControllerTerm> LeadsController() const;
   bool paused() const { return up() && process_->paused(); }
   bool stopping() const { return stopping_; }
   /// Of the process; another one has another.
@@ -124,6 +139,12 @@ class Node {
 
  private:
   struct Executors;
+  /// What another version has other.
+  struct Program {
+    std::string_view version = "simulated";
+    int32_t feature_min = broker::kFeatureLevelMin;
+    int32_t feature_max = broker::kFeatureLevelMax;
+  };
 
   // node_start.cc
   absl::Status OpenStorage();
@@ -152,6 +173,8 @@ class Node {
   bool founds_;
   std::vector<std::string> seeds_;
   Place place_;
+  bool upgraded_;
+  Program program_;  ///< Of the process, or of the last one.
 
   // Of the process
   std::unique_ptr<simulation::SimProcess> process_;

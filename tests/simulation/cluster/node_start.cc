@@ -13,7 +13,6 @@ namespace {
 
 constexpr int64_t kDiskLow = 192 << 10;
 constexpr int64_t kDiskHigh = 384 << 10;
-constexpr const char* kVersion = "simulated";
 
 }  // namespace
 
@@ -21,6 +20,11 @@ void Node::Start() {
   ++life_;
   serving_ = stopping_ = stopped_ = false;
   excused_ = calls_failed_ = armed_;
+  if (upgraded_ && !lost_disk_) {
+    program_ = {.version = "simulated-next",
+                .feature_min = broker::kFeatureLevelMax,
+                .feature_max = broker::kFeatureLevelMax + 1};
+  }
   fatal_ = absl::OkStatus();
   process_ = std::make_unique<simulation::SimProcess>(context_.scheduler);
   context_.trace.Say([&] { return Cat("node ", id_, " starts"); });
@@ -103,9 +107,9 @@ void Node::Join() {
                   .grpc_address = place_.client(),
                   .peer_address = place_.peer(),
                   .rack = rack(),
-                  .version = kVersion,
-                  .feature_min = broker::kFeatureLevelMin,
-                  .feature_max = broker::kFeatureLevelMax,
+                  .version = std::string(program_.version),
+                  .feature_min = program_.feature_min,
+                  .feature_max = program_.feature_max,
                   .process = process_id_};
   options.cluster_id = folder_.cluster_id;
   options.seeds = seeds_;
@@ -148,7 +152,10 @@ void Node::StartBroker(std::optional<broker::Registration> joined) {
   options.cluster_id = folder_.cluster_id;
   options.address = place_.client();
   options.rack = rack();
-  options.version = kVersion;
+  options.version = program_.version;
+  options.feature_min = program_.feature_min;
+  options.feature_max = program_.feature_max;
+  options.replace_voter_after = context_.plan.replace_voter_after;
   options.data_dir = "data";
   options.membership = {.disk = folder_.disk_id,
                         .peer_address = place_.peer(),

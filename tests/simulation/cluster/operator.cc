@@ -67,20 +67,16 @@ void Operator::OnChanged(NodeId asked) {
 
 void Operator::LookAtCluster() {
   ++site_.calls_under_way;
-  site_.wire.Call<Result<broker::ClusterInfo>>(
-      site_.AnyNode(), nullptr, std::nullopt,
-      [](Node& at, auto reply) { at.broker().DescribeCluster(std::move(reply)); },
-      [this](Answer<Result<broker::ClusterInfo>> answer) {
-        --site_.calls_under_way;
-        if (answer.fate != Fate::kAnswered || !answer.value->ok()) return;
-        const broker::ClusterInfo& cluster = **answer.value;
-        for (const broker::NodeInfo& node : cluster.nodes) {
-          if (node.fenced) site_.context.hits.Add(Hit::kNodeFenced);
-        }
-        if (cluster.controller_node == NodeId(0) || cluster.controller_node == controller_) return;
-        if (controller_ != NodeId(0)) site_.context.hits.Add(Hit::kControllerMoved);
-        controller_ = cluster.controller_node;
-      });
+  site_.DescribeCluster(site_.AnyNode(), [this](std::optional<broker::ClusterInfo> cluster) {
+    --site_.calls_under_way;
+    if (!cluster) return;
+    for (const broker::NodeInfo& node : cluster->nodes) {
+      if (node.fenced) site_.context.hits.Add(Hit::kNodeFenced);
+    }
+    if (cluster->controller_node == NodeId(0) || cluster->controller_node == controller_) return;
+    if (controller_ != NodeId(0)) site_.context.hits.Add(Hit::kControllerMoved);
+    controller_ = cluster->controller_node;
+  });
 }
 
 void Operator::ElectLeader(const PartitionKey& key) {

@@ -66,6 +66,9 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "cluster grew in a storm",
     "node fenced",
     "controller moved",
+    "voter replaced",
+    "node upgraded",
+    "feature level raised by an upgrade",
 };
 
 absl::Duration Milliseconds(SimRandom& random, int64_t least, int64_t most) {
@@ -100,12 +103,26 @@ void DrawRacks(SimRandom random, Plan& plan) {
   for (int i = 0; i < 6; ++i) plan.racks.push_back(OneOf<std::string>(random, {"a", "b", "c", ""}));
 }
 
+// Short enough for clients that go on meanwhile, and long enough for nodes to be away without losing their votes.
+void DrawReplacements(SimRandom random, Plan& plan) {
+  if (!plan.loses_disk || !random.OneIn(2)) return;
+  plan.replace_voter_after = Milliseconds(random, 500, 6000);
+  if (random.OneIn(2)) plan.substitute_after = Milliseconds(random, 1000, 10000);
+}
+
+void DrawUpgrades(SimRandom random, Plan& plan) {
+  plan.upgrades = random.OneIn(6);
+  if (plan.upgrades) plan.weights[static_cast<size_t>(Blow::kUpgrade)] = 3 + static_cast<int>(random.Below(15));
+}
+
 void DrawAdditions(uint64_t seed, Plan& plan) {
   const auto* const former = std::find_if(std::begin(kFormerSeeds), std::end(kFormerSeeds),
                                           [seed](const FormerSeed& each) { return each.seed == seed; });
   const Addition last = former == std::end(kFormerSeeds) ? Addition::kAll : former->last;
   if (last >= Addition::kMoves) DrawMoves(SimRandom(~seed), plan);
   if (last >= Addition::kRacks) DrawRacks(SimRandom(~seed + 1), plan);
+  if (last >= Addition::kReplacements) DrawReplacements(SimRandom(~seed + 2), plan);
+  if (last >= Addition::kUpgrades) DrawUpgrades(SimRandom(~seed + 3), plan);
 }
 
 }  // namespace

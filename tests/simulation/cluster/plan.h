@@ -93,6 +93,9 @@ enum class Hit : uint8_t {
   kClusterGrew,  ///< By nodes that came in a storm.
   kNodeFenced,
   kControllerMoved,
+  kVoterReplaced,  ///< One that was gone, by one that came.
+  kUpgraded,
+  kFeatureLevelRaised,  ///< By an upgrade of all nodes.
   kCount,
 };
 inline constexpr size_t kHits = static_cast<size_t>(Hit::kCount);
@@ -122,16 +125,17 @@ enum class Blow : uint8_t {
   kSwizzlePeers,
   kSlowPeers,
   kLossyPeers,
-  kMend,    ///< Ends what lasts: full and slow disks, cuts.
-  kStrand,  ///< A node stands still, and goes on cut off from its peers: what it led, others lead by then.
-  kDeafen,  ///< A node hears none of its peers, and is heard by them.
-  kMove,    ///< A node, or all but one, start again with other addresses.
+  kMend,     ///< Ends what lasts: full and slow disks, cuts.
+  kStrand,   ///< A node stands still, and goes on cut off from its peers: what it led, others lead by then.
+  kDeafen,   ///< A node hears none of its peers, and is heard by them.
+  kMove,     ///< A node, or all but one, start again with other addresses.
+  kUpgrade,  ///< A node starts again as the next version of the program.
   kCount,
 };
 inline constexpr size_t kBlows = static_cast<size_t>(Blow::kCount);
 
 /// What worlds have been given one after the other, each drawn from a stream of its own.
-enum class Addition : uint8_t { kNone, kMoves, kRacks, kAll = 255 };
+enum class Addition : uint8_t { kNone, kMoves, kRacks, kReplacements, kUpgrades, kAll = 255 };
 /// Seeds that found bugs, and the last addition that there was then: they have no later one, and so stay what they
 /// were.
 struct FormerSeed {
@@ -154,6 +158,12 @@ struct Plan {
   absl::Duration storm_max;
   absl::Duration blow_interval;
   std::array<int, kBlows> weights{};
+
+  /// Of one that is fenced; as long as the program waits no world goes on.
+  absl::Duration replace_voter_after = absl::Hours(1);
+  absl::Duration substitute_after;  ///< How much later the node comes that takes the place of the one without a disk.
+  bool replaces_voter() const { return replace_voter_after < absl::Hours(1); }
+  bool upgrades = false;  ///< Nodes begin as one version of the program, and end as the next one.
 
   std::vector<std::string> racks;  ///< Of the nodes, by number, again and again; none: nobody names one.
 

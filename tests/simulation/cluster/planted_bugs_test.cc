@@ -38,6 +38,9 @@ constexpr simulation::Planting kBugs[] = {
     {PlantedBug::kForgetToDropReplicas, "replicas of deleted topics stay"},
     {PlantedBug::kKeepOldAddress, "a node that has moved is taken to be where it was"},
     {PlantedBug::kForgetRacks, "replicas are placed whatever the racks are"},
+    {PlantedBug::kKeepDeadVoter, "a voter of group 0 that is gone keeps its vote"},
+    {PlantedBug::kTakeVoteTooEarly, "a voter loses its vote before another node could have it"},
+    {PlantedBug::kRaiseLevelTooEarly, "the feature level is raised to what the leader supports"},
 };
 
 std::optional<std::string_view> Broken(uint64_t seed) {

@@ -30,12 +30,14 @@ bool World::Step() {
   for (const auto& [id, node] : nodes_) {
     if (!node->Reap()) continue;
     if (node->gone()) {
-      context_.scheduler.At(Between(context_.random(), absl::Milliseconds(5), absl::Seconds(1)), [this] { AddNode(); });
-    } else {
+      const absl::Duration after = Between(context_.random(), absl::Milliseconds(5), absl::Seconds(1));
+      context_.scheduler.At(after + context_.plan.substitute_after, [this] { AddNode(); });
+    } else if (!held_off_.contains(id)) {
       StartLater(*node);
     }
   }
-  return true;
+  if (context_.plan.replaces_voter()) WatchVotes();
+  return !failed();
 }
 
 void World::RunFor(absl::Duration span) {
@@ -60,7 +62,7 @@ std::vector<std::string> World::PeerAddresses() const {
 
 void World::AddNode() {
   const NodeId id(static_cast<int32_t>(nodes_.size()) + 1);
-  NodeSetup setup{.id = id, .seeds = PeerAddresses()};
+  NodeSetup setup{.id = id, .seeds = PeerAddresses(), .upgraded = context_.plan.upgrades};
   nodes_[id] = std::make_unique<Node>(context_, std::move(setup), peers_);
   nodes_[id]->Start();
 }
@@ -85,6 +87,7 @@ void World::Begin() {
   for (const auto& consumer : consumers_) consumer->Begin();
   operator_.Begin();
   MustWork();
+  begun_ = true;
 }
 
 void World::Storm(size_t number) {
@@ -101,12 +104,14 @@ void World::Storm(size_t number) {
   RunFor(span);
 }
 
-void World::Quiet() {
+void World::Quiet(bool last) {
   if (failed()) return;
   context_.trace.Say([] { return std::string("the storm is over"); });
   context_.storm = false;
   MendAll();
   MustWork();
+  if (last && context_.plan.upgrades) UpgradeTheRest();
+  if (voter_replaced_) MustSurviveLosses();
 }
 
 void World::Finish() {
@@ -137,7 +142,7 @@ Outcome World::Run() {
   Begin();
   for (int i = 0; i < context_.plan.storms && !failed(); ++i) {
     Storm(static_cast<size_t>(i));
-    Quiet();
+    Quiet(i + 1 == context_.plan.storms);
   }
   Finish();
   for (const auto& [id, node] : nodes_) node->CountHits();

@@ -70,7 +70,7 @@ class World {
 
   void Begin();
   void Storm(size_t number);
-  void Quiet();
+  void Quiet(bool last);
   void Finish();
 
   // misfortune.cc
@@ -78,6 +78,8 @@ class World {
   void Strike(Blow blow);
   void MoveNodes(Node& node);
   void Move(Node& node);
+  /// Ends its process in one way or another; the next one follows.
+  void Restart(Node& node);
   /// One that another node had before; empty where there is none.
   std::string FreeHost(const std::string& but) const;
   void MendAll();
@@ -93,6 +95,15 @@ class World {
   /// Once a disk is lost, the others must not be damaged too: their nodes die, but without loss of power.
   Blow Spared(Blow blow) const;
   Node& AnyNode() { return *nodes_.at(site_.AnyNode()); }
+
+  // members.cc
+  /// What has become of who votes in group 0, as whoever leads it has it.
+  void WatchVotes();
+  std::string WrongInMembers(NodeId asked, const broker::ClusterInfo& cluster) const;
+  /// With the vote of the one that came group 0 survives as many losses again as it should.
+  void MustSurviveLosses();
+  /// Those that are the earlier version yet, one after the other.
+  void UpgradeTheRest();
 
   // judgement.cc
   bool AllReady() const;
@@ -137,7 +148,12 @@ class World {
   std::set<std::string> vacated_;  ///< Hosts where nodes were.
   int moves_ = 0;
   bool disk_lost_ = false;
-  bool stranded_ = false;  ///< Some node is: the others are to go on without it.
+  std::optional<ControllerTerm> votes_;  ///< As last looked at; only where votes are replaced soon.
+  absl::Duration votes_seen_at_;
+  bool voter_replaced_ = false;
+  std::set<NodeId> held_off_;  ///< They are not started again for now.
+  bool begun_ = false;         ///< Everything has worked once.
+  bool stranded_ = false;      ///< Some node is: the others are to go on without it.
 };
 
 template <class Condition>
