@@ -22,6 +22,7 @@ constexpr const char* kClusterNameUnset = "sluice";
 ClusterClient::ClusterClient(ClusterClientOptions options, Seams seams)
     : options_(std::move(options)),
       seams_(std::move(seams)),
+      trouble_(seams_.log),
       book_(options_.node.id, options_.node.peer_address, seams_.addresses) {
   seams_.controller.AddObserver(this);
   seams_.service.SetPeerBook(&book_, options_.cluster_id);
@@ -238,7 +239,7 @@ void ClusterClient::Register() {
     // Who leads without being registered has begun the group: its replica is what it is.
     request.node.incarnation = seams_.controller.log()->raft().self().incarnation;
     return seams_.service.Register(std::move(request), [this, alive = alive_](absl::StatusOr<RegisterAnswer> answer) {
-      if (*alive) OnRegistered(std::move(answer), true);
+      if (*alive) OnRegistered({}, std::move(answer));
     });
   }
   if (seams_.calls == nullptr) return;
@@ -247,19 +248,16 @@ void ClusterClient::Register() {
   busy_ = true;
   Ask(address, request, [this, address](absl::StatusOr<RegisterAnswer> answer) {
     if (running_ && absl::IsAlreadyExists(answer.status())) return RefuseBeside(address);
-    OnRegistered(std::move(answer), false);
+    OnRegistered(address, std::move(answer));
   });
 }
 
-void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool local) {
+void ClusterClient::OnRegistered(const std::string& asked, absl::StatusOr<RegisterAnswer> answer) {
   busy_ = false;
   if (!running_) return;
-  if (!answer.ok()) {
-    seams_.log.Debug("could not register", {{"error", answer.status()}});
-    return;
-  }
+  if (!answer.ok()) return trouble_.OnFailed(asked.empty() ? options_.node.peer_address : asked, answer.status());
   std::string refused = answer->refused;
-  if (refused.empty() && !local && !options_.cluster_id.IsNil() && answer->cluster_id != options_.cluster_id) {
+  if (refused.empty() && !asked.empty() && !options_.cluster_id.IsNil() && answer->cluster_id != options_.cluster_id) {
     refused = Cat("this data folder belongs to cluster ", options_.cluster_id, ", and a node that was asked to ",
                   answer->cluster_id);
   }
@@ -271,6 +269,7 @@ void ClusterClient::OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool loc
     if (!leader_hint_.empty()) RunLater(absl::Milliseconds(20));
     return;
   }
+  trouble_.OnDone();
   epoch_ = held_ = answer->registered->epoch;
   for (const auto& [id, where] : answer->nodes) book_.Heard(id, where);
   AnswerRegistered();

@@ -72,7 +72,8 @@ class ClusterClient final : public ControllerObserver {
   void Run();
   void Form();
   void Register();
-  void OnRegistered(absl::StatusOr<RegisterAnswer> answer, bool local);
+  /// `asked`: its address; empty: this node itself.
+  void OnRegistered(const std::string& asked, absl::StatusOr<RegisterAnswer> answer);
   void SendHeartbeat();
   void OnHeartbeatAnswered(Offset epoch, const absl::StatusOr<HeartbeatAnswer>& answer);
   std::string NextAddress();
@@ -98,6 +99,7 @@ class ClusterClient final : public ControllerObserver {
   bool draining_ = false;
   bool unheard_ = false;  ///< The last heartbeat was not answered, or not by the leader.
   absl::Status ended_;    ///< Why it runs no more.
+  RegisterTrouble trouble_;
   std::optional<Offset> epoch_;
   Offset held_;              ///< The last epoch of this process; 0: none yet.
   Offset known_;             ///< Of the node, as a member said it; 0: it did not.

@@ -114,5 +114,61 @@ TEST_CASE("a node joins though the leader dies meanwhile") {
   }
 }
 
+size_t Times(const std::string& text, std::string_view what) {
+  size_t times = 0;
+  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++times;
+  return times;
+}
+
+TEST_CASE("each reason why a node is not let in is told once, and again after it was let in") {
+  std::string lines;
+  const Logger log = WarningsTo(&lines);
+  RegisterTrouble trouble(log);
+  for (int i = 0; i < 9; ++i) trouble.OnFailed("n1:7401", absl::UnavailableError("nobody answers"));
+  CHECK(lines.empty());
+  for (int i = 0; i < 9; ++i) {
+    trouble.OnFailed("n1:7401", absl::UnavailableError("nobody answers"));
+    trouble.OnFailed("n1:7401", absl::PermissionDeniedError("another node's certificate"));
+  }
+  CHECK(Times(lines, "nobody answers") == 1);
+  CHECK(Times(lines, "another node's certificate") == 1);
+  CHECK(Times(lines, "n1:7401") == 2);
+  trouble.OnDone();
+  trouble.OnFailed("n1:7401", absl::UnavailableError("nobody answers"));
+  trouble.OnFailed("n1:7401", absl::PermissionDeniedError("another node's certificate"));
+  CHECK(Times(lines, "nobody answers") == 1);
+  CHECK(Times(lines, "another node's certificate") == 2);
+  for (int i = 0; i < 100; ++i) trouble.OnFailed("n1:7401", absl::InternalError("at " + std::to_string(i)));
+  CHECK(Times(lines, "n1:7401") < 30);
+}
+
+TEST_CASE("who looks at a node's log sees why the cluster does not let it in: joining, and coming back") {
+  ClusterRig rig(2);
+  rig.Start(1);
+  const auto refuse = [&](const std::string& why) {
+    rig.node(1).calls->Serve([why](const PeerCall&, PeerReply reply) { reply(absl::PermissionDeniedError(why)); });
+  };
+  const auto serve = [&] {
+    rig.node(1).calls->Serve([&rig](PeerCall call, PeerReply reply) {
+      rig.node(1).base().executor().Post([&rig, call = std::move(call), reply = std::move(reply)]() mutable {
+        rig.node(1).service->Answer(std::move(call), std::move(reply));
+      });
+    });
+  };
+  refuse("the first reason");
+  CHECK_FALSE(rig.node(2).TryStart(absl::Seconds(5)).ok());
+  CHECK(Times(rig.base.warnings, "the first reason") == 1);
+  serve();
+  rig.Start(2);
+  rig.Settle(1);
+  rig.node(2).Kill();
+  refuse("the second reason");
+  rig.Start(2);
+  rig.base.scheduler.RunFor(absl::Seconds(5));
+  CHECK(Times(rig.base.warnings, "the second reason") == 1);
+  serve();
+  rig.Settle(1);
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -116,7 +116,10 @@ void ClusterJoiner::OnAsked(const std::shared_ptr<Round>& round) {
     }
     if (first == nullptr) first = &each;
   }
-  if (first == nullptr) return TryLater(last_error.ToString());
+  if (first == nullptr) {
+    trouble_.OnFailed(round->answers.back().seed, last_error);
+    return TryLater(last_error.ToString());
+  }
   const std::string& name = first->answer->cluster_name;
   if (!options_.cluster_name.empty() && name != options_.cluster_name) {
     return End(absl::FailedPreconditionError(Cat("cluster.name is \"", options_.cluster_name,
@@ -148,6 +151,7 @@ void ClusterJoiner::RegisterAt(std::string address, int hops, Offset replaces) {
 void ClusterJoiner::OnRegistered(const std::string& address, const absl::StatusOr<RegisterAnswer>& answer, int hops) {
   if (!answer.ok()) {
     if (absl::Status refused = Refusal(address, answer.status()); !refused.ok()) return End(std::move(refused));
+    trouble_.OnFailed(address, answer.status());
     return TryLater(answer.status().ToString());
   }
   if (!answer->refused.empty()) return End(absl::FailedPreconditionError(answer->refused));

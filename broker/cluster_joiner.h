@@ -31,7 +31,8 @@ class ClusterJoiner {
     PeerCalls& calls;
     const Logger& log;
   };
-  ClusterJoiner(ClusterClientOptions options, Seams seams) : options_(std::move(options)), seams_(seams) {}
+  ClusterJoiner(ClusterClientOptions options, Seams seams)
+      : options_(std::move(options)), seams_(seams), trouble_(seams.log) {}
   ~ClusterJoiner();
 
   /// FailedPrecondition, with the reason in words for an operator, when seeds are of different clusters, or the cluster
@@ -61,6 +62,7 @@ class ClusterJoiner {
   Callback<absl::StatusOr<Joined>> done_;
   Executor::TimerId timer_ = 0;
   size_t leaders_tried_ = 0;
+  RegisterTrouble trouble_;
   bool said_waiting_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

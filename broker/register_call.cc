@@ -5,6 +5,14 @@
 #include "common/text.h"
 
 namespace sluice::broker {
+namespace {
+
+/// About five seconds: longer than nodes take that start together, and elections.
+constexpr int kPassingTries = 10;
+/// More reasons than there are; one that is never the same twice is told no further.
+constexpr size_t kToldMax = 20;
+
+}  // namespace
 
 RegisterRequest RequestOf(const ClusterClientOptions& options) {
   RegisterRequest request{
@@ -18,6 +26,21 @@ std::string TwoProcesses(const NodeRecord& self, const std::string& address, std
              " that ", which,
              ". The data folder was copied, so this one stops: keep one of the two folders and delete ",
              "the other, or give its node an empty node.data_dir and a node.id of its own");
+}
+
+void RegisterTrouble::OnFailed(const std::string& address, const absl::Status& why) {
+  ++tries_;
+  const bool passes = absl::IsUnavailable(why) || absl::IsDeadlineExceeded(why);
+  const bool quiet =
+      (passes && tries_ < kPassingTries) || told_.size() >= kToldMax || !told_.insert(why.ToString()).second;
+  if (quiet) return log_.Debug("could not register", {{"at", address}, {"error", why}});
+  log_.Warn("this node could not register with its cluster; it goes on trying, and says this once",
+            {{"at", address}, {"error", why}});
+}
+
+void RegisterTrouble::OnDone() {
+  tries_ = 0;
+  told_.clear();
 }
 
 void AskToRegister(PeerCalls& calls, const std::string& address, const RegisterRequest& request,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "broker/cluster_calls.h"
 #include "broker/peer_calls.h"
 #include "common/executor.h"
+#include "common/log.h"
 
 namespace sluice::broker {
 
@@ -31,6 +33,23 @@ RegisterRequest RequestOf(const ClusterClientOptions& options);
 
 /// That another process at `address` is this node, too, and what to do, in words; `which`: that process.
 std::string TwoProcesses(const NodeRecord& self, const std::string& address, std::string_view which);
+
+/// Tells an operator why a node is not let in: each reason once, as a warning, however often it is tried. What passes
+/// in most cases (nobody answers, there is no leader) is told once that has lasted for some tries.
+class RegisterTrouble {
+ public:
+  /// Borrowed.
+  explicit RegisterTrouble(const Logger& log) : log_(log) {}
+  /// A try has failed, at `address`.
+  void OnFailed(const std::string& address, const absl::Status& why);
+  /// It is let in; what stands in its way from now on is told anew.
+  void OnDone();
+
+ private:
+  const Logger& log_;
+  int tries_ = 0;
+  std::set<std::string> told_;
+};
 
 /// Asks whoever listens at `address`. `done` is called on `executor` with the answer, what made it unreadable, or why
 /// there is none (the statuses of PeerCalls); not at all where `*alive`, which is of that executor, is false by then.

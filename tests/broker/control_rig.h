@@ -36,6 +36,13 @@ struct ControllerWitness final : ControllerObserver {
 
 class ControlRig;
 
+inline Logger WarningsTo(std::string* lines) {
+  LogOptions options;
+  options.level = LogLevel::kWarn;
+  options.write = [lines](std::string_view line) { lines->append(line); };
+  return Logger(std::move(options));
+}
+
 /// One node: its disk outlives its processes.
 class ControlNode {
  public:
@@ -229,7 +236,8 @@ class ControlRig {
   simulation::SimScheduler scheduler;
   simulation::SimClock clock;
   simulation::SimNetwork network;
-  const Logger logger = Logger::Silent();
+  std::string warnings;  ///< What the nodes have logged, from warnings on.
+  const Logger logger = WarningsTo(&warnings);
   ControllerOptions controller_options;
   int64_t disk_low_bytes = 0;  ///< Below this much free space a node's logs take no data.
   std::vector<std::unique_ptr<ControlNode>> nodes;
