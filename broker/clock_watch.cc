@@ -5,14 +5,21 @@ namespace sluice::broker {
 bool ClockWatch::Look() {
   const absl::Time origin = Origin();
   const absl::Duration now = clock_.Monotonic();
-  bool found = false;
-  if (origin - (jump_.has_value() ? jump_->origin : believed_) > kJump) {
-    found = true;
-    jump_ = Jump{.origin = origin, .at = now};
+  while (!jumps_.empty() && now - jumps_.front().at >= kBelievedAfter) {
+    believed_ = jumps_.front().origin;
+    jumps_.pop_front();
   }
-  if (origin - believed_ <= kJump || (jump_.has_value() && now - jump_->at >= kBelievedAfter)) {
+  // Taken back.
+  while (!jumps_.empty() && jumps_.back().origin - origin > kJump) jumps_.pop_back();
+  bool found = false;
+  if (origin - believed_ <= kJump) {
     believed_ = origin;
-    jump_.reset();
+    jumps_.clear();
+  } else if (jumps_.empty() || origin - jumps_.back().origin > kJump) {
+    found = true;
+    jumps_.push_back({.origin = origin, .at = now});
+  } else {
+    jumps_.back().origin = origin;
   }
   ahead_ = origin - believed_;
   return found;

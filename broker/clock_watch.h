@@ -4,7 +4,7 @@
 // Threads: one executor.
 #pragma once
 
-#include <optional>
+#include <deque>
 
 #include "absl/time/time.h"
 #include "common/executor.h"
@@ -12,7 +12,7 @@
 namespace sluice::broker {
 
 /// Takes the clock for right where it begins, when it goes back, and where it goes forward by little between two looks.
-/// A jump forward is believed once it has stood for a day.
+/// Each jump forward is believed once it has stood for a day of the machine's being awake.
 class ClockWatch {
  public:
   static constexpr absl::Duration kJump = absl::Minutes(10);
@@ -35,7 +35,7 @@ class ClockWatch {
 
   const Clock& clock_;
   absl::Time believed_;
-  std::optional<Jump> jump_;
+  std::deque<Jump> jumps_;  ///< Not believed yet, in order.
   absl::Duration ahead_ = absl::ZeroDuration();
 };
 

@@ -33,15 +33,40 @@ TEST_CASE("a jump forward is not believed for a day, and said once") {
   CHECK(w.watch.ahead() == absl::ZeroDuration());
 }
 
-TEST_CASE("a further jump begins the day anew") {
+TEST_CASE("each jump has a day of its own") {
   Watched w;
   w.clock.JumpWall(absl::Hours(1));
   CHECK(w.Pass(absl::Hours(20)) == 1);
-  w.clock.JumpWall(absl::Hours(1));
-  CHECK(w.Pass(absl::Hours(20)) == 1);
+  w.clock.JumpWall(absl::Hours(2));
+  CHECK(w.Pass(absl::Hours(3)) == 1);
+  CHECK(w.watch.ahead() == absl::Hours(3));
+  CHECK(w.Pass(absl::Hours(17)) == 0);
   CHECK(w.watch.ahead() == absl::Hours(2));
   CHECK(w.Pass(absl::Hours(5)) == 0);
   CHECK(w.watch.ahead() == absl::ZeroDuration());
+}
+
+TEST_CASE("of two jumps the later one can be taken back alone") {
+  Watched w;
+  w.clock.JumpWall(absl::Hours(1));
+  CHECK(w.Pass(absl::Hours(1)) == 1);
+  w.clock.JumpWall(absl::Hours(2));
+  CHECK(w.Pass(absl::Hours(1)) == 1);
+  w.clock.JumpWall(-absl::Hours(2));
+  CHECK(w.Pass(absl::Hours(1)) == 0);
+  CHECK(w.watch.ahead() == absl::Hours(1));
+  CHECK(w.Pass(absl::Hours(22)) == 0);
+  CHECK(w.watch.ahead() == absl::ZeroDuration());
+}
+
+// Its monotonic clock stands still meanwhile.
+TEST_CASE("a machine that sleeps each night is never far behind") {
+  Watched w;
+  for (int day = 0; day < 30; ++day) {
+    w.clock.JumpWall(absl::Hours(12));
+    CHECK(w.Pass(absl::Hours(12)) == 1);
+    CHECK(w.watch.ahead() <= absl::Hours(36));
+  }
 }
 
 TEST_CASE("a jump that is taken back is forgotten, and so is what goes back") {

@@ -222,6 +222,7 @@ void ClusterClient::RefuseBeside(const std::string& address) {
 void ClusterClient::OnBeside(const std::string& address) {
   const std::vector<VoterId>& voters = seams_.controller.log()->raft().configuration().voters;
   if (voters.size() == 1 && voters.front().node == options_.node.id) return RefuseBeside(address);
+  if (!told_beside_.insert(address).second) return;
   seams_.log.Warn("another process runs with a copy of this node's data folder: stop it and delete that folder",
                   {{"node", options_.node.id.value()}, {"address", address}});
 }
@@ -267,6 +268,7 @@ void ClusterClient::OnRegistered(const std::string& asked, absl::StatusOr<Regist
   if (!answer->registered.has_value()) {
     leader_hint_ = answer->leader_address == options_.node.peer_address ? std::string() : answer->leader_address;
     if (!leader_hint_.empty()) RunLater(absl::Milliseconds(20));
+    if (answer->leader_address.empty() && !asked.empty()) trouble_.OnFailed(asked, NoLeader());
     return;
   }
   trouble_.OnDone();

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -100,6 +101,7 @@ class ClusterClient final : public ControllerObserver {
   bool unheard_ = false;  ///< The last heartbeat was not answered, or not by the leader.
   absl::Status ended_;    ///< Why it runs no more.
   RegisterTrouble trouble_;
+  std::set<std::string> told_beside_;  ///< Addresses of processes with a copy of the folder.
   std::optional<Offset> epoch_;
   Offset held_;              ///< The last epoch of this process; 0: none yet.
   Offset known_;             ///< Of the node, as a member said it; 0: it did not.

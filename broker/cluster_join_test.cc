@@ -170,5 +170,18 @@ TEST_CASE("who looks at a node's log sees why the cluster does not let it in: jo
   rig.Settle(1);
 }
 
+TEST_CASE("who looks at a node's log sees that it is not let in for want of a leader") {
+  ClusterRig rig(2);
+  rig.Start(1);
+  rig.node(1).calls->Serve([&rig](const PeerCall&, PeerReply reply) {
+    RegisterAnswer answer;
+    answer.cluster_id = rig.node(1).folder.cluster;
+    reply(EncodeRegisterAnswer(answer));
+  });
+  CHECK_FALSE(rig.node(2).TryStart(absl::Seconds(20)).ok());
+  CHECK(Times(rig.base.warnings, "no leader of the controller is known there") == 1);
+  CHECK(Times(rig.base.warnings, "at=n1:7401") == 1);
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -127,7 +127,10 @@ void ClusterJoiner::OnAsked(const std::shared_ptr<Round>& round) {
                                                  first->seed, " is \"", name, "\"")));
   }
   std::string leader = NextLeader(*round);
-  if (leader.empty()) return TryLater("the cluster has no leader of the controller now");
+  if (leader.empty()) {
+    trouble_.OnFailed(first->seed, NoLeader());
+    return TryLater("the cluster has no leader of the controller now");
+  }
   RegisterAt(std::move(leader), 0);
 }
 
@@ -159,7 +162,10 @@ void ClusterJoiner::OnRegistered(const std::string& address, const absl::StatusO
     return End(Joined{
         .cluster_id = answer->cluster_id, .cluster_name = answer->cluster_name, .registration = *answer->registered});
   }
-  if (answer->leader_address.empty() || hops == kHopsMax) return TryLater("the controller's leader is changing");
+  if (answer->leader_address.empty() || hops == kHopsMax) {
+    trouble_.OnFailed(address, NoLeader());
+    return TryLater("the controller's leader is changing");
+  }
   // An earlier process of this folder, which was let in and did not come to write that down.
   const Offset replaces = answer->other.has_value() ? answer->other->epoch : Offset{};
   RegisterAt(answer->leader_address, hops + 1, replaces);

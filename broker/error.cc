@@ -1,5 +1,6 @@
 #include "broker/error.h"
 
+#include "absl/strings/ascii.h"
 #include "common/text.h"
 
 namespace sluice::broker {
@@ -66,7 +67,13 @@ Error MakeError(Reason reason, std::string message, std::string_view topic, Part
 }
 
 Reason ExhaustedReason(const absl::Status& status) {
-  return Message(status).find("space") != std::string_view::npos ? Reason::kDiskFull : Reason::kQuota;
+  // What POSIX, RocksDB and the log store call it. Messages name paths, too.
+  std::string message(Message(status));
+  absl::AsciiStrToLower(&message);
+  for (const char* full : {"no space", "free space", "disk quota exceeded"}) {
+    if (message.find(full) != std::string::npos) return Reason::kDiskFull;
+  }
+  return Reason::kQuota;
 }
 
 Error ProposeError(const absl::Status& status, const replication::ReplicatedLog& log, std::string_view topic,

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "absl/time/time.h"
+#include "common/topic_setting.h"
 
 namespace sluice::broker {
 
@@ -24,7 +25,7 @@ inline constexpr size_t kItemsMax = 10'000;
 inline constexpr size_t kStructuredRecordsMax = 65'536;
 
 /// Of one batch: what a message between nodes may carry, so that every batch that is taken can be replicated.
-inline constexpr int64_t kBatchBytesMax = int64_t{32} << 20;
+inline constexpr int64_t kBatchBytesMax = kTopicMessageBytesMax;
 
 // ---- Produce streams
 

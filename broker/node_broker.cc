@@ -195,8 +195,10 @@ void NodeBroker::ArmRetentionTimer() {
   retention_timer_ = home().PostAfter(options_.retention_check_every, [this] {
     if (clock_watch_.Look()) {
       seams_.log.Warn(
-          "the wall clock of this machine has jumped forward: until it goes back, or has stood for a day, records are "
-          "deleted by age as if it had not; set the clock right, or restart the node where it is right now",
+          "the wall clock of this machine has jumped forward, or the machine slept: until it goes back, or has stood "
+          "for a "
+          "day, records are deleted by age as if it had not; set the clock right, or restart the node where it is "
+          "right now",
           {{"ahead", absl::FormatDuration(clock_watch_.ahead())}});
     }
     const auto catalog = catalog_.Load();

@@ -28,6 +28,10 @@ std::string TwoProcesses(const NodeRecord& self, const std::string& address, std
              "the other, or give its node an empty node.data_dir and a node.id of its own");
 }
 
+absl::Status NoLeader() {
+  return absl::UnavailableError("no leader of the controller is known there");
+}
+
 void RegisterTrouble::OnFailed(const std::string& address, const absl::Status& why) {
   ++tries_;
   const bool passes = absl::IsUnavailable(why) || absl::IsDeadlineExceeded(why);

@@ -51,6 +51,9 @@ class RegisterTrouble {
   std::set<std::string> told_;
 };
 
+/// Of a try at which there was no leader to be asked.
+absl::Status NoLeader();
+
 /// Asks whoever listens at `address`. `done` is called on `executor` with the answer, what made it unreadable, or why
 /// there is none (the statuses of PeerCalls); not at all where `*alive`, which is of that executor, is false by then.
 void AskToRegister(PeerCalls& calls, const std::string& address, const RegisterRequest& request,

@@ -320,7 +320,7 @@ void ProducerCore::OnClose(Broker& broker, const absl::Status& status, size_t un
         too_large = largest;
       } else {
         // Only together they were too much.
-        request_bytes_max_ = std::min(request_bytes_max_, bytes_max / 2);
+        request_bytes_max_ = std::min(request_bytes_max_, bytes_max) / 2;
       }
     }
     for (size_t i = 0; i < requests.size(); ++i) {

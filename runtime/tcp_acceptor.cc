@@ -31,6 +31,8 @@ namespace {
 
 // Nothing to accept with: trying again at once would only spin.
 constexpr int kPauseMs = 100;
+/// Connections refused in a row before others are looked at again.
+constexpr int64_t kRefusedAtOnce = 64;
 
 class Descriptor {
  public:
@@ -208,8 +210,10 @@ class TcpAcceptorImpl final : public TcpAcceptor {
     --open_;
   }
 
+  // What is not taken now is told of again: a flood that is refused must not keep ended connections from being noticed.
   void Accept(int listener) {
-    while (!stopping_) {
+    const int64_t enough = refused_ + kRefusedAtOnce;
+    while (!stopping_ && refused_ < enough) {
       Descriptor connection(AcceptOne(listener));
       if (connection.get() < 0) {
         if (errno == EINTR || errno == ECONNABORTED) continue;

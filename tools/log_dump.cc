@@ -341,8 +341,9 @@ absl::StatusOr<std::optional<storage::ReplayedJournal>> Dumper::Replay(const std
   absl::StatusOr<storage::ReplayedJournal> journal = storage::ReplayJournal(fs_, journal_dir, *disk);
   if (journal.ok()) return *std::move(journal);
   const std::optional<storage::JournalPlace> place = storage::PlaceOf(journal.status());
-  if (!place.has_value()) return journal.status();
-  Damage(place->path, place->offset, place->what);
+  if (!place.has_value() && !absl::IsDataLoss(journal.status())) return journal.status();
+  const auto at = place.value_or(storage::JournalPlace{journal_dir, 0, std::string(Message(journal.status()))});
+  Damage(at.path, at.offset, at.what);
   return std::nullopt;
 }
 

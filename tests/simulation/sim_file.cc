@@ -40,7 +40,7 @@ absl::Status SimFile::WriteAt(int64_t offset, std::string_view data) {
   const int64_t grows = end - SimFileSystem::UsedBytesOf(*node_);
   if (fs_.capacity_ >= 0 && grows > 0 && fs_.UsedBytesLocked() + grows > fs_.capacity_) {
     ++fs_.counts_.full;
-    return absl::ResourceExhaustedError(absl::StrCat(path_, ": pwrite: no space left on device (errno 28)"));
+    return absl::ResourceExhaustedError(absl::StrCat(path_, ": pwrite: ", NoSpace(fs_.capacity_hidden_)));
   }
   bool happens = true;
   const bool alive = fs_.Operate(&happens);
@@ -96,7 +96,7 @@ absl::Status SimFile::Allocate(int64_t size) {
   node_->allocated = used + std::min(grows, left);
   if (grows <= left) return absl::OkStatus();
   ++fs_.counts_.full;
-  return absl::ResourceExhaustedError(absl::StrCat(path_, ": fallocate: no space left on device (errno 28)"));
+  return absl::ResourceExhaustedError(absl::StrCat(path_, ": fallocate: ", NoSpace(fs_.capacity_hidden_)));
 }
 
 absl::StatusOr<int64_t> SimFile::Size() {

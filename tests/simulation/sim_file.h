@@ -16,6 +16,11 @@ inline absl::Status IoError(const std::string& path, const char* call) {
   return absl::DataLossError(absl::StrCat(path, ": ", call, ": injected (errno 5)"));
 }
 
+/// As POSIX calls it; a capacity of which a file system does not tell beforehand is a quota.
+inline const char* NoSpace(bool quota) {
+  return quota ? "Disk quota exceeded (errno 122)" : "no space left on device (errno 28)";
+}
+
 inline absl::Status PowerIsOff() {
   return absl::UnavailableError("simulated crash");
 }

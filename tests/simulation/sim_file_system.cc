@@ -100,7 +100,7 @@ absl::StatusOr<std::unique_ptr<File>> SimFileSystem::Open(const std::string& pat
   if (failing_creates_ > 0 && absl::EndsWith(path, failing_creates_of_)) {
     --failing_creates_;
     ++counts_.full;
-    return absl::ResourceExhaustedError(absl::StrCat(path, ": open: no space left on device (errno 28)"));
+    return absl::ResourceExhaustedError(absl::StrCat(path, ": open: ", NoSpace(capacity_hidden_)));
   }
   bool happens = true;
   const bool alive = Operate(&happens);
