@@ -73,6 +73,11 @@ class Compose(unittest.TestCase):
         subprocess.run([os.path.join(ROOT, "dev"), "cluster", command, "--compose", *arguments], env=self.environment, check=True,
                        timeout=seconds)
 
+    def compose(self, *arguments):
+        own = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+        subprocess.run([*(["docker", "compose"] if own else ["docker-compose"]), "-f", os.path.join(ROOT, "deploy/compose.yaml"),
+                        *arguments], env=self.environment, check=True, timeout=SECONDS)
+
     def up(self, build):
         if build and not os.environ.get("SLUICE_COMPOSE_NO_BUILD"):
             self.dev("up", seconds=BUILD_SECONDS)
@@ -174,8 +179,7 @@ class Compose(unittest.TestCase):
         # A first broker that has lost its data is not let in, and begins no second cluster.
         self.dev("down")
         docker("volume", "rm", next(name for name in volumes() if name.endswith("broker-1")))
-        subprocess.run(["docker", "compose", "-f", os.path.join(ROOT, "deploy/compose.yaml"), "up", "-d", *BROKERS],
-                       env=self.environment, check=True, timeout=SECONDS)
+        self.compose("up", "-d", *BROKERS)
         self.wait_whole("broker-2", alive=2)
         harness.wait_until("broker-1 is refused", lambda: "give it a new node.id" in logs("broker-1"), SECONDS)
         self.check_log("broker-3")
