@@ -10,11 +10,10 @@ set -euo pipefail
 top=$(git -C "$(dirname "${BASH_SOURCE[0]}")" rev-parse --show-toplevel)
 keep=
 user=root
-home=/root
 while [[ "${1:-}" == --* ]]; do
   case "$1" in
     --keep) keep=1 ;;
-    --as-user) user=dev home=/home/dev ;;
+    --as-user) user=dev ;;
     *) echo "fresh-machine: no option is called $1" >&2; exit 2 ;;
   esac
   shift
@@ -23,6 +22,7 @@ done
 [ "$(id -u)" = 0 ] || { echo "fresh-machine: needs root" >&2; exit 1; }
 
 root=$(mktemp -d /var/tmp/sluice-fresh.XXXXXX)
+chmod 755 "$root"  # it is to be / for whoever is in it
 mounted=()
 
 clean_up() {
@@ -62,12 +62,12 @@ settings=()
 while IFS= read -r name; do
   settings+=("$name=${!name}")
 done < <(compgen -e | grep -E '^(PIP_(CERT|PROXY|INDEX_URL|EXTRA_INDEX_URL)|GOPROXY|GOSUMDB|GONOSUMDB|GONOSUMCHECK|GOFLAGS|GOINSECURE|GOPRIVATE|SSL_CERT_FILE|(https?|no)_proxy|(HTTPS?|NO)_PROXY)$')
-# inside USER HOME COMMAND
+# inside USER COMMAND
 inside() {
-  chroot "$root" /usr/bin/env -i HOME="$2" PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "${settings[@]}" \
-    runuser -u "$1" -- bash -c "$3"
+  chroot "$root" /usr/bin/env -i HOME="$(chroot "$root" getent passwd "$1" | cut -d: -f6)" PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "${settings[@]}" \
+    runuser -u "$1" -- bash -c "$2"
 }
-as_root() { inside root /root "$1"; }
+as_root() { inside root "$1"; }
 
 as_root 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends git >/dev/null'
 git clone -q --no-hardlinks "$top" "$root/srv/sluice"
@@ -80,7 +80,7 @@ for command in "$@"; do
   for time in first second; do
     echo "fresh-machine: ./dev $command, the $time time"
     from=$SECONDS
-    inside "$user" "$home" "cd /srv/sluice && ./dev $command 2>&1" | tee "$root/output.log"
+    inside "$user" "cd /srv/sluice && ./dev $command 2>&1" | tee "$root/output.log"
     echo "fresh-machine: ./dev $command, the $time time: ok, $((SECONDS - from)) s"
     if [ "$time" = second ] && grep -qE 'dev: (installing|fetching|building the S3)' "$root/output.log"; then
       echo "fresh-machine: the second call set something up again" >&2
