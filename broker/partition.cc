@@ -154,6 +154,34 @@ std::optional<Error> Partition::NoRoomForMajority() const {
 }
 
 void Partition::Append(PartitionAppend append) {
+  const bool served = log_ != nullptr && !stopping_;
+  if (!held_.empty() || (served && log().AwaitsLeader())) return Hold(std::move(append));
+  AppendNow(std::move(append));
+}
+
+void Partition::Hold(PartitionAppend append) {
+  held_.push_back(std::move(append));
+  if (held_.size() > 1) return;
+  held_timer_ = shard_.PostAfter(kLeaderWaitMax, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->ReleaseHeld();
+  });
+  // Of one that was released by its time the log has yet to tell.
+  if (std::exchange(awaits_settled_, true)) return;
+  log().WhenLeaderSettled([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    self->awaits_settled_ = false;
+    self->ReleaseHeld();
+  });
+}
+
+void Partition::ReleaseHeld() {
+  if (held_.empty()) return;
+  shard_.Cancel(held_timer_);
+  for (PartitionAppend& append : std::exchange(held_, {})) AppendNow(std::move(append));
+}
+
+void Partition::AppendNow(PartitionAppend append) {
   if (append.reset && append.lane != nullptr) {
     append.lane->broken = false;
     append.lane->unanswered = 0;
@@ -466,6 +494,7 @@ void Partition::Stop(Reason reason, std::string why, absl::AnyInvocable<void()> 
   stopping_ = true;
   stop_reason_ = reason;
   stop_why_ = std::move(why);
+  ReleaseHeld();
   if (log_ == nullptr) return shard_.Post(std::move(done));
   log_->Stop([self = shared_from_this(), done = std::move(done)]() mutable {
     self->log_.reset();

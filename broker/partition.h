@@ -62,6 +62,10 @@ struct PartitionRead {
 
 class Partition : public std::enable_shared_from_this<Partition> {
  public:
+  /// How long an append waits where its partition has no leader in place: several times what a hand-over takes, and
+  /// short beside what a client waits.
+  static constexpr absl::Duration kLeaderWaitMax = absl::Milliseconds(250);
+
   /// What all partitions of a node share; outlives them.
   struct Node {
     Clock& clock;
@@ -101,6 +105,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   /// Where within a block the memory of the next batch to append had better begin; any thread.
   size_t PlaceOf(size_t bytes) { return append_place_ == nullptr ? 0 : append_place_->Next(bytes); }
+  /// Where the partition has no leader in place, first waits up to kLeaderWaitMax for one: told to go elsewhere at
+  /// once, clients would come to whoever is to lead before it does, and be sent back.
   void Append(PartitionAppend append);
 
   /// Committed batches from `offset`; empty, and without error, at the end of the log.
@@ -145,6 +151,10 @@ class Partition : public std::enable_shared_from_this<Partition> {
   void CampaignAgain(absl::Duration next);
   std::optional<Error> CheckServing(LeaderEpoch client_epoch) const;
   std::optional<Error> Admit(const PartitionAppend& append) const;
+  /// Until a leader is in place, behind whatever waits for one already.
+  void Hold(PartitionAppend append);
+  void ReleaseHeld();
+  void AppendNow(PartitionAppend append);
   void Propose(PartitionAppend append);
   void AnswerOffset(ListOffsetsOutcome outcome, const ListOffsetsItem& item, Callback<ListOffsetsOutcome> done);
   /// Later, here: no callback runs inside the call that takes it.
@@ -169,7 +179,10 @@ class Partition : public std::enable_shared_from_this<Partition> {
   Reason stop_reason_ = Reason::kNotAvailable;
   std::string stop_why_;
   bool retention_running_ = false;
-  PartitionStats stats_;  // the counters only
+  std::vector<PartitionAppend> held_;  // in the order in which they came
+  Executor::TimerId held_timer_ = 0;   // runs while anything is held
+  bool awaits_settled_ = false;        // the log will tell
+  PartitionStats stats_;               // the counters only
 };
 
 }  // namespace sluice::broker

@@ -120,6 +120,7 @@ void RaftLog::Abandon() {
   const auto answers = std::exchange(answers_, {});
   const auto log_start_waiters = std::exchange(log_start_waiters_, {});
   const auto leading_waiters = std::exchange(leading_waiters_, {});
+  const auto settled_waiters = std::exchange(settled_waiters_, {});
   const auto waiters = std::exchange(waiters_, {});
   const auto pending = std::exchange(pending_, {});
   const auto barriers = std::exchange(barriers_, {});
@@ -155,6 +156,7 @@ void RaftLog::EndEverything(const absl::Status& proposals, const absl::Status& r
   for (Callback<absl::Status>& done : std::exchange(leading_waiters_, {})) {
     ends.push_back([done = std::move(done), why = failure_.ok() ? reads : failure_]() mutable { done(why); });
   }
+  for (Answer& wake : std::exchange(settled_waiters_, {})) ends.push_back(std::move(wake));
   for (auto& [context, done] : std::exchange(barriers_, {})) {
     ends.push_back([done = std::move(done), reads]() mutable { done(reads); });
   }
@@ -286,6 +288,12 @@ void RaftLog::WhenLeading(Callback<absl::Status> done) {
   ScheduleTurn();
 }
 
+void RaftLog::WhenLeaderSettled(absl::AnyInvocable<void()> wake) {
+  if (ended()) return home_.Post(std::move(wake));
+  settled_waiters_.push_back(std::move(wake));
+  ScheduleTurn();
+}
+
 // ---- Turns
 
 void RaftLog::ScheduleTurn() {
@@ -372,6 +380,9 @@ void RaftLog::Settle() {
     for (Callback<absl::Status>& done : std::exchange(leading_waiters_, {})) {
       answers_.push_back([done = std::move(done)]() mutable { done(absl::OkStatus()); });
     }
+  }
+  if (!settled_waiters_.empty() && !AwaitsLeader()) {
+    for (Answer& wake : std::exchange(settled_waiters_, {})) answers_.push_back(std::move(wake));
   }
   if (!shares_.empty()) GiveBackShares();
   if (high_watermark_ > before && !waiters_.empty()) {

@@ -170,6 +170,11 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   /// Answers once IsLeader(): at once where it does already. Otherwise with the error that ends it: failure(), or
   /// Unavailable when it was stopped.
   void WhenLeading(Callback<absl::Status> done);
+  /// Whether nobody is known to lead, or leadership is being handed over, or whoever has it has yet to commit something
+  /// of its own: a state that lasts for moments where a majority is there.
+  bool AwaitsLeader() const;
+  /// Runs `wake` once it awaits no leader any more, or ends.
+  void WhenLeaderSettled(absl::AnyInvocable<void()> wake);
   // Changes of members, one at a time; each answers once it is committed, and then it is in use for good. Errors: as
   // Raft::ProposeMembership, and as Propose.
 
@@ -379,6 +384,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   std::vector<Answer> answers_;                ///< Of this turn.
 
   std::vector<Callback<absl::Status>> leading_waiters_;
+  std::vector<Answer> settled_waiters_;
 
   // As the observer was last told.
   std::optional<NodeId> told_leader_;

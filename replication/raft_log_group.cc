@@ -109,6 +109,10 @@ std::optional<NodeId> RaftLog::KnownLeader() const {
   return raft_->leader().node;
 }
 
+bool RaftLog::AwaitsLeader() const {
+  return !ended() && (raft_->transferring() || !KnownLeader().has_value());
+}
+
 absl::Status RaftLog::Moving() const {
   return absl::UnavailableError(
       absl::StrCat("leadership of the partition is moving to node ", raft_->transfer_to().node.value()));

@@ -62,6 +62,8 @@ class RaftClusterNode {
   Uuid incarnation() const { return Uuid::FromRandom(100 + static_cast<uint64_t>(id_.value()), life_of_disk); }
   VoterId voter() const { return {id_, incarnation()}; }
   std::shared_ptr<replication::RaftLog> log(int group = 0) const;
+  /// While it is up.
+  Executor& shard() { return executors_->shard; }
   absl::Status Open(int group, const raft::Configuration& initial, bool never_before = false);
 
   SimFileSystem fs;

@@ -1,0 +1,176 @@
+// A partition between two leaders: its appends wait a moment, and are answered when it is known where they belong.
+#include "broker/partition.h"
+
+#include <catch2/catch.hpp>
+
+#include "tests/simulation/raft_cluster.h"
+
+namespace sluice::broker {
+namespace {
+
+using simulation::MakeBatch;
+using simulation::RaftCluster;
+
+class BorrowedLog : public PartitionLog {
+ public:
+  explicit BorrowedLog(replication::RaftLog& log) : log_(log) {}
+  replication::RaftLog& log() override { return log_; }
+  void Configure(const LogSettings&) override {}
+  void ApplyRetention(const RetentionPolicy&, Callback<absl::StatusOr<Offset>>) override {}
+  void Stop(absl::AnyInvocable<void()> done) override {
+    log_.Stop();
+    done();
+  }
+
+ private:
+  replication::RaftLog& log_;
+};
+
+/// Three replicas of one partition, each on a node of its own.
+class Replicas {
+ public:
+  Replicas() {
+    cluster_.StartAll();
+    addresses_.Set(
+        {{NodeId(1), {.client = "one:1"}}, {NodeId(2), {.client = "two:1"}}, {NodeId(3), {.client = "three:1"}}});
+    for (int i = 1; i <= 3; ++i) {
+      shared_.push_back(Partition::Node{.clock = cluster_.clock,
+                                        .memory = *memory_,
+                                        .disk = disk_,
+                                        .id = NodeId(i),
+                                        .address = addresses_.ClientAddress(NodeId(i)),
+                                        .addresses = addresses_});
+    }
+    for (int i = 1; i <= 3; ++i) {
+      partitions_.push_back(std::make_shared<Partition>(
+          shared_[static_cast<size_t>(i - 1)],
+          Partition::Identity{.replica = RaftCluster::Group(),
+                              .topic = "t",
+                              .settings = {},
+                              .replicas = {NodeId(1), NodeId(2), NodeId(3)}},
+          cluster_.node(NodeId(i)).shard(), std::make_unique<BorrowedLog>(cluster_.log(NodeId(i)))));
+    }
+    cluster_.Write("first");
+    cluster_.Converge();
+  }
+
+  RaftCluster& cluster() { return cluster_; }
+  Partition& at(NodeId node) { return *partitions_[static_cast<size_t>(node.value() - 1)]; }
+  NodeId Other(NodeId than) { return NodeId(than == NodeId(1) ? 2 : 1); }
+  void Do(NodeId node, absl::AnyInvocable<void()> what) { cluster_.node(node).shard().Post(std::move(what)); }
+
+  struct Appended {
+    std::shared_ptr<SessionLane> lane = std::make_shared<SessionLane>();
+    std::vector<std::optional<ProduceOutcome>> answers = {};
+    bool all() const {
+      return std::all_of(answers.begin(), answers.end(), [](const auto& answer) { return answer.has_value(); });
+    }
+  };
+  /// To be called on the node's shard.
+  void Append(NodeId node, const std::string& text, const std::shared_ptr<Appended>& appended) {
+    const size_t index = appended->answers.size();
+    appended->answers.emplace_back();
+    PartitionAppend append;
+    append.batch = MakeBatch(text, 1, 20);
+    append.hold = memory_->Take(20);
+    append.lane = appended->lane;
+    append.done = [appended, index](ProduceOutcome outcome) { appended->answers[index] = std::move(outcome); };
+    at(node).Append(std::move(append));
+  }
+
+ private:
+  std::shared_ptr<MemoryQuota> memory_ = std::make_shared<MemoryQuota>(1 << 20);
+  DiskWatermarks disk_{0, 0};
+  AddressBook addresses_;
+  RaftCluster cluster_;
+  std::vector<Partition::Node> shared_;
+  std::vector<std::shared_ptr<Partition>> partitions_;
+};
+
+TEST_CASE("appends that come while leadership is handed over are sent on once the other leads, in one step") {
+  Replicas r;
+  const NodeId old = r.cluster().Leader();
+  const NodeId next = r.Other(old);
+  const auto appended = std::make_shared<Replicas::Appended>();
+  r.Do(old, [&] {
+    REQUIRE(r.at(old).TransferLeadership(next).ok());
+    r.Append(old, "a", appended);
+    r.Append(old, "b", appended);
+  });
+  REQUIRE(r.cluster().RunUntil([&] { return !appended->answers.empty() && appended->all(); }, absl::Seconds(2)));
+  CHECK(r.cluster().log(next).raft().role() == raft::Role::kLeader);
+  for (const auto& answer : appended->answers) {
+    REQUIRE_FALSE(answer->ok());
+  }
+  CHECK(appended->answers[0]->error().reason == Reason::kNotLeader);
+  CHECK(appended->answers[0]->error().leader == (next == NodeId(1) ? "one:1" : "two:1"));
+  CHECK(appended->answers[1]->error().reason == Reason::kSequenceBroken);
+
+  // It leads, and has committed nothing of its own yet: what comes there now is not sent away again.
+  const auto followed = std::make_shared<Replicas::Appended>();
+  const bool served = r.cluster().log(next).IsLeader();
+  r.Do(next, [&] {
+    r.Append(next, "a", followed);
+    r.Append(next, "b", followed);
+  });
+  REQUIRE(r.cluster().RunUntil([&] { return !followed->answers.empty() && followed->all(); }, absl::Seconds(2)));
+  CHECK_FALSE(served);
+  for (const auto& answer : followed->answers) {
+    INFO((answer->ok() ? std::string() : answer->error().message));
+    CHECK(answer->ok());
+  }
+  CHECK(followed->answers[0]->value().next_offset <= followed->answers[1]->value().base_offset);
+}
+
+TEST_CASE("appends wait only so long for a hand-over to one that has gone") {
+  Replicas r;
+  const NodeId old = r.cluster().Leader();
+  const NodeId next = r.Other(old);
+  const auto appended = std::make_shared<Replicas::Appended>();
+  r.cluster().network.Isolate(next);
+  const absl::Duration from = r.cluster().scheduler.now();
+  r.Do(old, [&] {
+    REQUIRE(r.at(old).TransferLeadership(next).ok());
+    r.Append(old, "a", appended);
+  });
+  REQUIRE(r.cluster().RunUntil([&] { return !appended->answers.empty() && appended->all(); }, absl::Seconds(2)));
+  CHECK(r.cluster().scheduler.now() - from >= Partition::kLeaderWaitMax);
+  CHECK(appended->answers[0]->error().reason == Reason::kNotLeader);
+  // It gives the hand-over up, and takes what comes then.
+  const auto later = std::make_shared<Replicas::Appended>();
+  REQUIRE(r.cluster().RunUntil([&] { return r.cluster().LeaderNow() == old; }, absl::Seconds(5)));
+  r.Do(old, [&] { r.Append(old, "a", later); });
+  REQUIRE(r.cluster().RunUntil([&] { return !later->answers.empty() && later->all(); }, absl::Seconds(2)));
+  CHECK(later->answers[0]->ok());
+}
+
+TEST_CASE("an append where nobody leads is refused after a while, and again, and one that waits at a stop with it") {
+  Replicas r;
+  const NodeId old = r.cluster().Leader();
+  const NodeId left = r.Other(old);
+  for (int i = 1; i <= 3; ++i) {
+    if (NodeId(i) != left) r.cluster().network.Isolate(NodeId(i));
+  }
+  REQUIRE(r.cluster().RunUntil([&] { return !r.cluster().log(left).leader().has_value(); }));
+  for (int round = 0; round < 3; ++round) {
+    const auto appended = std::make_shared<Replicas::Appended>();
+    const absl::Duration from = r.cluster().scheduler.now();
+    r.Do(left, [&] { r.Append(left, "a", appended); });
+    REQUIRE(r.cluster().RunUntil([&] { return !appended->answers.empty() && appended->all(); }, absl::Seconds(2)));
+    CHECK(r.cluster().scheduler.now() - from >= Partition::kLeaderWaitMax);
+    CHECK(appended->answers[0]->error().reason == Reason::kNotLeader);
+    CHECK(appended->answers[0]->error().retriable);
+  }
+  const auto waiting = std::make_shared<Replicas::Appended>();
+  const absl::Duration from = r.cluster().scheduler.now();
+  r.Do(left, [&] {
+    r.Append(left, "a", waiting);
+    r.at(left).Stop(Reason::kNotAvailable, "the node stops", [] {});
+  });
+  REQUIRE(r.cluster().RunUntil([&] { return !waiting->answers.empty() && waiting->all(); }, absl::Seconds(2)));
+  CHECK(r.cluster().scheduler.now() - from < Partition::kLeaderWaitMax);
+  CHECK(waiting->answers[0]->error().message == "the node stops");
+}
+
+}  // namespace
+}  // namespace sluice::broker
