@@ -348,6 +348,15 @@ void SimFileSystem::Crash() {
   names_ = durable_names_;
 }
 
+std::vector<std::string> SimFileSystem::Files() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<std::string> paths;
+  for (const auto& [path, node] : names_) {
+    if (!node->is_dir) paths.push_back(path);
+  }
+  return paths;
+}
+
 std::string SimFileSystem::Contents(const std::string& path) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   auto at = names_.find(path);

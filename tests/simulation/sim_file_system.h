@@ -90,6 +90,8 @@ class SimFileSystem final : public FileSystem {
   void Kill();
 
   // Looking and tampering, without being counted.
+  /// All that there are now, by path.
+  std::vector<std::string> Files() const;
   /// What a reader sees now; empty when there is no such file.
   std::string Contents(const std::string& path) const;
   /// Replaces a file's contents, durably; makes the file where there is none.

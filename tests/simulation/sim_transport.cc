@@ -87,7 +87,7 @@ void SimNetwork::Rejoin(NodeId node) {
 
 void SimNetwork::HealAll() {
   blocked_.clear();
-  loss_per_mille_ = 0;
+  loss_per_mille_ = duplicates_per_mille_ = 0;
   filter_ = nullptr;
 }
 
@@ -137,9 +137,20 @@ bool SimNetwork::Send(NodeId from, uint64_t life, const ReplicaId& group, raft::
   absl::Duration& latest = way_latest_[way];
   if (arrives < latest) ++counts_.reordered;
   latest = std::max(latest, arrives);
+  if (duplicates_per_mille_ > 0 && scheduler_.random().Below(1000) < duplicates_per_mille_) {
+    ++counts_.duplicated;
+    busy_until = arrives + DrawDelay();
+    Deliver(way, port->second.life, bytes, group, busy_until, message);
+  }
+  Deliver(way, port->second.life, bytes, group, arrives, std::move(message));
+  return true;
+}
+
+void SimNetwork::Deliver(const Way& way, uint64_t its_life, int64_t bytes, const ReplicaId& group,
+                         absl::Duration arrives, raft::Message message) {
   under_way_[way] += bytes;
   scheduler_.At(arrives - scheduler_.now(),
-                [this, way, bytes, its_life = port->second.life, group, message = std::move(message)]() mutable {
+                [this, way, bytes, its_life, group, message = std::move(message)]() mutable {
                   under_way_[way] -= bytes;
                   if (!Alive(way.second, its_life)) return;
                   if (blocked_.contains(way)) {
@@ -149,7 +160,6 @@ bool SimNetwork::Send(NodeId from, uint64_t life, const ReplicaId& group, raft::
                   ++counts_.delivered;
                   ports_[way.second].receiver->OnMessage(group, std::move(message));
                 });
-  return true;
 }
 
 bool SimNetwork::SendLiveness(NodeId from, uint64_t life, NodeId to, LivenessMessage message) {

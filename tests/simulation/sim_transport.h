@@ -1,5 +1,5 @@
-// A network of nodes in the simulator, with the ways a network can fail: delay, loss, reordering across groups,
-// partitions in one or both directions.
+// A network of nodes in the simulator, with the ways a network can fail: delay, loss, duplicates, reordering across
+// groups, partitions in one or both directions.
 //
 // Within one (sender, receiver, group) what arrives keeps its order, as the seam promises. Messages are carried as
 // values: what a codec could break is tested where the codec is.
@@ -25,6 +25,7 @@ struct SimNetworkCounts {
   uint64_t sent = 0;
   uint64_t delivered = 0;
   uint64_t lost = 0;
+  uint64_t duplicated = 0;
   uint64_t blocked = 0;    ///< By a partition.
   uint64_t reordered = 0;  ///< Overtook a message of another group on the same way.
   uint64_t refused = 0;    ///< Over the bound of what may be under way.
@@ -45,6 +46,8 @@ class SimNetwork {
   void SetDelay(absl::Duration least, absl::Duration most) { delay_least_ = least, delay_most_ = most; }
   /// In a thousand.
   void SetLoss(uint64_t per_mille) { loss_per_mille_ = per_mille; }
+  /// In a thousand: what arrives a second time, later, and behind nothing that its group sent after it.
+  void SetDuplicates(uint64_t per_mille) { duplicates_per_mille_ = per_mille; }
   void Block(NodeId from, NodeId to);
   void Unblock(NodeId from, NodeId to);
   /// Both directions, between this node and all others.
@@ -75,6 +78,8 @@ class SimNetwork {
 
   bool Send(NodeId from, uint64_t life, const ReplicaId& group, raft::Message message);
   bool SendLiveness(NodeId from, uint64_t life, NodeId to, replication::LivenessMessage message);
+  void Deliver(const Way& way, uint64_t its_life, int64_t bytes, const ReplicaId& group, absl::Duration arrives,
+               raft::Message message);
   /// Whether a message takes its way at all.
   bool Passes(NodeId from, uint64_t life, NodeId to);
   bool Alive(NodeId node, uint64_t life) const;
@@ -94,6 +99,7 @@ class SimNetwork {
   absl::Duration delay_least_ = absl::Microseconds(50);
   absl::Duration delay_most_ = absl::Milliseconds(1);
   uint64_t loss_per_mille_ = 0;
+  uint64_t duplicates_per_mille_ = 0;
   int64_t bytes_max_ = int64_t{64} << 20;
   int64_t uplink_bytes_per_second_ = 0;
   std::map<NodeId, absl::Duration> uplink_busy_until_;

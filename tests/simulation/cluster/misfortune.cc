@@ -23,7 +23,7 @@ void World::ScheduleBlow() {
 }
 
 Blow World::Spared(Blow blow) const {
-  if (!disk_lost_) return blow;
+  if (!OthersAreSpared()) return blow;
   switch (blow) {
     case Blow::kCrash:
     case Blow::kCrashMidWrite:
@@ -105,6 +105,10 @@ void World::Strike(Blow blow) {
     case Blow::kUpgrade:
       node.Upgrade();
       return Restart(node);
+    case Blow::kBridge:
+      return BridgePeers(node.id());
+    case Blow::kDamage:
+      return Damage(node);
     case Blow::kCount:
       return;
   }
@@ -157,7 +161,7 @@ void World::Move(Node& node) {
 void World::Restart(Node& node) {
   SimRandom& random = context_.random();
   if (node.serving() && random.OneIn(3)) return node.StopInOrder();
-  if (!disk_lost_ && random.OneIn(2)) return node.PowerOff();
+  if (!OthersAreSpared() && random.OneIn(2)) return node.PowerOff();
   node.KillProcess();
 }
 
@@ -219,6 +223,22 @@ void World::CutPeersOneWay(NodeId from, NodeId to) {
   peers_.messages.Block(from, to);
 }
 
+void World::BridgePeers(NodeId bridge) {
+  if (nodes_.size() < 3) return;
+  context_.hits.Add(Hit::kPeersBridged);
+  context_.trace.Say([&] { return Cat("node ", bridge, " alone hears everybody"); });
+  std::vector<NodeId> parts[2];
+  for (const auto& [id, node] : nodes_) {
+    if (id != bridge) parts[context_.random().Below(2)].push_back(id);
+  }
+  for (const NodeId one : parts[0]) {
+    for (const NodeId other : parts[1]) {
+      peers_.messages.Block(one, other);
+      peers_.messages.Block(other, one);
+    }
+  }
+}
+
 void World::SlowPeers() {
   if (nodes_.size() == 1) return;
   context_.hits.Add(Hit::kPeersSlow);
@@ -229,18 +249,49 @@ void World::SlowPeers() {
 
 // Whoever holds a copy of what the lost disk had must be there, whole: with one more away for good, or with a log that
 // may have lost its end, nobody could say any more what was acknowledged, and the groups would rightly wait for ever.
-void World::LoseDisk(Node& victim) {
-  if (disk_lost_ || !victim.ready() || victim.stopping()) return;
+bool World::MayLoseDisk(const Node& victim) const {
+  if (OthersAreSpared() || !victim.ready() || victim.stopping() || !OthersAreWhole(victim)) return false;
+  for (const auto& [id, node] : nodes_) {
+    if (node.get() != &victim && node->excused()) return false;
+  }
+  return known_.size() != 1 || !known_.contains(victim.id());
+}
+
+bool World::OthersAreWhole(const Node& victim) const {
   for (const auto& [id, node] : nodes_) {
     if (node.get() == &victim) continue;
-    if (!node->ready() || node->stopping() || node->in_doubt() || node->excused()) return;
+    if (!node->ready() || node->stopping() || node->in_doubt()) return false;
   }
-  if (known_.size() == 1 && known_.contains(victim.id())) return;
   // A vote is on its way from one to another: for that moment group 0 survives one loss less.
-  if (votes_ && votes_->members.voters.size() % 2 == 0) return;
+  return !votes_ || votes_->members.voters.size() % 2 != 0;
+}
+
+void World::LoseDisk(Node& victim) {
+  if (!MayLoseDisk(victim)) return;
   known_.erase(victim.id());
   disk_lost_ = true;
   for (const auto& [id, node] : nodes_) node->Mend();
+  victim.LoseDisk(PeerAddresses());
+}
+
+void World::Damage(Node& victim) {
+  if (!MayLoseDisk(victim)) return;
+  known_.erase(victim.id());
+  damaged_ = victim.id();
+  for (const auto& [id, node] : nodes_) node->Mend();
+  victim.Damage();
+}
+
+void World::ReplaceDamaged() {
+  if (!damaged_ || failed()) return;
+  Node& victim = *nodes_.at(*damaged_);
+  if (!RunUntil([&] { return OthersAreWhole(victim); }, absl::Seconds(100)) && !failed()) {
+    return context_.history.Fail(Rule::kLiveness,
+                                 Cat("beside the damaged disk of node ", victim.id(), " the others do not work"));
+  }
+  if (failed()) return;
+  damaged_.reset();
+  disk_lost_ = true;
   victim.LoseDisk(PeerAddresses());
 }
 

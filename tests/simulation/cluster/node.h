@@ -84,6 +84,9 @@ class Node {
   /// The process dies with its disk; the next one finds an empty one, and must be refused: from then on this node is
   /// gone, and its number with it.
   void LoseDisk(std::vector<std::string> seeds);
+  /// Power loss now; and when it is back, something on its disk, or what the disk says once, is not what was written.
+  /// Nothing that it then does may harm anybody; it need not work before it has lost the disk.
+  void Damage();
   /// From its next process on it is found elsewhere; whoever calls sees to it that there is one.
   void MoveTo(Place place) { place_ = std::move(place); }
   /// From its next process on it is the next version of the program, with feature levels that are one higher.
@@ -99,6 +102,7 @@ class Node {
   bool ready() const { return serving() && broker_->IsReady(); }
   bool gone() const { return gone_; }
   bool lost_disk() const { return lost_disk_; }
+  bool damaged() const { return damaged_; }
   /// Has a replica whose log may have lost its end, and that is not known to be whole again.
   bool in_doubt() const { return up() && raft_ != nullptr && raft_->stats().in_doubt > 0; }
   bool upgraded() const { return upgraded_; }
@@ -157,6 +161,9 @@ class Node {
   void OnStarted(const absl::Status& status);
   void OnRefused(const absl::Status& why);
 
+  void DamageDisk();
+  /// One that has something in it.
+  std::string AnyFile(bool may_be_cut);
   void StopParts();
   void Fatal(absl::Status why);
   void Kill();
@@ -195,6 +202,8 @@ class Node {
   bool stopped_ = false;     ///< In good order; Reap ends it.
   bool lose_power_ = false;  ///< At the next Reap.
   bool killed_ = false;
+  bool damages_ = false;  ///< With its loss of power.
+  bool damaged_ = false;
   bool lose_disk_ = false;
   bool lost_disk_ = false;
   bool gone_ = false;

@@ -19,7 +19,8 @@ constexpr int64_t kDiskHigh = 384 << 10;
 void Node::Start() {
   ++life_;
   serving_ = stopping_ = stopped_ = false;
-  excused_ = calls_failed_ = armed_;
+  calls_failed_ = armed_;
+  excused_ = armed_ || damaged_;
   if (upgraded_ && !lost_disk_) {
     program_ = {.version = "simulated-next",
                 .feature_min = broker::kFeatureLevelMax,
@@ -193,6 +194,7 @@ void Node::OnStarted(const absl::Status& status) {
     context_.trace.Say([&] { return Cat("node ", id_, " serves"); });
     return;
   }
+  if (damaged_) context_.hits.Add(Hit::kDamageRefused);
   if (lost_disk_ && absl::IsFailedPrecondition(status)) {
     context_.hits.Add(Hit::kOtherDiskRefused);
     context_.trace.Say([&] { return Cat("node ", id_, " is gone: ", status.ToString()); });

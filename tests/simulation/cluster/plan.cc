@@ -16,10 +16,12 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "peers cut one way",
     "peers swizzled",
     "peers deafened",
+    "peers bridged",
     "stranded",
     "peers slow",
     "peers' message lost",
     "peers' call lost",
+    "peers' message came twice",
     "process killed",
     "crash",
     "crash in the middle of a write",
@@ -37,6 +39,11 @@ constexpr std::array<std::string_view, kHits> kNames = {
     "disk slow",
     "disk lost",
     "node with another disk refused",
+    "bit flipped",
+    "block misdirected",
+    "file cut short",
+    "read flipped",
+    "start refused for damage",
     "node moved",
     "node moved to where another one was",
     "nodes moved at once",
@@ -115,6 +122,12 @@ void DrawUpgrades(SimRandom random, Plan& plan) {
   if (plan.upgrades) plan.weights[static_cast<size_t>(Blow::kUpgrade)] = 3 + static_cast<int>(random.Below(15));
 }
 
+void DrawDamage(SimRandom random, Plan& plan) {
+  if (plan.nodes.back() > 1 && random.OneIn(2)) plan.duplicates_per_mille = 1 + random.Below(500);
+  if (plan.nodes.back() > 1 && random.OneIn(3)) plan.weights[static_cast<size_t>(Blow::kBridge)] = 8;
+  if (plan.loses_disk && random.OneIn(2)) plan.weights[static_cast<size_t>(Blow::kDamage)] = 12;
+}
+
 void DrawAdditions(uint64_t seed, Plan& plan) {
   const auto* const former = std::find_if(std::begin(kFormerSeeds), std::end(kFormerSeeds),
                                           [seed](const FormerSeed& each) { return each.seed == seed; });
@@ -123,6 +136,7 @@ void DrawAdditions(uint64_t seed, Plan& plan) {
   if (last >= Addition::kRacks) DrawRacks(SimRandom(~seed + 1), plan);
   if (last >= Addition::kReplacements) DrawReplacements(SimRandom(~seed + 2), plan);
   if (last >= Addition::kUpgrades) DrawUpgrades(SimRandom(~seed + 3), plan);
+  if (last >= Addition::kDamage) DrawDamage(SimRandom(~seed + 4), plan);
 }
 
 }  // namespace

@@ -34,10 +34,12 @@ enum class Hit : uint8_t {
   kPeersCutOneWay,
   kPeersSwizzled,  ///< Cut off one after the other, and let back in another order.
   kPeersDeafened,
-  kStranded,  ///< Goes on after a while, cut off, and may take itself for the leader that it was.
+  kPeersBridged,  ///< Two parts that do not hear each other, and a node that hears both.
+  kStranded,      ///< Goes on after a while, cut off, and may take itself for the leader that it was.
   kPeersSlow,
   kPeerMessageLost,
   kPeerCallLost,
+  kPeerMessageTwice,
   // processes
   kKilled,
   kCrash,
@@ -57,6 +59,11 @@ enum class Hit : uint8_t {
   kDiskSlow,
   kDiskLost,
   kOtherDiskRefused,  ///< Of a node that came with another disk than it is registered with.
+  kBitFlipped,        ///< In a file.
+  kBlockMisdirected,  ///< What belongs to one place of a file stands in another one, too.
+  kFileCutShort,
+  kReadFlipped,    ///< In what a read returned; the file is as it was.
+  kDamageRefused,  ///< A node that found its disk damaged and did not start.
   // addresses
   kMoved,
   kMovedToAnothers,  ///< Where clients and nodes looked for another node.
@@ -130,12 +137,14 @@ enum class Blow : uint8_t {
   kDeafen,   ///< A node hears none of its peers, and is heard by them.
   kMove,     ///< A node, or all but one, start again with other addresses.
   kUpgrade,  ///< A node starts again as the next version of the program.
+  kBridge,   ///< Two parts of the nodes do not hear each other; one node hears both.
+  kDamage,   ///< What a node's disk has is not what was written; the disk is replaced when the storm is over.
   kCount,
 };
 inline constexpr size_t kBlows = static_cast<size_t>(Blow::kCount);
 
 /// What worlds have been given one after the other, each drawn from a stream of its own.
-enum class Addition : uint8_t { kNone, kMoves, kRacks, kReplacements, kUpgrades, kAll = 255 };
+enum class Addition : uint8_t { kNone, kMoves, kRacks, kReplacements, kUpgrades, kDamage, kAll = 255 };
 /// Seeds that found bugs, and the last addition that there was then: they have no later one, and so stay what they
 /// were.
 struct FormerSeed {
@@ -163,7 +172,8 @@ struct Plan {
   absl::Duration replace_voter_after = absl::Hours(1);
   absl::Duration substitute_after;  ///< How much later the node comes that takes the place of the one without a disk.
   bool replaces_voter() const { return replace_voter_after < absl::Hours(1); }
-  bool upgrades = false;  ///< Nodes begin as one version of the program, and end as the next one.
+  uint64_t duplicates_per_mille = 0;  ///< Of messages between nodes, in storms.
+  bool upgrades = false;              ///< Nodes begin as one version of the program, and end as the next one.
 
   std::vector<std::string> racks;  ///< Of the nodes, by number, again and again; none: nobody names one.
 

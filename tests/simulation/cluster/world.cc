@@ -95,6 +95,7 @@ void World::Storm(size_t number) {
   context_.storm = site_.clients_act = true;
   site_.settled = false;
   ScheduleBlow();
+  peers_.messages.SetDuplicates(context_.plan.duplicates_per_mille);
   const absl::Duration span = Between(context_.random(), 0.3 * context_.plan.storm_max, context_.plan.storm_max);
   const std::vector<int>& nodes = context_.plan.nodes;
   for (int more = number + 1 < nodes.size() ? nodes[number + 1] - nodes[number] : 0; more > 0; --more) {
@@ -109,6 +110,7 @@ void World::Quiet(bool last) {
   context_.trace.Say([] { return std::string("the storm is over"); });
   context_.storm = false;
   MendAll();
+  ReplaceDamaged();
   MustWork();
   if (last && context_.plan.upgrades) UpgradeTheRest();
   if (voter_replaced_) MustSurviveLosses();
@@ -149,6 +151,7 @@ Outcome World::Run() {
   context_.hits.Add(Hit::kLeaderChanged, context_.history.leader_changes());
   context_.hits.Add(Hit::kPeerMessageLost, peers_.messages.counts().lost);
   context_.hits.Add(Hit::kPeerCallLost, peers_.calls.lost());
+  context_.hits.Add(Hit::kPeerMessageTwice, peers_.messages.counts().duplicated);
   Outcome outcome;
   outcome.violation = context_.history.violation();
   outcome.trace_hash = context_.trace.hash() ^ context_.scheduler.trace_hash() ^ context_.history.Hash();

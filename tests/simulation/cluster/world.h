@@ -89,10 +89,17 @@ class World {
   void Deafen(NodeId node);
   void CutPeers(NodeId node);
   void CutPeersOneWay(NodeId from, NodeId to);
+  void BridgePeers(NodeId bridge);
   void SlowPeers();
-  /// A disk is lost at a moment when all others are whole and up: a minority.
+  /// Whether a disk may be lost now: all others are whole and up, so it is a minority.
+  bool MayLoseDisk(const Node& victim) const;
+  bool OthersAreWhole(const Node& victim) const;
   void LoseDisk(Node& victim);
+  void Damage(Node& victim);
+  /// As an operator does it: once the others work.
+  void ReplaceDamaged();
   /// Once a disk is lost, the others must not be damaged too: their nodes die, but without loss of power.
+  bool OthersAreSpared() const { return disk_lost_ || damaged_.has_value(); }
   Blow Spared(Blow blow) const;
   Node& AnyNode() { return *nodes_.at(site_.AnyNode()); }
 
@@ -148,6 +155,7 @@ class World {
   std::set<std::string> vacated_;  ///< Hosts where nodes were.
   int moves_ = 0;
   bool disk_lost_ = false;
+  std::optional<NodeId> damaged_;        ///< Until its disk is lost.
   std::optional<ControllerTerm> votes_;  ///< As last looked at; only where votes are replaced soon.
   absl::Duration votes_seen_at_;
   bool voter_replaced_ = false;
