@@ -72,7 +72,7 @@ bool Node::Reap() {
   Kill();
   if (crashed || lose_power_) fs_->Crash();
   lose_power_ = killed_ = false;
-  if (std::exchange(damages_, false)) DamageDisk();
+  for (; damages_ > 0; --damages_) DamageDisk();
   CountHits();
   if (std::exchange(lose_disk_, false)) {
     fs_ = std::make_unique<SimFileSystem>(context_.random().Next());
@@ -114,18 +114,23 @@ void Node::LoseDisk(std::vector<std::string> seeds) {
 
 void Node::Damage() {
   context_.trace.Say([&] { return Cat("node ", id_, " loses power, and its disk will be damaged"); });
-  damages_ = damaged_ = excused_ = lose_power_ = true;
+  damaged_ = excused_ = lose_power_ = true;
+  damages_ = 1 + static_cast<int>(random_.Below(4));
 }
 
 // The end of the newest journal file, or of the metadata store's log, cannot be told from one that was never written
 // (docs/reliability.md): only what is recorded elsewhere is cut.
 std::string Node::AnyFile(bool may_be_cut) {
-  std::vector<std::string> files = fs_->Files();
-  std::erase_if(files, [&](const std::string& path) {
-    const bool recorded = path.find("/topics/") != std::string::npos;
-    return fs_->Contents(path).find_first_not_of('\0') == std::string::npos || (may_be_cut && !recorded);
-  });
-  return files.empty() ? std::string() : files[random_.Below(files.size())];
+  std::map<std::string, std::vector<std::string>> folders;  // of each folder in the data folder as often
+  for (const std::string& path : fs_->Files()) {
+    const std::string folder = path.substr(0, path.find('/', std::string("data/").size()));
+    if (may_be_cut && folder != "data/topics") continue;
+    if (fs_->Contents(path).find_first_not_of('\0') != std::string::npos) folders[folder].push_back(path);
+  }
+  if (folders.empty()) return {};
+  const std::vector<std::string>& files =
+      std::next(folders.begin(), static_cast<int64_t>(random_.Below(folders.size())))->second;
+  return files[random_.Below(files.size())];
 }
 
 void Node::DamageDisk() {

@@ -202,7 +202,7 @@ class Node {
   bool stopped_ = false;     ///< In good order; Reap ends it.
   bool lose_power_ = false;  ///< At the next Reap.
   bool killed_ = false;
-  bool damages_ = false;  ///< With its loss of power.
+  int damages_ = 0;  ///< To come with its loss of power.
   bool damaged_ = false;
   bool lose_disk_ = false;
   bool lost_disk_ = false;

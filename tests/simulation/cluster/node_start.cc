@@ -21,7 +21,7 @@ void Node::Start() {
   serving_ = stopping_ = stopped_ = false;
   calls_failed_ = armed_;
   excused_ = armed_ || damaged_;
-  if (upgraded_ && !lost_disk_) {
+  if (upgraded_ && !lost_disk_ && !damaged_) {
     program_ = {.version = "simulated-next",
                 .feature_min = broker::kFeatureLevelMax,
                 .feature_max = broker::kFeatureLevelMax + 1};

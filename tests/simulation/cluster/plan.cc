@@ -125,7 +125,10 @@ void DrawUpgrades(SimRandom random, Plan& plan) {
 void DrawDamage(SimRandom random, Plan& plan) {
   if (plan.nodes.back() > 1 && random.OneIn(2)) plan.duplicates_per_mille = 1 + random.Below(500);
   if (plan.nodes.back() > 1 && random.OneIn(3)) plan.weights[static_cast<size_t>(Blow::kBridge)] = 8;
-  if (plan.loses_disk && random.OneIn(2)) plan.weights[static_cast<size_t>(Blow::kDamage)] = 12;
+  if (plan.loses_disk && random.OneIn(2)) {
+    plan.weights[static_cast<size_t>(Blow::kDamage)] = 60;
+    plan.weights[static_cast<size_t>(Blow::kLoseDisk)] = 0;
+  }
 }
 
 void DrawAdditions(uint64_t seed, Plan& plan) {
