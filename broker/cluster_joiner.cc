@@ -163,7 +163,11 @@ void ClusterJoiner::OnRegistered(const std::string& address, const absl::StatusO
         .cluster_id = answer->cluster_id, .cluster_name = answer->cluster_name, .registration = *answer->registered});
   }
   if (answer->leader_address.empty() || hops == kHopsMax) {
-    trouble_.OnFailed(address, NoLeader());
+    trouble_.OnFailed(address, answer->leader_address.empty()
+                                   ? NoLeader()
+                                   : absl::UnavailableError(Cat("it names ", answer->leader_address,
+                                                                " as the controller's leader, as the last of several "
+                                                                "that name one another")));
     return TryLater("the controller's leader is changing");
   }
   // An earlier process of this folder, which was let in and did not come to write that down.

@@ -154,9 +154,13 @@ std::optional<Error> Partition::NoRoomForMajority() const {
 }
 
 void Partition::Append(PartitionAppend append) {
-  const bool served = log_ != nullptr && !stopping_;
-  if (!held_.empty() || (served && log().AwaitsLeader())) return Hold(std::move(append));
+  if (!held_.empty() || AwaitsLeader()) return Hold(std::move(append));
   AppendNow(std::move(append));
+}
+
+// Where the last wait ran out, and it is still not settled, it may be for long: who comes then is told at once.
+bool Partition::AwaitsLeader() const {
+  return log_ != nullptr && !stopping_ && !awaits_settled_ && log().AwaitsLeader();
 }
 
 void Partition::Hold(PartitionAppend append) {
@@ -165,8 +169,7 @@ void Partition::Hold(PartitionAppend append) {
   held_timer_ = shard_.PostAfter(kLeaderWaitMax, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->ReleaseHeld();
   });
-  // Of one that was released by its time the log has yet to tell.
-  if (std::exchange(awaits_settled_, true)) return;
+  awaits_settled_ = true;
   log().WhenLeaderSettled([weak = weak_from_this()] {
     const auto self = weak.lock();
     if (self == nullptr) return;

@@ -105,8 +105,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   /// Where within a block the memory of the next batch to append had better begin; any thread.
   size_t PlaceOf(size_t bytes) { return append_place_ == nullptr ? 0 : append_place_->Next(bytes); }
-  /// Where the partition has no leader in place, first waits up to kLeaderWaitMax for one: told to go elsewhere at
-  /// once, clients would come to whoever is to lead before it does, and be sent back.
+  /// Where the partition has no leader in place, and had one lately, first waits up to kLeaderWaitMax for the next:
+  /// told to go elsewhere at once, clients would come to whoever is to lead before it does, and be sent back.
   void Append(PartitionAppend append);
 
   /// Committed batches from `offset`; empty, and without error, at the end of the log.
@@ -153,6 +153,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   std::optional<Error> Admit(const PartitionAppend& append) const;
   /// Until a leader is in place, behind whatever waits for one already.
   void Hold(PartitionAppend append);
+  bool AwaitsLeader() const;
   void ReleaseHeld();
   void AppendNow(PartitionAppend append);
   void Propose(PartitionAppend append);

@@ -144,7 +144,7 @@ TEST_CASE("appends wait only so long for a hand-over to one that has gone") {
   CHECK(later->answers[0]->ok());
 }
 
-TEST_CASE("an append where nobody leads is refused after a while, and again, and one that waits at a stop with it") {
+TEST_CASE("an append where nobody leads is refused after a while, and from then on at once") {
   Replicas r;
   const NodeId old = r.cluster().Leader();
   const NodeId left = r.Other(old);
@@ -152,24 +152,64 @@ TEST_CASE("an append where nobody leads is refused after a while, and again, and
     if (NodeId(i) != left) r.cluster().network.Isolate(NodeId(i));
   }
   REQUIRE(r.cluster().RunUntil([&] { return !r.cluster().log(left).leader().has_value(); }));
-  for (int round = 0; round < 3; ++round) {
+  const auto refused_after = [&] {
     const auto appended = std::make_shared<Replicas::Appended>();
     const absl::Duration from = r.cluster().scheduler.now();
     r.Do(left, [&] { r.Append(left, "a", appended); });
     REQUIRE(r.cluster().RunUntil([&] { return !appended->answers.empty() && appended->all(); }, absl::Seconds(2)));
-    CHECK(r.cluster().scheduler.now() - from >= Partition::kLeaderWaitMax);
     CHECK(appended->answers[0]->error().reason == Reason::kNotLeader);
     CHECK(appended->answers[0]->error().retriable);
+    return r.cluster().scheduler.now() - from;
+  };
+  CHECK(refused_after() >= Partition::kLeaderWaitMax);
+  CHECK(refused_after() < absl::Milliseconds(1));
+  r.cluster().network.HealAll();
+  REQUIRE(r.cluster().RunUntil([&] { return r.cluster().log(left).leader().has_value(); }));
+  for (int i = 1; i <= 3; ++i) {
+    if (NodeId(i) != left) r.cluster().network.Isolate(NodeId(i));
   }
+  REQUIRE(r.cluster().RunUntil([&] { return !r.cluster().log(left).leader().has_value(); }));
+  CHECK(refused_after() >= Partition::kLeaderWaitMax);
+}
+
+TEST_CASE("what waits for a leader is refused when the partition goes") {
+  Replicas r;
+  const NodeId old = r.cluster().Leader();
   const auto waiting = std::make_shared<Replicas::Appended>();
   const absl::Duration from = r.cluster().scheduler.now();
-  r.Do(left, [&] {
-    r.Append(left, "a", waiting);
-    r.at(left).Stop(Reason::kNotAvailable, "the node stops", [] {});
+  r.cluster().network.Isolate(r.Other(old));
+  r.Do(old, [&] {
+    REQUIRE(r.at(old).TransferLeadership(r.Other(old)).ok());
+    r.Append(old, "a", waiting);
+    r.at(old).Stop(Reason::kUnknownTopic, "the topic was deleted", [] {});
   });
   REQUIRE(r.cluster().RunUntil([&] { return !waiting->answers.empty() && waiting->all(); }, absl::Seconds(2)));
   CHECK(r.cluster().scheduler.now() - from < Partition::kLeaderWaitMax);
-  CHECK(waiting->answers[0]->error().message == "the node stops");
+  CHECK(waiting->answers[0]->error().message == "the topic was deleted");
+}
+
+TEST_CASE("appends keep their order however they fall around the moment in which a leader begins to serve") {
+  Replicas r;
+  const NodeId old = r.cluster().Leader();
+  const NodeId next = r.Other(old);
+  r.Do(old, [&] { REQUIRE(r.at(old).TransferLeadership(next).ok()); });
+  REQUIRE(r.cluster().RunUntil([&] { return r.cluster().log(next).raft().role() == raft::Role::kLeader; }));
+  REQUIRE_FALSE(r.cluster().log(next).IsLeader());
+  const auto appended = std::make_shared<Replicas::Appended>();
+  int more = 20;  // after it serves
+  while (more > 0) {
+    r.Do(next, [&] { r.Append(next, "a", appended); });
+    REQUIRE(r.cluster().scheduler.Step());
+    if (r.cluster().log(next).IsLeader()) --more;
+  }
+  REQUIRE(r.cluster().RunUntil([&] { return appended->all() && appended->answers.size() > 20; }, absl::Seconds(2)));
+  Offset after{0};
+  for (const auto& answer : appended->answers) {
+    INFO((answer->ok() ? std::string() : answer->error().message));
+    REQUIRE(answer->ok());
+    CHECK(answer->value().base_offset >= after);
+    after = answer->value().next_offset;
+  }
 }
 
 }  // namespace

@@ -139,7 +139,7 @@ bool SimNetwork::Send(NodeId from, uint64_t life, const ReplicaId& group, raft::
   latest = std::max(latest, arrives);
   if (duplicates_per_mille_ > 0 && scheduler_.random().Below(1000) < duplicates_per_mille_) {
     ++counts_.duplicated;
-    busy_until = arrives + DrawDelay();
+    busy_until = arrives + absl::Nanoseconds(1 + static_cast<int64_t>(scheduler_.random().Below(1'000'000)));
     Deliver(way, port->second.life, bytes, group, busy_until, message);
   }
   Deliver(way, port->second.life, bytes, group, arrives, std::move(message));

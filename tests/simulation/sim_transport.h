@@ -1,8 +1,9 @@
 // A network of nodes in the simulator, with the ways a network can fail: delay, loss, duplicates, reordering across
 // groups, partitions in one or both directions.
 //
-// Within one (sender, receiver, group) what arrives keeps its order, as the seam promises. Messages are carried as
-// values: what a codec could break is tested where the codec is.
+// Within one (sender, receiver, group) what arrives keeps its order, as the seam promises. That a message comes twice
+// it does not promise to bear, and the Raft core bears it all the same (paper section 5.3): so it is tried. Messages
+// are carried as values: what a codec could break is tested where the codec is.
 // Threads: all of it from one.
 #pragma once
 
@@ -46,7 +47,8 @@ class SimNetwork {
   void SetDelay(absl::Duration least, absl::Duration most) { delay_least_ = least, delay_most_ = most; }
   /// In a thousand.
   void SetLoss(uint64_t per_mille) { loss_per_mille_ = per_mille; }
-  /// In a thousand: what arrives a second time, later, and behind nothing that its group sent after it.
+  /// In a thousand, of groups' messages: what arrives a second time, soon, and behind nothing that its group sent after
+  /// it.
   void SetDuplicates(uint64_t per_mille) { duplicates_per_mille_ = per_mille; }
   void Block(NodeId from, NodeId to);
   void Unblock(NodeId from, NodeId to);

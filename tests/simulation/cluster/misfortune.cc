@@ -224,17 +224,20 @@ void World::CutPeersOneWay(NodeId from, NodeId to) {
 }
 
 void World::BridgePeers(NodeId bridge) {
-  if (nodes_.size() < 3) return;
+  std::vector<NodeId> others;
+  for (const auto& [id, node] : nodes_) {
+    if (id != bridge && !node->gone()) others.push_back(id);
+  }
+  if (others.size() < 2) return;
   context_.hits.Add(Hit::kPeersBridged);
   context_.trace.Say([&] { return Cat("node ", bridge, " alone hears everybody"); });
-  std::vector<NodeId> parts[2];
-  for (const auto& [id, node] : nodes_) {
-    if (id != bridge) parts[context_.random().Below(2)].push_back(id);
-  }
-  for (const NodeId one : parts[0]) {
-    for (const NodeId other : parts[1]) {
-      peers_.messages.Block(one, other);
-      peers_.messages.Block(other, one);
+  const size_t first = context_.random().Below(others.size());
+  std::rotate(others.begin(), others.begin() + static_cast<int64_t>(first), others.end());
+  const size_t part = 1 + context_.random().Below(others.size() - 1);
+  for (size_t one = 0; one < part; ++one) {
+    for (size_t other = part; other < others.size(); ++other) {
+      peers_.messages.Block(others[one], others[other]);
+      peers_.messages.Block(others[other], others[one]);
     }
   }
 }
@@ -278,6 +281,7 @@ void World::Damage(Node& victim) {
   if (!MayLoseDisk(victim)) return;
   known_.erase(victim.id());
   damaged_ = victim.id();
+  context_.plan.weights[static_cast<size_t>(Blow::kDamage)] = 0;
   for (const auto& [id, node] : nodes_) node->Mend();
   victim.Damage();
 }
@@ -288,6 +292,10 @@ void World::ReplaceDamaged() {
   if (!RunUntil([&] { return OthersAreWhole(victim); }, absl::Seconds(100)) && !failed()) {
     return context_.history.Fail(Rule::kLiveness,
                                  Cat("beside the damaged disk of node ", victim.id(), " the others do not work"));
+  }
+  // The damaged one may lead, and be of no use as a leader: then others must have taken its place.
+  for (const PartitionKey& key : site_.Partitions()) {
+    if (!failed()) MustTakeValue(key);
   }
   if (failed()) return;
   damaged_.reset();
@@ -313,6 +321,7 @@ void World::Swizzle() {
 void World::MendNetwork() {
   wire_.Heal();
   peers_.messages.HealAll();
+  if (context_.storm) peers_.messages.SetDuplicates(context_.plan.duplicates_per_mille);
   peers_.messages.SetDelay(absl::Microseconds(50), absl::Milliseconds(1));
   peers_.calls.SetLoss(0);
   peers_.calls.SetDelay(absl::Microseconds(100), absl::Milliseconds(2));
@@ -323,7 +332,7 @@ void World::MendAll() {
   for (const auto& [id, node] : nodes_) {
     if (node->gone()) continue;
     // What a store makes of a call that failed may last until its process is started again (docs/reliability.md).
-    if (node->calls_failed()) node->PowerOff();
+    if (node->calls_failed()) damaged_ ? node->KillProcess() : node->PowerOff();
     node->Mend();
     node->Resume();
   }

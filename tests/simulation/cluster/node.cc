@@ -118,13 +118,11 @@ void Node::Damage() {
   damages_ = 1 + static_cast<int>(random_.Below(4));
 }
 
-// The end of the newest journal file, or of the metadata store's log, cannot be told from one that was never written
-// (docs/reliability.md): only what is recorded elsewhere is cut.
-std::string Node::AnyFile(bool may_be_cut) {
+std::string Node::AnyFile(bool in_topics) {
   std::map<std::string, std::vector<std::string>> folders;  // of each folder in the data folder as often
   for (const std::string& path : fs_->Files()) {
     const std::string folder = path.substr(0, path.find('/', std::string("data/").size()));
-    if (may_be_cut && folder != "data/topics") continue;
+    if (in_topics && folder != "data/topics") continue;
     if (fs_->Contents(path).find_first_not_of('\0') != std::string::npos) folders[folder].push_back(path);
   }
   if (folders.empty()) return {};
@@ -133,35 +131,41 @@ std::string Node::AnyFile(bool may_be_cut) {
   return files[random_.Below(files.size())];
 }
 
+// The end of the newest journal file, or of the metadata store's log, cannot be told from one that was never written
+// (docs/reliability.md): only what is recorded elsewhere is cut, or overwritten with what may be zeros.
 void Node::DamageDisk() {
-  const uint64_t kind = random_.Below(5);
-  const std::string path = AnyFile(kind == 1);
-  if (kind == 0 || path.empty()) {
+  const Damaged kind = OneOf(random_, {Damaged::kRead, Damaged::kCut, Damaged::kBlock, Damaged::kBit, Damaged::kBit});
+  const std::string path = AnyFile(kind == Damaged::kCut || kind == Damaged::kBlock);
+  if (kind == Damaged::kRead || path.empty()) {
     fs_->FlipBitOfRead(1 + random_.Below(30));
     return context_.trace.Say([&] { return Cat("node ", id_, ": a read will be wrong"); });
   }
-  std::string contents = fs_->Contents(path);
-  const size_t end = contents.find_last_not_of('\0') + 1;
+  const std::string before = fs_->Contents(path);
+  std::string after = before;
+  const size_t end = before.find_last_not_of('\0') + 1;
   const auto at = static_cast<size_t>(random_.Below(end));
-  if (kind == 1) {
-    context_.hits.Add(Hit::kFileCutShort);
-    contents.resize(at);
-  } else if (kind == 2) {
+  if (kind == Damaged::kCut) {
+    after.resize(at);
+  } else if (kind == Damaged::kBlock) {
     constexpr size_t kBlock = 512;
-    context_.hits.Add(Hit::kBlockMisdirected);
-    contents.replace(at / kBlock * kBlock, kBlock, contents, random_.Below(end) / kBlock * kBlock, kBlock);
+    const std::string block = before.substr(random_.Below(end) / kBlock * kBlock, kBlock);
+    const size_t to = at / kBlock * kBlock;
+    after.replace(to, std::min(block.size(), before.size() - to), block, 0, before.size() - to);
   } else {
-    context_.hits.Add(Hit::kBitFlipped);
-    contents[at] = static_cast<char>(contents[at] ^ (1 << random_.Below(8)));
+    after[at] = static_cast<char>(after[at] ^ (1 << random_.Below(8)));
   }
+  if (after == before) return;
+  context_.hits.Add(kind == Damaged::kCut     ? Hit::kFileCutShort
+                    : kind == Damaged::kBlock ? Hit::kBlockMisdirected
+                                              : Hit::kBitFlipped);
   context_.trace.Say([&] {
     return Cat("node ", id_, ": ", path, " is ",
-               kind == 1   ? "cut at "
-               : kind == 2 ? "overwritten at "
-                           : "damaged at ",
+               kind == Damaged::kCut     ? "cut at "
+               : kind == Damaged::kBlock ? "overwritten about "
+                                         : "damaged at ",
                at);
   });
-  fs_->SetContents(path, std::move(contents));
+  fs_->SetContents(path, std::move(after));
 }
 
 void Node::Upgrade() {

@@ -161,9 +161,10 @@ class Node {
   void OnStarted(const absl::Status& status);
   void OnRefused(const absl::Status& why);
 
+  enum class Damaged : uint8_t { kRead, kCut, kBlock, kBit };
   void DamageDisk();
   /// One that has something in it.
-  std::string AnyFile(bool may_be_cut);
+  std::string AnyFile(bool in_topics);
   void StopParts();
   void Fatal(absl::Status why);
   void Kill();

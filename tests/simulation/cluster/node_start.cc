@@ -194,7 +194,7 @@ void Node::OnStarted(const absl::Status& status) {
     context_.trace.Say([&] { return Cat("node ", id_, " serves"); });
     return;
   }
-  if (damaged_) context_.hits.Add(Hit::kDamageRefused);
+  if (damaged_ && absl::IsDataLoss(status)) context_.hits.Add(Hit::kDamageRefused);
   if (lost_disk_ && absl::IsFailedPrecondition(status)) {
     context_.hits.Add(Hit::kOtherDiskRefused);
     context_.trace.Say([&] { return Cat("node ", id_, " is gone: ", status.ToString()); });
