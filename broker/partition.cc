@@ -77,6 +77,15 @@ Error Partition::NotLeader() const {
   return error;
 }
 
+// To clients it is one that does not lead: others have the partition, too.
+Error Partition::FailedHere() const {
+  Error error = Fail(Reason::kNotLeader, Cat("this node does not lead the partition: ", stop_why_));
+  std::vector<NodeId> others = replicas_;
+  std::erase(others, node_.id);
+  error.leader = node_.addresses.AnyOf(others);
+  return error;
+}
+
 Error Partition::ProposalFailed(const absl::Status& status) const {
   if (Planted(PlantedBug::kSayUnknownIsRefused) && (log_ == nullptr || absl::IsUnknown(status))) {
     return Fail(Reason::kNotAvailable, "stopped");
@@ -100,6 +109,7 @@ Error Partition::ReadFailed(const absl::Status& status, const replication::LogBo
 // What a client must meet before anything is read or written here.
 std::optional<Error> Partition::CheckServing(LeaderEpoch client_epoch) const {
   SLUICE_CHECK(shard_.IsCurrent()) << replica_;
+  if (failed_ && !stopping_ && replicas_.size() > 1) return FailedHere();
   if (stopping_ || failed_) return Fail(stop_reason_, stop_why_);
   if (remote_ || !log().IsLeader()) return NotLeader();
   if (client_epoch.value() != 0 && client_epoch != log().leader_epoch() &&

@@ -87,7 +87,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   Partition(const Node& node, Identity identity, Executor& shard, std::unique_ptr<PartitionLog> log);
 
   /// One whose log cannot be opened: everything asked of it has `why` for its answer. DATA_LOSS lasts; of anything else
-  /// the answer is retriable, as it is tried again.
+  /// the answer is retriable, as it is tried again. Where other nodes have replicas, clients are sent there.
   Partition(const Node& node, Identity identity, Executor& shard, const absl::Status& why);
 
   /// One without a replica on this node: everything asked of it is answered with where to ask.
@@ -144,6 +144,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   std::optional<Error> NoRoomForMajority() const;
   /// That this node does not lead, and who does.
   Error NotLeader() const;
+  Error FailedHere() const;
   /// What a failed proposal or read means here and now.
   Error ProposalFailed(const absl::Status& status) const;
   Error ReadFailed(const absl::Status& status, const replication::LogBounds& bounds) const;

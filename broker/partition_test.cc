@@ -213,5 +213,38 @@ TEST_CASE("appends keep their order however they fall around the moment in which
   }
 }
 
+TEST_CASE("of a replica that cannot be opened clients are sent to the others, and who has the only one is told why") {
+  simulation::SimScheduler scheduler(1);
+  simulation::SimClock clock(scheduler);
+  simulation::SimExecutor shard(scheduler);
+  const auto memory = std::make_shared<MemoryQuota>(1 << 20);
+  const DiskWatermarks disk(0, 0);
+  AddressBook addresses;
+  addresses.Set({{NodeId(1), {.client = "one:1"}},
+                 {NodeId(2), {.client = "two:1", .alive = false}},
+                 {NodeId(3), {.client = "three:1"}}});
+  const Partition::Node node{
+      .clock = clock, .memory = *memory, .disk = disk, .id = NodeId(1), .address = "one:1", .addresses = addresses};
+  const auto refused = [&](std::vector<NodeId> replicas) {
+    const auto partition = std::make_shared<Partition>(
+        node,
+        Partition::Identity{
+            .replica = RaftCluster::Group(), .topic = "t", .settings = {}, .replicas = std::move(replicas)},
+        shard, absl::DataLossError("data/0.log: at byte 7: damage"));
+    CHECK(partition->info().error->reason == Reason::kCorruptLog);
+    std::optional<PartitionRead> read;
+    shard.Post(
+        [&] { partition->Read(Offset(0), 1, LeaderEpoch(0), [&](PartitionRead got) { read = std::move(got); }); });
+    while (!read) REQUIRE(scheduler.Step());
+    CHECK(read->error->message.find("data/0.log: at byte 7: damage") != std::string::npos);
+    return *read->error;
+  };
+  const Error elsewhere = refused({NodeId(1), NodeId(2), NodeId(3)});
+  CHECK(elsewhere.reason == Reason::kNotLeader);
+  CHECK(elsewhere.retriable);
+  CHECK(elsewhere.leader == "three:1");
+  CHECK(refused({NodeId(1)}).reason == Reason::kCorruptLog);
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -152,12 +152,12 @@ struct FormerSeed {
   Addition last;
 };
 inline constexpr FormerSeed kFormerSeeds[] = {
-    {8, Addition::kNone},      {67, Addition::kNone},     {111, Addition::kNone},  {118, Addition::kNone},
-    {277, Addition::kMoves},   {375, Addition::kNone},    {2726, Addition::kNone}, {3058, Addition::kNone},
-    {3861, Addition::kRacks},  {4548, Addition::kNone},   {5278, Addition::kNone}, {5282, Addition::kRacks},
-    {6094, Addition::kNone},   {7888, Addition::kNone},   {7928, Addition::kNone}, {8454, Addition::kNone},
-    {8573, Addition::kNone},   {8687, Addition::kNone},   {9616, Addition::kNone}, {11495, Addition::kNone},
-    {21256, Addition::kMoves}, {22218, Addition::kMoves},
+    {8, Addition::kNone},     {67, Addition::kNone},     {111, Addition::kNone},    {118, Addition::kNone},
+    {277, Addition::kMoves},  {375, Addition::kNone},    {2304, Addition::kDamage}, {2726, Addition::kNone},
+    {3058, Addition::kNone},  {3861, Addition::kRacks},  {4548, Addition::kNone},   {5278, Addition::kNone},
+    {5282, Addition::kRacks}, {6094, Addition::kNone},   {7888, Addition::kNone},   {7928, Addition::kNone},
+    {8454, Addition::kNone},  {8573, Addition::kNone},   {8687, Addition::kNone},   {9616, Addition::kNone},
+    {11495, Addition::kNone}, {21256, Addition::kMoves}, {22218, Addition::kMoves},
 };
 
 struct Plan {
