@@ -272,7 +272,8 @@ Offset World::AskOffset(const PartitionKey& key, ListOffsetsItem::Kind kind) {
 void World::CheckPartition(const PartitionKey& key) {
   const Offset log_start = AskOffset(key, ListOffsetsItem::Kind::kEarliest);
   const Offset log_end = AskOffset(key, ListOffsetsItem::Kind::kLatest);
-  const absl::Duration end = context_.scheduler.now() + kSoon;
+  // For each step: a long log is read in many, by a client that may be far away.
+  absl::Duration end = context_.scheduler.now() + kSoon;
   Offset at = log_start;
   while (!failed() && at < log_end) {
     if (context_.scheduler.now() > end) {
@@ -297,6 +298,7 @@ void World::CheckPartition(const PartitionKey& key) {
       RunFor(absl::Milliseconds(50));
     } else {
       CheckFetched(site_, key, at, outcome, node);
+      if (outcome.next_offset > at) end = context_.scheduler.now() + kSoon;
       at = outcome.next_offset;
     }
   }
