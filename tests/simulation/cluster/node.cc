@@ -299,7 +299,7 @@ void Node::ApplyLatency() {
 }
 
 void Node::JumpClock() {
-  const auto seconds = static_cast<int64_t>(context_.random().Below(2 * 7200)) - 7200;
+  const auto seconds = static_cast<int64_t>(context_.random().Below(uint64_t{2} * 7200)) - 7200;
   context_.hits.Add(Hit::kClockJumped);
   context_.trace.Say([&] { return Cat("the wall clock of node ", id_, " jumps by ", seconds, " s"); });
   clock_.JumpWall(absl::Seconds(seconds));
