@@ -55,7 +55,8 @@ class MetadataStore {
 
   /// Applies `changes` to `machine`'s keys and sets its applied index, in one durable write. The index may stay the
   /// same (a change that no log entry caused) and may not go back: FailedPrecondition. ResourceExhausted when the disk
-  /// is full: nothing was applied. After any other failure every later Apply fails; reopen the store.
+  /// or a quota is full: it counts as not applied, like a call that a crash cut off it may be there, and the next one
+  /// tries anew. After any other failure every later Apply fails; reopen the store.
   virtual absl::Status Apply(std::string_view machine, int64_t applied, const MetadataChanges& changes) = 0;
   /// 0 for a machine that never applied anything.
   virtual absl::StatusOr<int64_t> Applied(std::string_view machine) = 0;

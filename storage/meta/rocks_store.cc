@@ -1,13 +1,16 @@
 #include "storage/meta/rocks_store.h"
 
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <rocksdb/sst_file_reader.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <mutex>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -57,8 +60,10 @@ absl::Status ToStatus(const rocksdb::Status& status, const std::string& dir) {
                                    ". Bring the data folder back from a copy of all of it, or start a node with an "
                                    "empty node.data_dir and a new node.id (docs/operations.md)"));
   }
-  if (status.IsNoSpace()) return absl::ResourceExhaustedError(message);
-  if (status.IsIOError() && status.ToString().find("LOCK") != std::string::npos) {
+  // It knows ENOSPC alone; of a quota (EDQUOT) there is only the text.
+  const bool over_quota = message.find(std::generic_category().message(EDQUOT)) != std::string::npos;
+  if (status.IsNoSpace() || over_quota) return absl::ResourceExhaustedError(message);
+  if (status.IsIOError() && message.find("/LOCK: ") != std::string::npos) {
     return absl::FailedPreconditionError(message);
   }
   return absl::InternalError(message);
@@ -87,20 +92,24 @@ rocksdb::Options MakeOptions() {
 
 class RocksMetadataStore : public MetadataStore {
  public:
-  RocksMetadataStore(std::unique_ptr<rocksdb::DB> db, std::string dir) : db_(std::move(db)), dir_(std::move(dir)) {}
+  RocksMetadataStore(std::string dir, std::unique_ptr<rocksdb::Env> env) : env_(std::move(env)), dir_(std::move(dir)) {}
+
+  absl::Status Open() {
+    std::lock_guard lock(mutex_);
+    return OpenLocked();
+  }
 
   absl::Status Apply(std::string_view machine, int64_t applied, const MetadataChanges& changes) override {
     SLUICE_RETURN_IF_ERROR(CheckMetadataChanges(machine, applied, changes));
     std::lock_guard lock(mutex_);  // the check of the index and the write are one step
     SLUICE_RETURN_IF_ERROR(failed_);
-    SLUICE_ASSIGN_OR_RETURN(const int64_t before, Applied(machine));
+    // RocksDB goes on by itself after some calls that found no room, and after others only when it is opened anew (7.8:
+    // where there was none for its next log, or where it was a quota that was full).
+    if (was_full_) SLUICE_RETURN_IF_ERROR(NoteFailure(OpenLocked()));
+    SLUICE_ASSIGN_OR_RETURN(const int64_t before, AppliedLocked(machine));
     if (applied < before) {
       return absl::FailedPreconditionError(
           Cat("applied index of ", machine, " would go back from ", before, " to ", applied));
-    }
-    if (resume_) {  // after a full disk RocksDB takes no write until it is told to go on
-      SLUICE_RETURN_IF_ERROR(ToStatus(db_->Resume(), dir_));
-      resume_ = false;
     }
     rocksdb::WriteBatch batch;
     const std::string prefix = DataPrefix(machine);
@@ -112,29 +121,18 @@ class RocksMetadataStore : public MetadataStore {
     SLUICE_RETURN_IF_ERROR(ToStatus(batch.Put(AppliedKey(machine), Cat(applied)), dir_));
     rocksdb::WriteOptions options;
     options.sync = true;
-    absl::Status written = ToStatus(db_->Write(options, &batch), dir_);
-    if (absl::IsResourceExhausted(written)) {
-      resume_ = true;
-    } else if (!written.ok()) {
-      failed_ = written;
-    }
-    return written;
+    return NoteFailure(ToStatus(db_->Write(options, &batch), dir_));
   }
 
   absl::StatusOr<int64_t> Applied(std::string_view machine) override {
-    std::string text;
-    const rocksdb::Status read = db_->Get({}, AppliedKey(machine), &text);
-    if (read.IsNotFound()) return 0;
-    SLUICE_RETURN_IF_ERROR(ToStatus(read, dir_));
-    int64_t applied = 0;
-    if (!absl::SimpleAtoi(text, &applied) || applied < 0) {
-      return absl::DataLossError(
-          Cat("metadata store ", dir_, ": the applied index of ", machine, " is \"", text, "\""));
-    }
-    return applied;
+    std::lock_guard lock(mutex_);
+    SLUICE_RETURN_IF_ERROR(closed_);
+    return AppliedLocked(machine);
   }
 
   absl::StatusOr<std::optional<std::string>> Get(std::string_view machine, std::string_view key) override {
+    std::lock_guard lock(mutex_);
+    SLUICE_RETURN_IF_ERROR(closed_);
     std::string value;
     const rocksdb::Status read = db_->Get({}, Cat(DataPrefix(machine), key), &value);
     if (read.IsNotFound()) return std::optional<std::string>();
@@ -143,6 +141,8 @@ class RocksMetadataStore : public MetadataStore {
   }
 
   absl::StatusOr<std::vector<MetadataEntry>> Scan(std::string_view machine, std::string_view prefix) override {
+    std::lock_guard lock(mutex_);
+    SLUICE_RETURN_IF_ERROR(closed_);
     const std::string machine_prefix = DataPrefix(machine);
     const std::string from = Cat(machine_prefix, prefix);
     std::vector<MetadataEntry> entries;
@@ -157,20 +157,55 @@ class RocksMetadataStore : public MetadataStore {
   }
 
  private:
-  std::unique_ptr<rocksdb::DB> db_;
+  absl::Status OpenLocked() {
+    db_.reset();
+    rocksdb::DB* db = nullptr;
+    rocksdb::Options options = MakeOptions();
+    if (env_ != nullptr) options.env = env_.get();
+    closed_ = ToStatus(rocksdb::DB::Open(options, dir_, &db), dir_);
+    db_.reset(db);
+    was_full_ = !closed_.ok();
+    return closed_;
+  }
+
+  absl::Status NoteFailure(absl::Status status) {
+    if (absl::IsResourceExhausted(status)) {
+      was_full_ = true;
+    } else if (!status.ok()) {
+      failed_ = status;
+    }
+    return status;
+  }
+
+  absl::StatusOr<int64_t> AppliedLocked(std::string_view machine) {
+    std::string text;
+    const rocksdb::Status read = db_->Get({}, AppliedKey(machine), &text);
+    if (read.IsNotFound()) return 0;
+    SLUICE_RETURN_IF_ERROR(ToStatus(read, dir_));
+    int64_t applied = 0;
+    if (!absl::SimpleAtoi(text, &applied) || applied < 0) {
+      return absl::DataLossError(
+          Cat("metadata store ", dir_, ": the applied index of ", machine, " is \"", text, "\""));
+    }
+    return applied;
+  }
+
+  const std::unique_ptr<rocksdb::Env> env_;  // null: the process's own
   const std::string dir_;
-  std::mutex mutex_;
-  bool resume_ = false;
+  std::mutex mutex_;  // of all below
+  std::unique_ptr<rocksdb::DB> db_;
+  absl::Status closed_;  // why it is not open
   absl::Status failed_;
+  bool was_full_ = false;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksMetadataStore(const std::string& dir) {
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status opened = rocksdb::DB::Open(MakeOptions(), dir, &db);
-  SLUICE_RETURN_IF_ERROR(ToStatus(opened, dir));
-  return std::make_unique<RocksMetadataStore>(std::unique_ptr<rocksdb::DB>(db), dir);
+absl::StatusOr<std::unique_ptr<MetadataStore>> OpenRocksMetadataStore(
+    const std::string& dir, const std::shared_ptr<rocksdb::FileSystem>& files) {
+  auto store = std::make_unique<RocksMetadataStore>(dir, files == nullptr ? nullptr : rocksdb::NewCompositeEnv(files));
+  SLUICE_RETURN_IF_ERROR(store->Open());
+  return store;
 }
 
 }  // namespace sluice::storage
