@@ -36,6 +36,7 @@ enum class PlantedBug {
   kAcceptAnyClientEpoch,     ///< A client's epoch is not compared.
   kDeleteToEnd,              ///< Records are deleted up to the high watermark, whatever was asked.
   kSkipABatch,               ///< A fetch leaves out its first batch and goes on behind it.
+  kTrustTheDisk,             ///< What is read back is taken for what was written; its checksum is not compared.
   kForgetDeletedTopic,       ///< The controller does not take a deleted topic out of its state.
   kStaleLeaderAnswers,       ///< A leader says where its log ends without asking whether it still leads.
   // of the cluster

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "common/crc32c.h"
 #include "common/record/record.h"
 #include "common/text.h"
 
@@ -214,9 +215,10 @@ int64_t History::ValueOf(const PartitionKey& key, const record::Batch& batch) {
 void History::OnSeen(const PartitionKey& key, const record::Batch& batch) {
   Partition& partition = partitions_[key];
   const Offset base = batch.base_offset();
+  const uint32_t crc = Crc32c(batch.bytes().view());  // of what was read: that in its header may be what was written
   const auto known = partition.seen.find(base);
   if (known != partition.seen.end()) {
-    if (known->second.crc != batch.whole_crc32c() || known->second.next != batch.next_offset()) {
+    if (known->second.crc != crc || known->second.next != batch.next_offset()) {
       Fail(Rule::kContentNeverChanges,
            Cat("the batch at ", base, " of ", key.ToString(), " was one of epoch ", known->second.epoch, " to ",
                known->second.next, ", and is one of epoch ", batch.epoch(), " to ", batch.next_offset()));
@@ -224,7 +226,7 @@ void History::OnSeen(const PartitionKey& key, const record::Batch& batch) {
     return;
   }
   ++batches_seen_;
-  Seen seen{.next = batch.next_offset(), .epoch = batch.epoch(), .crc = batch.whole_crc32c()};
+  Seen seen{.next = batch.next_offset(), .epoch = batch.epoch(), .crc = crc};
   if (!batch.is_control()) seen.value = ValueOf(key, batch);
   partition.seen.emplace(base, seen);
   CheckNeighbours(key, partition, base);

@@ -332,6 +332,8 @@ void World::MendAll() {
   for (const auto& [id, node] : nodes_) {
     if (node->gone()) continue;
     // What a store makes of a call that failed may last until its process is started again (docs/reliability.md).
+    // Beside a damaged disk without a loss of power, as ever then: two replicas with less than they said would be a
+    // majority.
     if (node->calls_failed()) damaged_ ? node->KillProcess() : node->PowerOff();
     node->Mend();
     node->Resume();

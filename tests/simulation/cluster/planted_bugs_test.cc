@@ -26,6 +26,7 @@ constexpr simulation::Planting kBugs[] = {
     {PlantedBug::kAcceptAnyClientEpoch, "the client's epoch is not compared"},
     {PlantedBug::kDeleteToEnd, "more is deleted than was asked"},
     {PlantedBug::kSkipABatch, "a fetch leaves out a batch"},
+    {PlantedBug::kTrustTheDisk, "what a disk gives back is not checked"},
     {PlantedBug::kStaleLeaderAnswers, "a leader answers where its log ends without asking whether it still leads"},
     {PlantedBug::kForgetDeletedTopic, "a deleted topic stays"},
     {PlantedBug::kControllerAppliesUncommitted, "the controller applies what is not committed"},
