@@ -380,7 +380,7 @@ class Broker {
   virtual ~Broker() = default;
 
   /// Opens what is on disk, replays the controller's log and answers once every partition serves, but for those whose
-  /// files are damaged: they answer everything with kCorruptLog. Call once.
+  /// files are damaged: they answer everything with kCorruptLog, or with whom to ask. Call once.
   virtual void Start(Callback<absl::Status> done) = 0;
   /// Before Stop, so that no call fails by it: hands what this node leads over to other nodes, and still serves; what
   /// has moved is refused with who leads it now. Answers when that is done, or has taken too long. While Start has not

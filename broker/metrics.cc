@@ -198,14 +198,16 @@ void AddEach(const std::vector<PartitionStats>& partitions, const PartitionMetri
 // Only those that failed: an alert wants their names, however many others there are.
 void AddFailed(const std::vector<PartitionStats>& partitions, Page* page) {
   int64_t count = 0;
-  MetricFamily& family = page->Add(MetricType::Gauge, "sluice_broker_partition_failed",
-                                   "1 for each partition that cannot be opened; others have no sample.");
+  MetricFamily& family =
+      page->Add(MetricType::Gauge, "sluice_broker_partition_failed",
+                "1 for each partition whose replica here cannot be opened or read; others have no sample.");
   for (const PartitionStats& stats : partitions) {
     if (!stats.failed) continue;
     Page::Put(family, {{"topic", stats.topic}, {"partition", std::to_string(stats.partition.value())}}, 1);
     ++count;
   }
-  page->Gauge("sluice_broker_partitions_failed", "Partitions that cannot be opened.", static_cast<double>(count));
+  page->Gauge("sluice_broker_partitions_failed", "Partitions whose replica here cannot be opened or read.",
+              static_cast<double>(count));
 }
 
 void AddPartitions(const std::vector<PartitionStats>& partitions, Page* page) {

@@ -77,7 +77,7 @@ Error Partition::NotLeader() const {
   return error;
 }
 
-// To clients it is one that does not lead: others have the partition, too.
+// To clients it is one that does not lead.
 Error Partition::FailedHere() const {
   Error error = Fail(Reason::kNotLeader, Cat("this node does not lead the partition: ", stop_why_));
   std::vector<NodeId> others = replicas_;
@@ -103,13 +103,20 @@ Error Partition::ProposalFailed(const absl::Status& status) const {
 
 Error Partition::ReadFailed(const absl::Status& status, const replication::LogBounds& bounds) const {
   if (absl::IsUnavailable(status) && log_ != nullptr && !stopping_ && !log().IsLeader()) return NotLeader();
-  return ReadError(status, bounds, topic_, replica_.partition);
+  Error error = ReadError(status, bounds, topic_, replica_.partition);
+  if (log_ != nullptr && !stopping_ && absl::IsDataLoss(status) && !log().damage().ok()) {
+    // For that it has just ceased to lead: another node will, and has what cannot be read here.
+    Error elsewhere = NotLeader();
+    elsewhere.message = std::move(error.message);
+    return elsewhere;
+  }
+  return error;
 }
 
 // What a client must meet before anything is read or written here.
 std::optional<Error> Partition::CheckServing(LeaderEpoch client_epoch) const {
   SLUICE_CHECK(shard_.IsCurrent()) << replica_;
-  if (failed_ && !stopping_ && replicas_.size() > 1) return FailedHere();
+  if (failed_ && !stopping_ && OthersAreMajority()) return FailedHere();
   if (stopping_ || failed_) return Fail(stop_reason_, stop_why_);
   if (remote_ || !log().IsLeader()) return NotLeader();
   if (client_epoch.value() != 0 && client_epoch != log().leader_epoch() &&
@@ -164,13 +171,16 @@ std::optional<Error> Partition::NoRoomForMajority() const {
 }
 
 void Partition::Append(PartitionAppend append) {
-  if (!held_.empty() || AwaitsLeader()) return Hold(std::move(append));
+  if (!held_.empty() || MayWaitForLeader()) return Hold(std::move(append));
   AppendNow(std::move(append));
 }
 
-// Where the last wait ran out, and it is still not settled, it may be for long: who comes then is told at once.
-bool Partition::AwaitsLeader() const {
-  return log_ != nullptr && !stopping_ && !awaits_settled_ && log().AwaitsLeader();
+// Where the last wait ran out with nobody to lead, there may be nobody for long: who comes then is told at once. A
+// leader that was elected since then serves in a moment.
+bool Partition::MayWaitForLeader() const {
+  if (log_ == nullptr || stopping_ || !log().AwaitsLeader()) return false;
+  const raft::Raft& raft = log().raft();
+  return !awaits_settled_ || (raft.role() == raft::Role::kLeader && !raft.transferring());
 }
 
 void Partition::Hold(PartitionAppend append) {
@@ -179,7 +189,7 @@ void Partition::Hold(PartitionAppend append) {
   held_timer_ = shard_.PostAfter(kLeaderWaitMax, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->ReleaseHeld();
   });
-  awaits_settled_ = true;
+  if (std::exchange(awaits_settled_, true)) return;
   log().WhenLeaderSettled([weak = weak_from_this()] {
     const auto self = weak.lock();
     if (self == nullptr) return;

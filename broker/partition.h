@@ -86,8 +86,9 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   Partition(const Node& node, Identity identity, Executor& shard, std::unique_ptr<PartitionLog> log);
 
-  /// One whose log cannot be opened: everything asked of it has `why` for its answer. DATA_LOSS lasts; of anything else
-  /// the answer is retriable, as it is tried again. Where other nodes have replicas, clients are sent there.
+  /// One whose log cannot be opened: everything asked of it is answered with `why`. Where a majority of the replicas is
+  /// on other nodes clients are sent there. Else DATA_LOSS lasts; of anything else the answer is retriable, as it is
+  /// tried again.
   Partition(const Node& node, Identity identity, Executor& shard, const absl::Status& why);
 
   /// One without a replica on this node: everything asked of it is answered with where to ask.
@@ -105,7 +106,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
 
   /// Where within a block the memory of the next batch to append had better begin; any thread.
   size_t PlaceOf(size_t bytes) { return append_place_ == nullptr ? 0 : append_place_->Next(bytes); }
-  /// Where the partition has no leader in place, and had one lately, first waits up to kLeaderWaitMax for the next:
+  /// Where the partition has no leader in place, first waits up to kLeaderWaitMax for it, once for each time without:
   /// told to go elsewhere at once, clients would come to whoever is to lead before it does, and be sent back.
   void Append(PartitionAppend append);
 
@@ -145,6 +146,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   /// That this node does not lead, and who does.
   Error NotLeader() const;
   Error FailedHere() const;
+  /// Whether the partition can be served while this replica is of no use.
+  bool OthersAreMajority() const { return replicas_.size() > 2; }
   /// What a failed proposal or read means here and now.
   Error ProposalFailed(const absl::Status& status) const;
   Error ReadFailed(const absl::Status& status, const replication::LogBounds& bounds) const;
@@ -154,7 +157,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   std::optional<Error> Admit(const PartitionAppend& append) const;
   /// Until a leader is in place, behind whatever waits for one already.
   void Hold(PartitionAppend append);
-  bool AwaitsLeader() const;
+  bool MayWaitForLeader() const;
   void ReleaseHeld();
   void AppendNow(PartitionAppend append);
   void Propose(PartitionAppend append);
@@ -183,7 +186,7 @@ class Partition : public std::enable_shared_from_this<Partition> {
   bool retention_running_ = false;
   std::vector<PartitionAppend> held_;  // in the order in which they came
   Executor::TimerId held_timer_ = 0;   // runs while anything is held
-  bool awaits_settled_ = false;        // the log will tell
+  bool awaits_settled_ = false;        // a wait began without a leader; the log will tell when there is one
   PartitionStats stats_;               // the counters only
 };
 

@@ -55,6 +55,7 @@ class Replicas {
   }
 
   RaftCluster& cluster() { return cluster_; }
+  const MemoryQuota& memory() const { return *memory_; }
   Partition& at(NodeId node) { return *partitions_[static_cast<size_t>(node.value() - 1)]; }
   NodeId Other(NodeId than) { return NodeId(than == NodeId(1) ? 2 : 1); }
   void Do(NodeId node, absl::AnyInvocable<void()> what) { cluster_.node(node).shard().Post(std::move(what)); }
@@ -172,6 +173,77 @@ TEST_CASE("an append where nobody leads is refused after a while, and from then 
   CHECK(refused_after() >= Partition::kLeaderWaitMax);
 }
 
+TEST_CASE("after a wait in vain appends wait again for one that was elected and serves in a moment") {
+  Replicas r;
+  const NodeId old = r.cluster().Leader();
+  const NodeId next = r.Other(old);
+  for (int i = 1; i <= 3; ++i) r.cluster().network.Isolate(NodeId(i));
+  REQUIRE(r.cluster().RunUntil([&] { return !r.cluster().log(next).leader().has_value(); }));
+  const auto refused = std::make_shared<Replicas::Appended>();
+  r.Do(next, [&] { r.Append(next, "a", refused); });
+  REQUIRE(r.cluster().RunUntil([&] { return !refused->answers.empty() && refused->all(); }, absl::Seconds(2)));
+  CHECK_FALSE(refused->answers[0]->ok());
+  r.cluster().network.HealAll();
+  REQUIRE(r.cluster().RunUntil([&] {
+    const replication::RaftLog& log = r.cluster().log(next);
+    if (log.raft().role() == raft::Role::kFollower && !log.leader()) (void)r.cluster().log(next).Campaign();
+    return log.raft().role() == raft::Role::kLeader;
+  }));
+  REQUIRE_FALSE(r.cluster().log(next).IsLeader());
+  const auto taken = std::make_shared<Replicas::Appended>();
+  r.Do(next, [&] { r.Append(next, "a", taken); });
+  REQUIRE(r.cluster().RunUntil([&] { return !taken->answers.empty() && taken->all(); }, absl::Seconds(2)));
+  INFO((taken->answers[0]->ok() ? std::string() : taken->answers[0]->error().message));
+  CHECK(taken->answers[0]->ok());
+}
+
+TEST_CASE("what waits for a leader is refused when the node gives up waiting, and its memory is given back") {
+  Replicas r;
+  const NodeId old = r.cluster().Leader();
+  const auto waiting = std::make_shared<Replicas::Appended>();
+  const absl::Duration from = r.cluster().scheduler.now();
+  r.cluster().network.Isolate(r.Other(old));
+  r.Do(old, [&] {
+    REQUIRE(r.at(old).TransferLeadership(r.Other(old)).ok());
+    r.Append(old, "a", waiting);
+    r.Append(old, "b", waiting);
+    CHECK(r.memory().used() == 40);
+    r.at(old).GiveUpWaiting();
+  });
+  REQUIRE(r.cluster().RunUntil([&] { return !waiting->answers.empty() && waiting->all(); }, absl::Seconds(2)));
+  CHECK(r.cluster().scheduler.now() - from < Partition::kLeaderWaitMax);
+  CHECK_FALSE(waiting->answers[0]->ok());
+  CHECK_FALSE(waiting->answers[1]->ok());
+  CHECK(r.memory().used() == 0);
+}
+
+TEST_CASE("a client that reads what is damaged at the leader is sent on, to who leads next") {
+  Replicas r;
+  for (int i = 0; i < 40; ++i) r.cluster().Write("v" + std::to_string(i), 1000);
+  r.cluster().Converge();
+  const NodeId bad = r.cluster().Leader();
+  r.cluster().DamageClosedSegments(bad);
+  const auto read_at = [&](NodeId node) {
+    const auto read = std::make_shared<std::optional<PartitionRead>>();
+    r.Do(node, [&r, node, read] {
+      r.at(node).Read(Offset(1), 100'000, LeaderEpoch(0), [read](PartitionRead got) { *read = std::move(got); });
+    });
+    REQUIRE(r.cluster().RunUntil([&] { return read->has_value(); }));
+    return *std::move(*read);
+  };
+  CHECK_FALSE(r.at(bad).stats().failed);
+  const PartitionRead refused = read_at(bad);
+  REQUIRE(refused.error.has_value());
+  CHECK(refused.error->reason == Reason::kNotLeader);
+  CHECK(refused.error->retriable);
+  CHECK(refused.error->message.find("CRC32C") != std::string::npos);
+  CHECK(r.at(bad).stats().failed);
+  const NodeId next = r.cluster().Leader(0, bad);
+  const PartitionRead read = read_at(next);
+  REQUIRE_FALSE(read.error.has_value());
+  CHECK(read.batches.size() > 40);
+}
+
 TEST_CASE("what waits for a leader is refused when the partition goes") {
   Replicas r;
   const NodeId old = r.cluster().Leader();
@@ -213,7 +285,7 @@ TEST_CASE("appends keep their order however they fall around the moment in which
   }
 }
 
-TEST_CASE("of a replica that cannot be opened clients are sent to the others, and who has the only one is told why") {
+TEST_CASE("of a replica that cannot be opened clients are sent to a majority elsewhere, and are else told why") {
   simulation::SimScheduler scheduler(1);
   simulation::SimClock clock(scheduler);
   simulation::SimExecutor shard(scheduler);
@@ -225,25 +297,50 @@ TEST_CASE("of a replica that cannot be opened clients are sent to the others, an
                  {NodeId(3), {.client = "three:1"}}});
   const Partition::Node node{
       .clock = clock, .memory = *memory, .disk = disk, .id = NodeId(1), .address = "one:1", .addresses = addresses};
-  const auto refused = [&](std::vector<NodeId> replicas) {
+  const auto lane = std::make_shared<SessionLane>();
+  const auto refused = [&](std::vector<NodeId> replicas, const absl::Status& why) {
     const auto partition = std::make_shared<Partition>(
         node,
         Partition::Identity{
             .replica = RaftCluster::Group(), .topic = "t", .settings = {}, .replicas = std::move(replicas)},
-        shard, absl::DataLossError("data/0.log: at byte 7: damage"));
-    CHECK(partition->info().error->reason == Reason::kCorruptLog);
-    std::optional<PartitionRead> read;
-    shard.Post(
-        [&] { partition->Read(Offset(0), 1, LeaderEpoch(0), [&](PartitionRead got) { read = std::move(got); }); });
-    while (!read) REQUIRE(scheduler.Step());
-    CHECK(read->error->message.find("data/0.log: at byte 7: damage") != std::string::npos);
-    return *read->error;
+        shard, why);
+    CHECK(partition->stats().failed);
+    // Whoever asks this node for the leader is to come here where nobody else can tell the reason.
+    CHECK((partition->info().leader_node == NodeId(1)) == (partition->replicas().size() < 3));
+    std::vector<Error> errors = {*partition->info().error};
+    const auto take = [&](const std::optional<Error>& error) {
+      REQUIRE(error.has_value());
+      CHECK(error->message.find(std::string(why.message())) != std::string::npos);
+      errors.push_back(*error);
+    };
+    shard.Post([&] {
+      partition->Read(Offset(0), 1, LeaderEpoch(0), [&](const PartitionRead& got) { take(got.error); });
+      partition->ListOffsets({}, [&](const ListOffsetsOutcome& got) { take(got.error); });
+      partition->DeleteRecords(Offset(1), [&](const DeleteRecordsOutcome& got) { take(got.error); });
+      PartitionAppend append;
+      append.batch = MakeBatch("a", 1, 20);
+      append.lane = lane;
+      append.reset = true;
+      append.done = [&](const ProduceOutcome& got) { take(got.error()); };
+      partition->Append(std::move(append));
+    });
+    while (errors.size() < 5) REQUIRE(scheduler.Step());
+    CHECK(lane->broken);
+    for (size_t i = 2; i < errors.size(); ++i) CHECK(errors[i].reason == errors[1].reason);
+    return std::pair(errors[0], errors[1]);
   };
-  const Error elsewhere = refused({NodeId(1), NodeId(2), NodeId(3)});
+  const absl::Status damage = absl::DataLossError("data/0.log: at byte 7: damage");
+  const auto [reason, elsewhere] = refused({NodeId(1), NodeId(2), NodeId(3)}, damage);
+  CHECK(reason.reason == Reason::kCorruptLog);
   CHECK(elsewhere.reason == Reason::kNotLeader);
   CHECK(elsewhere.retriable);
   CHECK(elsewhere.leader == "three:1");
-  CHECK(refused({NodeId(1)}).reason == Reason::kCorruptLog);
+  CHECK(refused({NodeId(1)}, damage).second.reason == Reason::kCorruptLog);
+  // Two replicas are a majority only together.
+  CHECK(refused({NodeId(1), NodeId(3)}, damage).second.reason == Reason::kCorruptLog);
+  const absl::Status full = absl::ResourceExhaustedError("data: no space left on device");
+  CHECK(refused({NodeId(1), NodeId(3)}, full).second.reason == Reason::kDiskFull);
+  CHECK(refused({NodeId(1), NodeId(2), NodeId(3)}, full).second.reason == Reason::kNotLeader);
 }
 
 }  // namespace

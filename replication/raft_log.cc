@@ -403,8 +403,9 @@ void RaftLog::OnReadFailed(const absl::Status& status) {
 
 void RaftLog::SetDamaged(const absl::Status& why) {
   if (!damage_.ok() || ended()) return;
-  // Nobody else could lead: what can be read is served, and what cannot says so.
-  if (raft_->configuration().voters.size() <= 1) return;
+  // The others could not lead without it: what can be read is served, and what cannot says so.
+  const raft::Configuration& members = raft_->configuration();
+  if (members.voters.size() <= members.Quorum()) return;
   damage_ = why;
   seams_.log->Error("a replica cannot read its log; it neither votes nor leads",
                     {{"replica", group_.ToString()}, {"why", why}});

@@ -15,7 +15,7 @@
 //  - writes reach storage in the order in which the core handed them out, and the core hears that they are durable in
 //    that order.
 // A replica that meets damage in its own log (DataLoss) gives up leadership, asks for no votes and gives none, as long
-// as the group has other voters; damage() says why.
+// as the group's other voters are a majority; damage() says why.
 //
 // Threads: Deliver from any; everything else, also the destruction, on the log's home executor, as ReplicatedLog says.
 // What is given in Seams outlives it.

@@ -77,14 +77,7 @@ TEST_CASE("a leader that cannot read its log gives way, and neither votes nor le
   for (int i = 0; i < 40; ++i) cluster.Write("v" + std::to_string(i), 1000);
   cluster.Converge();
   const NodeId bad = cluster.Leader();
-  // All closed segments lose a bit.
-  cluster.RunFor(absl::Seconds(2));
-  for (const auto& segment : cluster.log(bad).storage_log().closed_segments()) {
-    std::string bytes = cluster.node(bad).fs.Contents(segment.path);
-    bytes[bytes.size() / 2] ^= 1;
-    cluster.node(bad).fs.SetContents(segment.path, bytes);
-  }
-  cluster.log(bad).storage_log().DropCache();
+  cluster.DamageClosedSegments(bad);
   auto read = cluster.Await<absl::StatusOr<ReadResult>>(
       [&](auto done) { cluster.log(bad).Read({.offset = Offset(1)}, std::move(done)); });
   REQUIRE(absl::IsDataLoss(read.status()));
@@ -98,6 +91,28 @@ TEST_CASE("a leader that cannot read its log gives way, and neither votes nor le
   cluster.RunFor(absl::Seconds(20));
   CHECK_FALSE(cluster.LeaderNow().has_value());
   CHECK(absl::IsFailedPrecondition(cluster.log(bad).Campaign()));
+}
+
+TEST_CASE("of two voters one that cannot read its log goes on, for the other could not lead without it") {
+  simulation::RaftClusterOptions options;
+  options.nodes = 2;
+  RaftCluster cluster(1, options);
+  cluster.StartAll();
+  for (int i = 0; i < 40; ++i) cluster.Write("v" + std::to_string(i), 1000);
+  cluster.Converge();
+  const NodeId bad = cluster.Leader();
+  cluster.DamageClosedSegments(bad);
+  auto read = cluster.Await<absl::StatusOr<ReadResult>>(
+      [&](auto done) { cluster.log(bad).Read({.offset = Offset(1)}, std::move(done)); });
+  REQUIRE(absl::IsDataLoss(read.status()));
+  CHECK(cluster.log(bad).damage().ok());
+  cluster.RunFor(absl::Seconds(5));
+  CHECK(cluster.LeaderNow() == bad);
+  cluster.Write("after");
+  // What it cannot read the other one can.
+  REQUIRE(cluster.log(bad).TransferLeadership(cluster.node(Other(bad)).voter()).ok());
+  REQUIRE(cluster.RunUntil([&] { return cluster.LeaderNow() == Other(bad); }));
+  cluster.RequireAcknowledged(Other(bad));
 }
 
 TEST_CASE("a failed journal stops the replica; what it had not answered is unknown") {

@@ -129,6 +129,16 @@ class RaftCluster {
     Crash(id);
     Start(id);
   }
+  /// Each closed segment of the node loses a bit, and nothing of them is cached.
+  void DamageClosedSegments(NodeId id) {
+    RunFor(absl::Seconds(2));
+    for (const auto& segment : log(id).storage_log().closed_segments()) {
+      std::string bytes = node(id).fs.Contents(segment.path);
+      bytes[bytes.size() / 2] ^= 1;
+      node(id).fs.SetContents(segment.path, bytes);
+    }
+    log(id).storage_log().DropCache();
+  }
   RaftClusterNode& node(NodeId id) { return *nodes[static_cast<size_t>(id.value() - 1)]; }
   replication::RaftLog& log(NodeId id, int group = 0) { return *node(id).log(group); }
 

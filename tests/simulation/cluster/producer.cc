@@ -54,6 +54,10 @@ NodeId Beliefs::Leader(const PartitionKey& key) {
 }
 
 void Beliefs::Learn(const PartitionKey& key, const broker::Error& error) {
+  if (error.reason == broker::Reason::kCorruptLog && site_.context.plan.loses_disk) {
+    // A client gives up at that. Where disks are lost each partition has three replicas, and others can lead it.
+    site_.context.history.Fail(Rule::kLiveness, Cat("of ", key.ToString(), " a client is told: ", error.message));
+  }
   const NodeId hint = site_.AtAddress(error.leader);
   if (site_.nodes.contains(hint)) {
     leaders_[key] = hint;
