@@ -2,8 +2,8 @@
 """A broker on a small disk that fills up: writers get an error that names topic and partition, readers go on, the process
 lives, no acknowledged record is lost, and it takes writes again once there is space.
 
-The disk is a tmpfs of its own, in a mount namespace that ends with the test. Where no mount is allowed (a container) it is
-/dev/shm, if that is small."""
+The disk is a tmpfs of its own, in a mount namespace that ends with the test; where there can be none (a user in a chroot) sudo
+mounts it. Where no mount is allowed (a container) it is /dev/shm, if that is small."""
 
 import json
 import os
@@ -35,13 +35,16 @@ def enter_namespace():
 
 def make_disk():
     """(folder, how to give it back)"""
-    if IN_NAMESPACE in os.environ:
+    as_root = [] if IN_NAMESPACE in os.environ else ["sudo", "-n"]
+    if not as_root or shutil.which("sudo"):
         folder = tempfile.mkdtemp(prefix="sluice-disk-")
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", folder], check=True)
-        return folder, lambda: (subprocess.run(["umount", folder], check=True), os.rmdir(folder))
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK},uid={os.getuid()},mode=700", "none", folder]
+        if subprocess.run([*as_root, *mount], check=not as_root).returncode == 0:
+            return folder, lambda: (subprocess.run([*as_root, "umount", folder], check=True), os.rmdir(folder))
+        os.rmdir(folder)
     space = os.statvfs("/dev/shm")
     if space.f_blocks * space.f_frsize > 4 * DISK:
-        raise RuntimeError("this test needs a small disk: the right to mount a tmpfs (root or user namespaces), or a small /dev/shm")
+        raise RuntimeError("this test needs a small disk: the right to mount a tmpfs (root, user namespaces or sudo), or a small /dev/shm")
     folder = tempfile.mkdtemp(prefix="sluice-disk-", dir="/dev/shm")
     return folder, lambda: shutil.rmtree(folder)
 
