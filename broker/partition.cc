@@ -71,8 +71,10 @@ Error Partition::NotLeader() const {
   if (!leader.has_value() && log().raft().role() == raft::Role::kLeader) {
     return Fail(Reason::kNotAvailable, "this node begins or ends to lead the partition");
   }
-  Error error = Fail(Reason::kNotLeader,
-                     leader.has_value() ? "this node does not lead the partition" : "the partition has no leader now");
+  std::string message =
+      leader.has_value() ? "this node does not lead the partition" : "the partition has no leader now";
+  if (!log().damage().ok()) message += Cat("; the replica on this node cannot: ", Message(log().damage()));
+  Error error = Fail(Reason::kNotLeader, std::move(message));
   if (leader.has_value()) error.leader = node_.addresses.ClientAddress(*leader);
   return error;
 }

@@ -10,7 +10,7 @@ PartitionStats Partition::stats() const {
   PartitionStats stats = stats_;
   stats.topic = topic_;
   stats.partition = replica_.partition;
-  stats.failed = failed_ || (log_ != nullptr && !log().damage().ok());
+  stats.failed = failed_ || (log_ != nullptr && !log().read_damage().ok());
   if (log_ == nullptr) return stats;
   const replication::LogBounds bounds = log().bounds();
   stats.log_start = bounds.log_start;
@@ -26,7 +26,7 @@ PartitionInfo Partition::info() const {
   info.replica_nodes = replicas_;
   if (failed_) {
     info.error = Fail(stop_reason_, stop_why_);
-    if (!OthersAreMajority()) {
+    if (replicas_.size() == 1) {
       // Whom to ask, for the reason: told that there is no leader, clients would wait for one.
       info.leader_node = node_.id;
       info.leader = node_.address;

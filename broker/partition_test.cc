@@ -305,8 +305,8 @@ TEST_CASE("of a replica that cannot be opened clients are sent to a majority els
             .replica = RaftCluster::Group(), .topic = "t", .settings = {}, .replicas = std::move(replicas)},
         shard, why);
     CHECK(partition->stats().failed);
-    // Whoever asks this node for the leader is to come here where nobody else can tell the reason.
-    CHECK((partition->info().leader_node == NodeId(1)) == (partition->replicas().size() < 3));
+    // Whoever asks this node for the leader is to come here where nobody else has the partition.
+    CHECK((partition->info().leader_node == NodeId(1)) == (partition->replicas().size() == 1));
     std::vector<Error> errors = {*partition->info().error};
     const auto take = [&](const std::optional<Error>& error) {
       REQUIRE(error.has_value());

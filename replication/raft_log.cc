@@ -397,18 +397,27 @@ void RaftLog::RunAnswers() {
 
 // ---- Damage
 
+// With a majority elsewhere others can serve what a client wants to read; else what can be read is served here, and
+// what cannot says so.
 void RaftLog::OnReadFailed(const absl::Status& status) {
-  if (absl::IsDataLoss(status)) SetDamaged(status);
+  const raft::Configuration& members = raft_->configuration();
+  if (absl::IsDataLoss(status)) SetDamaged(status, members.voters.size() > members.Quorum());
 }
 
-void RaftLog::SetDamaged(const absl::Status& why) {
-  if (!damage_.ok() || ended()) return;
-  // The others could not lead without it: what can be read is served, and what cannot says so.
-  const raft::Configuration& members = raft_->configuration();
-  if (members.voters.size() <= members.Quorum()) return;
-  damage_ = why;
-  seams_.log->Error("a replica cannot read its log; it neither votes nor leads",
+// Without it nothing new could be committed, or served: rather no leader than one that takes what it cannot finish.
+void RaftLog::OnLeaderReadFailed(const absl::Status& status) {
+  if (absl::IsDataLoss(status)) SetDamaged(status, raft_->configuration().voters.size() > 1);
+}
+
+void RaftLog::SetDamaged(const absl::Status& why, bool gives_way) {
+  const bool news = read_damage_.ok() || (gives_way && damage_.ok());
+  if (!news || ended()) return;
+  read_damage_ = why;
+  seams_.log->Error(gives_way ? "a replica cannot read its log; it neither votes nor leads"
+                              : "a replica cannot read its log; what can be read is served",
                     {{"replica", group_.ToString()}, {"why", why}});
+  if (!gives_way) return;
+  damage_ = why;
   if (raft_->role() != raft::Role::kFollower) raft_->StepDown();
   ScheduleTurn();
 }

@@ -14,8 +14,9 @@
 //    what that has saved; after a crash it goes on where it was (replica_blob.h);
 //  - writes reach storage in the order in which the core handed them out, and the core hears that they are durable in
 //    that order.
-// A replica that meets damage in its own log (DataLoss) gives up leadership, asks for no votes and gives none, as long
-// as the group's other voters are a majority; damage() says why.
+// A replica that meets damage in its own log (DataLoss) gives up leadership, asks for no votes and gives none; damage()
+// says why. Where the other voters are no majority, and what is damaged is wanted by a client, not by the group, it
+// goes on; read_damage() says so.
 //
 // Threads: Deliver from any; everything else, also the destruction, on the log's home executor, as ReplicatedLog says.
 // What is given in Seams outlives it.
@@ -220,6 +221,8 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   const ReplicaId& group() const { return group_; }
   /// Why this replica neither votes nor leads; OK while nothing is wrong.
   const absl::Status& damage() const { return damage_; }
+  /// What it could not read of its log, whatever became of that; OK while it could read all.
+  const absl::Status& read_damage() const { return read_damage_; }
   /// Why nothing works any more; OK while it does.
   const absl::Status& failure() const { return failure_; }
   RaftLogStats stats() const;
@@ -282,9 +285,10 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   void RunAnswers();
   void Halt(const absl::Status& why);
   void EndEverything(const absl::Status& proposals, const absl::Status& reads);
-  void SetDamaged(const absl::Status& why);
+  void SetDamaged(const absl::Status& why, bool gives_way);
   /// A failed read of the own log.
   void OnReadFailed(const absl::Status& status);
+  void OnLeaderReadFailed(const absl::Status& status);
   absl::Duration Now() const { return seams_.clock->Monotonic(); }
   int64_t NowMs() const;
   bool ended() const { return stopped_ || !failure_.ok(); }
@@ -353,6 +357,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   bool stopped_ = false;
   absl::Status failure_;
   absl::Status damage_;
+  absl::Status read_damage_;
 
   std::mutex inbox_mutex_;
   std::vector<raft::Message> inbox_;  ///< Guarded by inbox_mutex_.

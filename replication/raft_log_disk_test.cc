@@ -106,6 +106,8 @@ TEST_CASE("of two voters one that cannot read its log goes on, for the other cou
       [&](auto done) { cluster.log(bad).Read({.offset = Offset(1)}, std::move(done)); });
   REQUIRE(absl::IsDataLoss(read.status()));
   CHECK(cluster.log(bad).damage().ok());
+  CHECK(absl::IsDataLoss(cluster.log(bad).read_damage()));
+  CHECK(cluster.log(bad).stats().damaged);
   cluster.RunFor(absl::Seconds(5));
   CHECK(cluster.LeaderNow() == bad);
   cluster.Write("after");
@@ -113,6 +115,36 @@ TEST_CASE("of two voters one that cannot read its log goes on, for the other cou
   REQUIRE(cluster.log(bad).TransferLeadership(cluster.node(Other(bad)).voter()).ok());
   REQUIRE(cluster.RunUntil([&] { return cluster.LeaderNow() == Other(bad); }));
   cluster.RequireAcknowledged(Other(bad));
+}
+
+TEST_CASE("of two voters one that cannot read what the other one needs takes nothing that it cannot commit") {
+  simulation::RaftClusterOptions options;
+  options.nodes = 2;
+  RaftCluster cluster(1, options);
+  cluster.StartAll();
+  cluster.Write("first");
+  cluster.Converge();
+  const NodeId bad = cluster.Leader();
+  // The other one comes back with an older copy of its files.
+  SimFileSystem& disk = cluster.node(Other(bad)).fs;
+  cluster.Crash(Other(bad));
+  std::map<std::string, std::string> before;
+  for (const std::string& path : disk.Files()) before[path] = disk.Contents(path);
+  cluster.Start(Other(bad));
+  for (int i = 0; i < 40; ++i) cluster.Write("v" + std::to_string(i), 1000);
+  cluster.Converge();
+  REQUIRE(cluster.Leader() == bad);
+  cluster.Crash(Other(bad));
+  for (const std::string& path : disk.Files()) {
+    if (!before.contains(path)) REQUIRE(disk.Remove(path).ok());
+  }
+  for (const auto& [path, bytes] : before) disk.SetContents(path, bytes);
+  cluster.DamageClosedSegments(bad);
+  cluster.Start(Other(bad));
+  REQUIRE(cluster.RunUntil([&] { return !cluster.log(bad).damage().ok(); }));
+  CHECK_FALSE(cluster.LeaderNow().has_value());
+  const auto refused = cluster.Propose(bad, "after");
+  CHECK(absl::IsUnavailable(refused.status()));
 }
 
 TEST_CASE("a failed journal stops the replica; what it had not answered is unknown") {

@@ -176,7 +176,7 @@ RaftLogStats RaftLog::stats() const {
   stats.leader = leader();
   stats.voters = static_cast<int>(raft_->configuration().voters.size());
   stats.in_doubt = raft_->in_doubt();
-  stats.damaged = !damage_.ok() || !failure_.ok();
+  stats.damaged = !read_damage_.ok() || !failure_.ok();
   stats.messages_dropped = inbox_dropped_;
   if (raft_->role() != raft::Role::kLeader) return stats;
   for (const raft::FollowerStatus& follower : raft_->followers()) {

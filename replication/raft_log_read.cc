@@ -133,7 +133,7 @@ void RaftLog::FindDataEnd() {
     if (!end.ok()) {
       // A sole voter has nobody to leave it to.
       if (self->raft_->configuration().voters.size() <= 1) return self->Halt(end.status());
-      self->OnReadFailed(end.status());
+      self->OnLeaderReadFailed(end.status());
       if (self->damage_.ok()) self->raft_->StepDown();
       return self->ScheduleTurn();
     }
@@ -163,7 +163,7 @@ void RaftLog::ServeLogRead(const raft::LogRead& read) {
 void RaftLog::FinishLogRead(const raft::LogRead& read, ByteBudget::Lease lease,
                             absl::StatusOr<std::vector<record::Batch>> batches) {
   if (ended()) return;
-  OnReadFailed(batches.status());
+  OnLeaderReadFailed(batches.status());
   if (batches.ok() && (batches->empty() || batches->front().base_offset() != read.from)) {
     batches = absl::OutOfRangeError(absl::StrCat("no batch begins at offset ", read.from.value()));
   }

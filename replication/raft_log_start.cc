@@ -93,7 +93,7 @@ void RaftLog::ServeSnapshot(const VoterId& to) {
              [self = shared_from_this(), to](absl::StatusOr<std::vector<record::Batch>> batches) {
                if (self->ended()) return;
                if (batches.ok() && !batches->empty()) return self->SendSnapshot(to, batches->front().base_offset(), {});
-               self->OnReadFailed(batches.status());
+               self->OnLeaderReadFailed(batches.status());
                self->raft_->OnSnapshotFailed(to);
                self->ScheduleTurn();
              });

@@ -60,9 +60,11 @@ absl::Status ToStatus(const rocksdb::Status& status, const std::string& dir) {
                                    ". Bring the data folder back from a copy of all of it, or start a node with an "
                                    "empty node.data_dir and a new node.id (docs/operations.md)"));
   }
-  // It knows ENOSPC alone; of a quota (EDQUOT) there is only the text.
-  const bool over_quota = message.find(std::generic_category().message(EDQUOT)) != std::string::npos;
-  if (status.IsNoSpace() || over_quota) return absl::ResourceExhaustedError(message);
+  // It says so of ENOSPC alone, and not wherever it passes that on; of a quota (EDQUOT) there is only the text.
+  for (const int full : {ENOSPC, EDQUOT}) {
+    const bool is_full = message.find(std::generic_category().message(full)) != std::string::npos;
+    if (status.IsNoSpace() || is_full) return absl::ResourceExhaustedError(message);
+  }
   if (status.IsIOError() && message.find("/LOCK: ") != std::string::npos) {
     return absl::FailedPreconditionError(message);
   }
@@ -162,6 +164,9 @@ class RocksMetadataStore : public MetadataStore {
     rocksdb::DB* db = nullptr;
     rocksdb::Options options = MakeOptions();
     if (env_ != nullptr) options.env = env_.get();
+    // Of its own, each opening that fails would leave one behind.
+    if (info_log_ == nullptr) rocksdb::CreateLoggerFromOptions(dir_, options, &info_log_).PermitUncheckedError();
+    options.info_log = info_log_;
     closed_ = ToStatus(rocksdb::DB::Open(options, dir_, &db), dir_);
     db_.reset(db);
     was_full_ = !closed_.ok();
@@ -193,6 +198,7 @@ class RocksMetadataStore : public MetadataStore {
   const std::unique_ptr<rocksdb::Env> env_;  // null: the process's own
   const std::string dir_;
   std::mutex mutex_;  // of all below
+  std::shared_ptr<rocksdb::Logger> info_log_;
   std::unique_ptr<rocksdb::DB> db_;
   absl::Status closed_;  // why it is not open
   absl::Status failed_;
