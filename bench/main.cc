@@ -108,9 +108,10 @@ std::string RequestOf(const std::string& topic, size_t record_bytes, size_t batc
   record::BatchBuilder builder;
   std::string value(record_bytes, ' ');
   uint32_t state = 1;
+  const int64_t now_ms = absl::ToUnixMillis(absl::Now());  // retention would take away what is older
   while (builder.size_bytes() + record_bytes < batch_bytes || builder.empty()) {
     for (char& byte : value) byte = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
-    if (!builder.Append(1'700'000'000'000, std::nullopt, value).ok()) break;
+    if (!builder.Append(now_ms, std::nullopt, value).ok()) break;
   }
   *records = builder.record_count();
   v1::ProduceRequest request;

@@ -38,6 +38,8 @@ double Seconds(Steady::duration time) {
   return std::chrono::duration<double>(time).count();
 }
 
+constexpr auto kStillMax = std::chrono::minutes(1);
+
 // A stream under way, and what came of the last step.
 struct Stream {
   Stream(grpc::GenericStub& stub, const std::string& method) : call(stub.PrepareCall(&context, method, &queue)) {
@@ -55,7 +57,8 @@ struct Stream {
   }
   bool Next(Tag* tag, bool* ok) {
     void* raw = nullptr;
-    if (!queue.Next(&raw, ok)) return false;
+    const auto end = std::chrono::system_clock::now() + kStillMax;
+    if (queue.AsyncNext(&raw, ok, end) != grpc::CompletionQueue::GOT_EVENT) return false;
     *tag = static_cast<Tag>(reinterpret_cast<intptr_t>(raw));
     return true;
   }
@@ -71,7 +74,7 @@ struct Stream {
 };
 
 absl::Status Broken() {
-  return absl::InternalError("the stream broke");
+  return absl::InternalError("the stream broke, or stood still for a minute");
 }
 
 class StreamClientImpl final : public StreamClient {
