@@ -138,7 +138,7 @@ class Bench {
     std::printf("  %-10s %12s %10s %10s %10s %10s %12s %12s\n", "records", "records/s", "MB/s", "bare MB/s", "of bare",
                 "of disk", "CPU s/mill.", "bare CPU s");
     const bool good = Produce("kilo", 1000) && Produce("hecto", 100);
-    return good && Consume("kilo") && Consume("hecto") && Latency();
+    return good && Consume("kilo", 1000) && Consume("hecto", 100) && Latency();
   }
   // One case alone, for a profiler or a comparison of two builds.
   bool RunProduce() {
@@ -154,7 +154,7 @@ class Bench {
   bool StartServers();
   bool Create(const std::string& topic);
   bool Produce(const std::string& topic, size_t record_bytes);
-  bool Consume(const std::string& topic);
+  bool Consume(const std::string& topic, int64_t record_bytes);
   bool Latency();
   template <class T>
   bool Check(const absl::StatusOr<T>& result) {
@@ -229,7 +229,7 @@ bool Bench::Produce(const std::string& topic, size_t record_bytes) {
   return true;
 }
 
-bool Bench::Consume(const std::string& topic) {
+bool Bench::Consume(const std::string& topic, int64_t record_bytes) {
   v1::ListOffsetsRequest ask;
   v1::ListOffsetsResponse told;
   ask.add_items()->set_topic(topic);
@@ -240,8 +240,10 @@ bool Bench::Consume(const std::string& topic) {
   if (!Check(answer) || !told.ParseFromString(*answer)) return false;
   // What lies behind the start is in files, the last of it in memory as well: 256 batches of either.
   constexpr int64_t kTake = 64 << 20;
-  const int64_t hot_from = std::max(told.results(0).offset(), told.results(1).offset() - (kTake + (8 << 20)) / 1000);
-  std::printf("\nConsume over gRPC, 1 KB records, answers of 1 MiB\n  %-16s %10s %14s\n", "from", "MB/s", "CPU s/GB");
+  const int64_t hot_from =
+      std::max(told.results(0).offset(), told.results(1).offset() - (kTake + (8 << 20)) / record_bytes);
+  std::printf("\nConsume over gRPC, records of %lld B, answers of 1 MiB\n  %-16s %10s %14s\n",
+              static_cast<long long>(record_bytes), "from", "MB/s", "CPU s/GB");
   const auto read = [&](const char* name, Child& child, StreamClient& client, const std::string& method,
                         const std::string& request, const std::string& refill) {
     const double before = child.CpuSeconds();
