@@ -206,9 +206,9 @@ void ClusterClient::Ask(const std::string& address, const RegisterRequest& reque
   AskToRegister(*seams_.calls, address, request, options_.call_deadline, seams_.executor, alive_, std::move(done));
 }
 
-void ClusterClient::Refuse(std::string why) {
+void ClusterClient::Refuse(const std::string& why) {
   // Who waits is to hear the reason, not that this node stops for it.
-  End(absl::FailedPreconditionError(std::move(why)));
+  End(absl::FailedPreconditionError(why));
   seams_.log.Error("this node is not of the cluster any more, and stops", {{"why", ended_}});
   seams_.on_refused(ended_);
 }

@@ -86,7 +86,7 @@ class ClusterClient final : public ControllerObserver {
   RegisterRequest Request() const;
   void Ask(const std::string& address, const RegisterRequest& request, Callback<absl::StatusOr<RegisterAnswer>> done);
   void CheckSeeds();
-  void Refuse(std::string why);
+  void Refuse(const std::string& why);
   /// For a process at `address` that is this node, too.
   void RefuseBeside(const std::string& address);
   void OnBeside(const std::string& address);

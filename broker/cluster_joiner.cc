@@ -92,7 +92,7 @@ absl::Status ClusterJoiner::CheckAnswers(const Round& round) const {
   const Round::Answer* first = nullptr;
   for (const Round::Answer& each : round.answers) {
     if (!each.answer.ok()) {
-      if (const absl::Status refused = Refusal(each.seed, each.answer.status()); !refused.ok()) return refused;
+      if (absl::Status refused = Refusal(each.seed, each.answer.status()); !refused.ok()) return refused;
       continue;
     }
     if (first == nullptr) first = &each;
