@@ -251,7 +251,7 @@ class Failures(Pipelines):
         url = f"http://127.0.0.1:{harness.free_port()}/items"
         self.assert_says(self.run_once(self.pipeline(url, self.QUICK)), 3, "pipeline p, slice 0", "p.yaml:4:", "source.http", url,
                          "cannot connect", "check that the host is up")
-        self.assert_says(self.run_once(self.pipeline("http://no-such-host.invalid/items", self.QUICK)), 3, "no-such-host.invalid",
+        self.assert_says(self.run_once(self.pipeline("http://no..such.host/items", self.QUICK)), 3, "no..such.host",
                          "source.http", "check that the host is up")
 
     def test_a_broker_that_cannot_be_reached(self):
