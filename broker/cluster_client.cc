@@ -262,7 +262,7 @@ void ClusterClient::OnRegistered(const std::string& asked, absl::StatusOr<Regist
     refused = Cat("this data folder belongs to cluster ", options_.cluster_id, ", and a node that was asked to ",
                   answer->cluster_id);
   }
-  if (!refused.empty()) return Refuse(std::move(refused));
+  if (!refused.empty()) return Refuse(refused);
   if (IsReplacedBy(answer->other)) return;
   if (answer->other.has_value()) known_ = answer->other->epoch;
   if (!answer->registered.has_value()) {
