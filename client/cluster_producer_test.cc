@@ -224,4 +224,18 @@ TEST_CASE_METHOD(ClusterFixture, "Memory stays bounded, and every record gets it
   CHECK(failed == taken);
 }
 
+TEST_CASE_METHOD(ClusterFixture, "Where nobody leads for damage, the result says what is damaged") {
+  ProducerOptions options = SmallBatches();
+  options.delivery_timeout = absl::Milliseconds(300);
+  MakeProducer(options);
+  On([&] { broker.logs.at(Part(0)).trouble = "00.log at byte 7: wrong CRC32C"; });
+  Lead(0, "");
+  Send(0, "x");
+  Flush();
+  const absl::Status refused = ResultOf("x")->status();
+  INFO(refused.ToString());
+  CHECK(absl::IsUnavailable(refused));
+  CHECK(refused.message().find("00.log at byte 7") != std::string_view::npos);
+}
+
 }  // namespace sluice::client

@@ -290,6 +290,7 @@ void Core::DescribeTopic(const std::string& topic, absl::Duration timeout, Metad
               if (at >= routes->partitions.size()) continue;
               routes->partitions[at].leader = partition.leader();
               routes->partitions[at].epoch = LeaderEpoch(partition.leader_epoch());
+              routes->partitions[at].trouble = partition.error().message();
               self->Hear(partition.leader());
             }
             self->NoteLeaders(

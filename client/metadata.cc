@@ -174,11 +174,12 @@ absl::StatusOr<std::string> LeaderOf(const TopicRoutes& routes, std::string_view
                          ", numbered from 0");
     return MakeError(detail);
   }
-  const std::string& leader = routes.partitions[static_cast<size_t>(partition)].leader;
-  if (!leader.empty()) return leader;
+  const Route& route = routes.partitions[static_cast<size_t>(partition)];
+  if (!route.leader.empty()) return route.leader;
   detail.reason = Reason::kNotAvailable;
   detail.retriable = true;
   detail.message = Cat("partition ", topic, "/", partition, " has no leader at the moment");
+  if (!route.trouble.empty()) detail.message += Cat("; a replica of it cannot be served: ", route.trouble);
   return MakeError(detail);
 }
 

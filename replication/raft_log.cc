@@ -29,12 +29,6 @@ bool OnlyControl(const raft::AppendRequest& append) {
                      [](const auto& batch) { return batch.is_control(); });
 }
 
-bool IsElection(const raft::Message& message) {
-  return std::holds_alternative<raft::VoteRequest>(message.body) ||
-         std::holds_alternative<raft::VoteResponse>(message.body) ||
-         std::holds_alternative<raft::TimeoutNow>(message.body);
-}
-
 }  // namespace
 
 // ---- Begin and end
@@ -208,7 +202,6 @@ void RaftLog::StepInbox() {
 }
 
 void RaftLog::StepMessage(raft::Message message) {
-  if (!damage_.ok() && IsElection(message)) return;
   if (const auto* append = std::get_if<raft::AppendRequest>(&message.body);
       append != nullptr && !append->batches.empty()) {
     // What finds no room is lost on the way: the leader sends it again, and this log keeps its place.
@@ -231,10 +224,8 @@ void RaftLog::StepMessage(raft::Message message) {
 
 void RaftLog::Tick(int times) {
   if (ended()) return;
-  if (damage_.ok()) {
-    const int64_t now_ms = NowMs();
-    for (int i = 0; i < times; ++i) raft_->Tick(now_ms);
-  }
+  const int64_t now_ms = NowMs();
+  for (int i = 0; i < times; ++i) raft_->Tick(now_ms);
   ExpireProposals();
   RunTurn();
 }
@@ -250,7 +241,7 @@ void RaftLog::OnPeerState(NodeId peer, PeerState state) {
         ScheduleTurn();
       }
     }
-  } else if (raft_->leader().node == peer && damage_.ok()) {
+  } else if (raft_->leader().node == peer) {
     raft_->OnLeaderLost();
     ScheduleTurn();
   }
@@ -404,7 +395,7 @@ void RaftLog::OnReadFailed(const absl::Status& status) {
   if (absl::IsDataLoss(status)) SetDamaged(status, members.voters.size() > members.Quorum());
 }
 
-// Without it nothing new could be committed, or served: rather no leader than one that takes what it cannot finish.
+// Whoever has it, another one is to lead: rather no leader than one that takes what it cannot finish, or give on.
 void RaftLog::OnLeaderReadFailed(const absl::Status& status) {
   if (absl::IsDataLoss(status)) SetDamaged(status, raft_->configuration().voters.size() > 1);
 }
@@ -413,13 +404,14 @@ void RaftLog::SetDamaged(const absl::Status& why, bool gives_way) {
   const bool news = read_damage_.ok() || (gives_way && damage_.ok());
   if (!news || ended()) return;
   read_damage_ = why;
-  seams_.log->Error(gives_way ? "a replica cannot read its log; it neither votes nor leads"
+  seams_.log->Error(gives_way ? "a replica cannot read its log; it leads no more"
                               : "a replica cannot read its log; what can be read is served",
                     {{"replica", group_.ToString()}, {"why", why}});
-  if (!gives_way) return;
-  damage_ = why;
-  if (raft_->role() != raft::Role::kFollower) raft_->StepDown();
-  ScheduleTurn();
+  if (gives_way) {
+    damage_ = why;
+    raft_->Renounce();
+  }
+  ScheduleTurn();  // also for who counts, who looks at groups that are awake
 }
 
 // ---- Facts

@@ -14,9 +14,9 @@
 //    what that has saved; after a crash it goes on where it was (replica_blob.h);
 //  - writes reach storage in the order in which the core handed them out, and the core hears that they are durable in
 //    that order.
-// A replica that meets damage in its own log (DataLoss) gives up leadership, asks for no votes and gives none; damage()
-// says why. Where the other voters are no majority, and what is damaged is wanted by a client, not by the group, it
-// goes on; read_damage() says so.
+// A replica that meets damage in its own log (DataLoss) gives up leadership and asks for no votes until it is opened
+// again; it votes and follows on. damage() says why. Where the other voters are no majority, and what is damaged is
+// wanted by a client, not by the group, it goes on leading; read_damage() says so.
 //
 // Threads: Deliver from any; everything else, also the destruction, on the log's home executor, as ReplicatedLog says.
 // What is given in Seams outlives it.
@@ -219,7 +219,7 @@ class RaftLog final : public ReplicatedLog, public std::enable_shared_from_this<
   const raft::Raft& raft() const { return *raft_; }
   storage::Log& storage_log() { return *log_; }
   const ReplicaId& group() const { return group_; }
-  /// Why this replica neither votes nor leads; OK while nothing is wrong.
+  /// Why this replica does not lead; OK while nothing is wrong.
   const absl::Status& damage() const { return damage_; }
   /// What it could not read of its log, whatever became of that; OK while it could read all.
   const absl::Status& read_damage() const { return read_damage_; }

@@ -120,7 +120,7 @@ void RaftNode::ExchangeLiveness(Shard& shard) {
     const RaftLog& log = *shard.logs.at(group);
     const raft::Raft& raft = log.raft();
     Told now{.term = raft.term(), .leader = NodeId(0), .followers = {}};
-    if (!log.failure().ok() || !log.damage().ok()) {
+    if (!log.failure().ok()) {
       // Takes part in nothing: its peers are not to count on it.
     } else if (raft.role() == raft::Role::kLeader) {
       now.followers = OtherNodes(raft);

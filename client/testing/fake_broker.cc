@@ -274,6 +274,7 @@ absl::StatusOr<Bytes> FakeBroker::Describe(const std::string& node, const Bytes&
     info.set_partition(partition.partition.value());
     info.set_leader(told ? told(node, partition) : log.leader);
     info.set_leader_epoch(info.leader().empty() ? 0 : log.epoch.value());
+    info.mutable_error()->set_message(log.trouble);
     info.set_high_watermark(log.end().value());
   }
   if (response.partitions_size() == 0) return MakeError(Unknown(name, 0));

@@ -222,8 +222,11 @@ class Raft {
   bool transferring() const;
   /// None while nothing is handed over.
   VoterId transfer_to() const;
-  /// Gives up leadership at once, such as when this replica cannot read its log.
+  /// Gives up leadership at once.
   void StepDown();
+  /// Leads no more and asks for no votes from now on, such as when this replica cannot read its log. It votes and
+  /// follows on: what it has acknowledged it has, and where its vote is needed another one can lead.
+  void Renounce();
 
   // ---- Elections
 
@@ -400,6 +403,7 @@ class Raft {
   Role role_ = Role::kFollower;
   bool dirty_ = true;
   bool role_changed_ = false;
+  bool renounced_ = false;
   VoterId leader_;
 
   EpochHistory log_;

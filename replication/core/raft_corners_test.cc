@@ -271,6 +271,48 @@ TEST_CASE("answers to an earlier round of votes change nothing for who leads, no
   CHECK(g.Propose(g.Elect()).ok());
 }
 
+// A replica that cannot read its log is of use all the same: its vote and its acknowledgements count.
+TEST_CASE("who has renounced leads no more, but is counted, and lets another one lead") {
+  Paper g;
+  g.Led();
+  g.ProposeSome(1, 3);
+  g.at(1).Renounce();
+  CHECK(g.at(1).role() == Role::kFollower);
+  CHECK(absl::IsFailedPrecondition(g.at(1).Campaign()));
+  g.isolated = {3};
+  g.Spread(5 * g.options.election_ticks);
+  REQUIRE(g.Leader() == 2);
+  g.ProposeSome(2, 2);
+  g.Run();
+  CHECK(g.at(2).committed() == g.at(2).log_end());
+  CHECK(g.at(1).committed() == g.at(2).committed());
+  const LeaderEpoch term = g.at(2).term();
+  REQUIRE(g.at(2).TransferLeadership(TestGroup::Id(1)).ok());
+  g.Spread(5 * g.options.election_ticks);
+  CHECK(g.Leader() == 2);
+  CHECK(g.at(2).term() == term);
+  // Alone it does not even ask.
+  g.isolated = {2, 3};
+  g.Spread(5 * g.options.election_ticks);
+  CHECK(g.at(1).role() == Role::kFollower);
+  CHECK(g.at(1).term() == term);
+}
+
+TEST_CASE("a candidate that renounces asks no more") {
+  Paper g;
+  g.Led();
+  g.isolated = {2};
+  REQUIRE(g.at(2).Campaign().ok());
+  REQUIRE(g.at(2).role() == Role::kPreCandidate);
+  g.at(2).Renounce();
+  CHECK(g.at(2).role() == Role::kFollower);
+  g.Spread(5 * g.options.election_ticks);
+  CHECK(g.at(2).role() == Role::kFollower);
+  g.isolated = {};
+  g.Spread(5);
+  CHECK(g.Leader() == 1);
+}
+
 // etcd-io/etcd#11326: leadership was being handed to a voter that was made a learner meanwhile; the leader waited for
 // it and took no proposals.
 TEST_CASE("who is to lead next is not made a learner meanwhile") {

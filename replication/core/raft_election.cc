@@ -58,13 +58,13 @@ LogPlace Raft::ClaimedEnd() const {
 bool Raft::MayCampaign() const {
   const auto voter = [&](const ConfigurationAt& at) { return at.configuration.IsVoter(self_); };
   const bool any = std::any_of(LastCommittedConfiguration(), configurations_.end(), voter);
-  return any && !configuration().voters.empty() && !install_ && term().value() < kTermMax;
+  return any && !configuration().voters.empty() && !install_ && !renounced_ && term().value() < kTermMax;
 }
 
 absl::Status Raft::Campaign() {
   if (role_ == Role::kLeader) return absl::FailedPreconditionError("it leads already");
   if (!MayCampaign())
-    return absl::FailedPreconditionError(Cat(self_, " may not campaign: no voter, or being installed"));
+    return absl::FailedPreconditionError(Cat(self_, " may not campaign: no voter, being installed, or leading no more"));
   ResetElectionTimer();
   StartPreVote();
   return absl::OkStatus();

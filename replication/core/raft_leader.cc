@@ -34,6 +34,11 @@ void Raft::StepDown() {
   if (role_ == Role::kLeader) BecomeFollower(term(), VoterId{});
 }
 
+void Raft::Renounce() {
+  renounced_ = true;
+  if (role_ != Role::kFollower) BecomeFollower(term(), VoterId{});
+}
+
 bool Raft::Serving() const {
   if (role_ != Role::kLeader) return false;
   return committed_ > lead_->term_start || Planted(PlantedBug::kServeBeforeOwnCommit);

@@ -84,6 +84,7 @@ rocksdb::Options MakeOptions() {
   options.max_background_jobs = 1;
   options.max_total_wal_size = size_t{4} << 20;
   options.keep_log_file_num = 2;
+  options.max_log_file_size = size_t{1} << 20;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   options.compression = rocksdb::kNoCompression;
   rocksdb::BlockBasedTableOptions table;
@@ -164,7 +165,7 @@ class RocksMetadataStore : public MetadataStore {
     rocksdb::DB* db = nullptr;
     rocksdb::Options options = MakeOptions();
     if (env_ != nullptr) options.env = env_.get();
-    // Of its own, each opening that fails would leave one behind.
+    // Of its own, each opening that fails would leave one behind; bounded, for each writes some KB about itself.
     if (info_log_ == nullptr) rocksdb::CreateLoggerFromOptions(dir_, options, &info_log_).PermitUncheckedError();
     options.info_log = info_log_;
     closed_ = ToStatus(rocksdb::DB::Open(options, dir_, &db), dir_);
