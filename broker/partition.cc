@@ -73,7 +73,7 @@ Error Partition::NotLeader() const {
   }
   std::string message =
       leader.has_value() ? "this node does not lead the partition" : "the partition has no leader now";
-  if (!log().damage().ok()) message += Cat("; the replica on this node cannot: ", Message(log().damage()));
+  if (!log().damage().ok()) message += Cat("; the replica on this node cannot lead: ", Message(log().damage()));
   Error error = Fail(Reason::kNotLeader, std::move(message));
   if (leader.has_value()) error.leader = node_.addresses.ClientAddress(*leader);
   return error;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <future>
 #include <thread>
 
 #include "client/error.h"
@@ -70,14 +71,18 @@ TEST_CASE("An error's detail survives inside a status, and its reason gives the 
 TEST_CASE("The thread executor keeps the order of tasks and of timers, and forgets what is cancelled") {
   ThreadExecutor executor;
   std::vector<int> seen;
+  std::promise<void> last;
   RunOn(executor, [&] {
-    executor.PostAfter(absl::Milliseconds(20), [&] { seen.push_back(3); });
+    executor.PostAfter(absl::Milliseconds(20), [&] {
+      seen.push_back(3);
+      last.set_value();
+    });
     executor.PostAfter(absl::Milliseconds(5), [&] { seen.push_back(2); });
     const Executor::TimerId never = executor.PostAfter(absl::Milliseconds(10), [&] { seen.push_back(99); });
     executor.Post([&] { seen.push_back(1); });
     executor.Cancel(never);
   });
-  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  REQUIRE(last.get_future().wait_for(std::chrono::seconds(20)) == std::future_status::ready);
   RunOn(executor, [&] { CHECK(seen == std::vector<int>{1, 2, 3}); });
 }
 

@@ -28,11 +28,11 @@
 namespace sluice::client {
 
 struct Route {
-  std::string leader;   // host:port; empty: none known
-  LeaderEpoch epoch;    // of that leader, or less where a hint named it
-  std::string trouble;  // where none is known: why, if the node that was asked says so
-  bool failed = false;  // it refused, or cannot be reached
-  int hops = 0;         // hints followed since the last answer
+  std::string leader;     // host:port; empty: none known
+  LeaderEpoch epoch;      // of that leader, or less where a hint named it
+  std::string trouble{};  // where none is known: why, if the node that was asked says so
+  bool failed = false;    // it refused, or cannot be reached
+  int hops = 0;           // hints followed since the last answer
 };
 
 /// A topic's partitions, by number. Immutable once shared.

@@ -72,7 +72,7 @@ class FakeBroker : public ChannelFactory {
     Offset start;
     std::string leader = kAddress;
     LeaderEpoch epoch{1};
-    std::string trouble;  // of a replica that could not be opened
+    std::string trouble;     // of a replica that could not be opened
     size_t uncommitted = 0;  // batches at the end that no reader sees yet
     Offset committed() const { return uncommitted == 0 ? end() : batches[batches.size() - uncommitted].base_offset(); }
     Offset end() const { return batches.empty() ? Offset(0) : batches.back().next_offset(); }

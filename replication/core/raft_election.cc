@@ -64,7 +64,8 @@ bool Raft::MayCampaign() const {
 absl::Status Raft::Campaign() {
   if (role_ == Role::kLeader) return absl::FailedPreconditionError("it leads already");
   if (!MayCampaign())
-    return absl::FailedPreconditionError(Cat(self_, " may not campaign: no voter, being installed, or leading no more"));
+    return absl::FailedPreconditionError(
+        Cat(self_, " may not campaign: no voter, being installed, or leading no more"));
   ResetElectionTimer();
   StartPreVote();
   return absl::OkStatus();

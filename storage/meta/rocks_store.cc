@@ -61,10 +61,11 @@ absl::Status ToStatus(const rocksdb::Status& status, const std::string& dir) {
                                    "empty node.data_dir and a new node.id (docs/operations.md)"));
   }
   // It says so of ENOSPC alone, and not wherever it passes that on; of a quota (EDQUOT) there is only the text.
-  for (const int full : {ENOSPC, EDQUOT}) {
-    const bool is_full = message.find(std::generic_category().message(full)) != std::string::npos;
-    if (status.IsNoSpace() || is_full) return absl::ResourceExhaustedError(message);
+  bool full = status.IsNoSpace();
+  for (const int error : {ENOSPC, EDQUOT}) {
+    full = full || message.find(std::generic_category().message(error)) != std::string::npos;
   }
+  if (full) return absl::ResourceExhaustedError(message);
   if (status.IsIOError() && message.find("/LOCK: ") != std::string::npos) {
     return absl::FailedPreconditionError(message);
   }

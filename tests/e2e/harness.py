@@ -38,10 +38,25 @@ def program(name):
     return path
 
 
+ports_given = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that nobody listens at, below those that the kernel gives to outgoing connections, and not the same one twice: whoever it is
+    for may listen there seconds later, or again after a restart."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+        above = max(int(file.read().split()[0]), 20_000)
+    while True:
+        port = random.SystemRandom().randrange(10_000, above)
+        if port in ports_given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports_given.add(port)
+        return port
 
 
 def wait_until(what, true, seconds=90):
