@@ -190,7 +190,7 @@ TEST_CASE_METHOD(ClusterFixture, "Any broker of the list may be dead, silent or 
   SECTION("dead") {
     Kill(kA);
     CHECK(admin->DescribeTopic("t").ok());
-    CHECK(start.Within(3000));
+    CHECK(start.Within(900));
   }
   SECTION("cut off, so that not even a refusal comes back") {
     On([&] { broker.node(kA).black_hole = true; });
@@ -201,7 +201,7 @@ TEST_CASE_METHOD(ClusterFixture, "Any broker of the list may be dead, silent or 
     On([&] { broker.node(kA).unready = true; });
     CHECK(admin->DescribeTopic("t").ok());
     CHECK(admin->CreateTopic({"made", 1, 0, {}}).ok());
-    CHECK(start.Within(4000));
+    CHECK(start.Within(1900));
   }
   SECTION("silent") {
     On([&] { broker.node(kA).silent = true; });

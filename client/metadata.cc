@@ -179,7 +179,7 @@ absl::StatusOr<std::string> LeaderOf(const TopicRoutes& routes, std::string_view
   detail.reason = Reason::kNotAvailable;
   detail.retriable = true;
   detail.message = Cat("partition ", topic, "/", partition, " has no leader at the moment");
-  if (!route.trouble.empty()) detail.message += Cat("; a replica of it cannot be served: ", route.trouble);
+  if (!route.trouble.empty()) detail.message += Cat("; one of its replicas reports: ", route.trouble);
   return MakeError(detail);
 }
 

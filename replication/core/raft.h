@@ -230,8 +230,8 @@ class Raft {
 
   // ---- Elections
 
-  /// Asks for an election now (pre-vote first). FailedPrecondition for a leader, for who is no voter, and during an
-  /// install.
+  /// Asks for an election now (pre-vote first). FailedPrecondition for a leader, for who is no voter, during an
+  /// install, and for who has renounced.
   absl::Status Campaign();
 
   // ---- Snapshots

@@ -42,8 +42,8 @@ ports_given = set()
 
 
 def free_port():
-    """One that nobody listens at, below those that the kernel gives to outgoing connections, and not the same one twice: whoever it is
-    for may listen there seconds later, or again after a restart."""
+    """One that nobody listens at, where it can be below those that the kernel gives to outgoing connections, and in this process not the
+    same one twice: whoever it is for may listen there seconds later, or again after a restart."""
     with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
         above = max(int(file.read().split()[0]), 20_000)
     while True:
