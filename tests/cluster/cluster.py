@@ -309,11 +309,15 @@ class Cluster:
 
     def __enter__(self):
         first = self.nodes[0]
-        run(*self.network.inside(1), harness.program("sluiced"), "init", "--config", first.config)
-        for node in self.nodes:
-            node.start()
-        for node in self.nodes:
-            node.wait_ready()
+        try:
+            run(*self.network.inside(1), harness.program("sluiced"), "init", "--config", first.config)
+            for node in self.nodes:
+                node.start()
+            for node in self.nodes:
+                node.wait_ready()
+        except BaseException:
+            self.__exit__()  # which Python leaves out where this fails
+            raise
         return self
 
     def __exit__(self, *_):
