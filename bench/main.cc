@@ -238,16 +238,18 @@ bool Bench::Consume(const std::string& topic, int64_t record_bytes) {
   ask.mutable_items(1)->set_kind(v1::ListOffsetsItem::LATEST);
   const auto answer = to_broker_->Call("/sluice.v1.Log/ListOffsets", ask.SerializeAsString(), absl::Seconds(10));
   if (!Check(answer) || !told.ParseFromString(*answer)) return false;
-  // What lies behind the start is in files, the last of it in memory as well: 256 batches of either.
-  constexpr int64_t kTake = 64 << 20;
+  // What lies behind the start is in files, the last of it in memory as well: 256 batches of either, or, of what a slow
+  // disk took in the time, half.
+  const int64_t there = (told.results(1).offset() - told.results(0).offset()) * record_bytes;
+  const int64_t take = std::min<int64_t>(64 << 20, there / 2);
   const int64_t hot_from =
-      std::max(told.results(0).offset(), told.results(1).offset() - (kTake + (8 << 20)) / record_bytes);
+      std::max(told.results(0).offset(), told.results(1).offset() - (take + (8 << 20)) / record_bytes);
   std::printf("\nConsume over gRPC, records of %lld B, answers of 1 MiB\n  %-16s %10s %14s\n",
               static_cast<long long>(record_bytes), "from", "MB/s", "CPU s/GB");
   const auto read = [&](const char* name, Child& child, StreamClient& client, const std::string& method,
                         const std::string& request, const std::string& refill) {
     const double before = child.CpuSeconds();
-    const auto result = client.Receive(method, request, refill, 32 << 20, kTake);
+    const auto result = client.Receive(method, request, refill, 32 << 20, take);
     if (!Check(result)) return false;
     const double gigabytes = static_cast<double>(result->bytes) / 1e9;
     std::printf("  %-16s %10.0f %14.2f\n", name, gigabytes * 1000 / result->seconds,

@@ -30,7 +30,7 @@ std::vector<VoterId> Candidates(const Group0View& view) {
   }
   std::vector<std::tuple<int, VoterId>> found;
   for (const auto& node : view.nodes) {
-    if (view.members.IsLearner(node.id) && !node.fenced && node.caught_up) {
+    if (view.members.IsLearner(node.id) && !node.fenced && node.caught_up && !node.renounced) {
       found.emplace_back(voters_in[node.rack], node.id);
     }
   }
@@ -85,7 +85,7 @@ std::optional<VoterId> Successor(const Group0View& view) {
   const Group0View::Node* best = nullptr;
   for (const auto& node : view.nodes) {
     if (node.id == view.leader || !view.members.IsVoter(node.id)) continue;
-    if (node.fenced || !node.caught_up || !node.can_lead) continue;
+    if (node.fenced || !node.caught_up || !node.can_lead || node.renounced) continue;
     if (best == nullptr || node.disk_free_bytes > best->disk_free_bytes) best = &node;
   }
   return best == nullptr ? std::nullopt : std::optional(best->id);
@@ -128,10 +128,12 @@ Group0View Group0Membership::View() {
   view.members = raft.configuration();
   view.replace_voter_after = options_.replace_voter_after;
   std::set<VoterId> caught_up;
+  std::set<VoterId> renounced;
   for (const raft::FollowerStatus& follower : raft.followers()) {
     if (follower.active && !follower.in_doubt && follower.match + kCaughtUpWithin >= raft.committed()) {
       caught_up.insert(follower.id);
     }
+    if (follower.cannot_lead) renounced.insert(follower.id);
   }
   for (const auto& [id, registered] : seams_.controller.state().nodes) {
     Group0View::Node& node = view.nodes.emplace_back();
@@ -139,6 +141,7 @@ Group0View Group0Membership::View() {
     node.rack = registered.node.rack;
     node.fenced = registered.fenced;
     node.caught_up = caught_up.contains(node.id);
+    node.renounced = renounced.contains(node.id);
     if (const auto last = seams_.registry == nullptr ? std::nullopt : seams_.registry->LastHeartbeat(id)) {
       node.can_lead = !last->cannot_write && !last->draining;
       node.disk_free_bytes = last->disk_free_bytes;

@@ -41,6 +41,7 @@ struct Group0View {
     bool fenced = false;
     absl::Duration fenced_for = absl::ZeroDuration();  ///< As far as the leader knows.
     bool caught_up = false;                            ///< Has the log, and was heard of lately; of members.
+    bool renounced = false;       ///< Its replica leads no more, for damage in its log; of members.
     bool can_lead = false;        ///< As its last heartbeat says: it can write, and is not about to stop.
     int64_t disk_free_bytes = 0;  ///< The same.
   };

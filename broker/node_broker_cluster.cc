@@ -11,6 +11,7 @@ namespace {
 constexpr absl::Duration kStatusDeadline = absl::Seconds(1);
 constexpr absl::Duration kElectDeadline = absl::Seconds(5);
 constexpr absl::Duration kElectAskEvery = absl::Milliseconds(20);
+constexpr const char* kNotTakenOver = "is it alive, and not behind?";
 
 }  // namespace
 
@@ -283,14 +284,15 @@ void NodeBroker::ElectLeader(ElectLeaderSpec spec, Callback<Result<ElectedLeader
                                                         spec.partition, ": the replicas are on node ", nodes),
                                                     spec.topic, spec.partition));
                           }
-                          AwaitElected(std::move(spec), absl::ZeroDuration(), std::move(answer));
+                          AwaitElected(std::move(spec), absl::ZeroDuration(), kNotTakenOver, std::move(answer));
                         });
 }
 
-// Asks the leader, whoever it is then, at the beginning and now and again.
-void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration waited, Callback<Result<ElectedLeader>> done) {
+// Asks the leader, whoever it is then, at the beginning and now and again. `why` it did not come to lead so far.
+void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration waited, std::string why,
+                              Callback<Result<ElectedLeader>> done) {
   ListPartitionsSpec one{.topic = spec.topic};
-  CollectPartitions(std::move(one), [this, spec = std::move(spec), waited,
+  CollectPartitions(std::move(one), [this, spec = std::move(spec), waited, why = std::move(why),
                                      done = std::move(done)](std::vector<PartitionStatus> partitions) mutable {
     const auto at = std::find_if(partitions.begin(), partitions.end(),
                                  [&](const auto& status) { return status.partition == spec.partition; });
@@ -306,12 +308,14 @@ void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration waited, Callb
       return done(MakeError(Reason::kNotAvailable,
                             at->leader_node == NodeId(0)
                                 ? std::string("the partition has no leader now")
-                                : Cat("node ", spec.node, " did not come to lead: is it alive, and not behind?"),
+                                : Cat("node ", spec.node, " did not come to lead: ", why),
                             spec.topic, spec.partition));
     }
-    auto again = [this, spec, waited, done = std::move(done)](Result<Done>) mutable {
-      home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), waited, done = std::move(done)]() mutable {
-        AwaitElected(std::move(spec), waited + kElectAskEvery, std::move(done));
+    auto again = [this, spec, waited, why = std::move(why), done = std::move(done)](Result<Done> asked) mutable {
+      why = asked.ok() ? kNotTakenOver : std::move(asked).error().message;
+      home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), waited, why = std::move(why),
+                                        done = std::move(done)]() mutable {
+        AwaitElected(std::move(spec), waited + kElectAskEvery, std::move(why), std::move(done));
       });
     };
     if (at->leader_node == NodeId(0)) return again(Done{});

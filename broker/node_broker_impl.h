@@ -156,7 +156,8 @@ class NodeBroker final : public Broker, private ControllerObserver {
   void AskPeers(std::shared_ptr<Collection> all);
   /// `done` once all the topic's partitions have leaders, or not in time.
   void AwaitLeaders(TopicInfo topic, absl::Duration waited, Callback<Result<TopicInfo>> done);
-  void AwaitElected(ElectLeaderSpec spec, absl::Duration waited, Callback<Result<ElectedLeader>> done);
+  void AwaitElected(ElectLeaderSpec spec, absl::Duration waited, std::string why,
+                    Callback<Result<ElectedLeader>> done);
   void HandOver(std::shared_ptr<Partition> partition, NodeId leader, NodeId to, Callback<Result<Done>> done);
   /// Of another node, on a thread of the peers' calls.
   void AnswerPeer(PeerCall call, PeerReply reply);

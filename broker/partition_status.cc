@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "broker/partition.h"
+#include "common/text.h"
 
 namespace sluice::broker {
 
@@ -36,6 +37,9 @@ PartitionInfo Partition::info() const {
   if (const std::optional<NodeId> leader = log().leader()) {
     info.leader_node = *leader;
     info.leader = *leader == node_.id ? node_.address : node_.addresses.ClientAddress(*leader);
+  } else if (!log().damage().ok()) {
+    // Perhaps why nobody leads.
+    info.error = Fail(Reason::kCorruptLog, Cat("the replica on this node cannot lead: ", Message(log().damage())));
   }
   info.leader_epoch = log().leader_epoch();
   info.log_start = log().bounds().log_start;

@@ -242,6 +242,16 @@ TEST_CASE("a client that reads what is damaged at the leader is sent on, to who 
   const PartitionRead read = read_at(next);
   REQUIRE_FALSE(read.error.has_value());
   CHECK(read.batches.size() > 40);
+  // While others lead it is no trouble of the partition's; where nobody can, it may be why.
+  CHECK_FALSE(r.at(bad).info().error.has_value());
+  r.cluster().Crash(next);
+  r.cluster().Crash(NodeId(6 - next.value() - bad.value()));
+  REQUIRE(r.cluster().RunUntil([&] { return !r.cluster().log(bad).leader().has_value(); }));
+  const auto why = r.at(bad).info().error;
+  REQUIRE(why.has_value());
+  CHECK(why->reason == Reason::kCorruptLog);
+  CHECK(why->message.find("cannot lead") != std::string::npos);
+  CHECK(why->message.find("CRC32C") != std::string::npos);
 }
 
 TEST_CASE("what waits for a leader is refused when the partition goes") {

@@ -241,4 +241,29 @@ TEST_CASE_METHOD(ClusterFixture, "Where nobody leads for damage, the result says
   CHECK(refused.message().find("00.log at byte 7") != std::string_view::npos);
 }
 
+TEST_CASE_METHOD(ClusterFixture, "A result says why its own partition has no leader, not why another one has none") {
+  ProducerOptions options = SmallBatches();
+  options.delivery_timeout = absl::Seconds(3);
+  MakeProducer(options);
+  Send(0, "warm 0");
+  Send(1, "warm 1");
+  Flush();
+  On([&] { broker.logs.at(Part(0)).trouble = "damage in the first"; });
+  On([&] { broker.logs.at(Part(1)).trouble = "damage in the second"; });
+  Lead(0, "");
+  Lead(1, "");
+  Send(0, "x");
+  Send(1, "y");
+  Flush();
+  const auto says = [&](const std::string& value, const char* part) {
+    REQUIRE(ResultOf(value).has_value());
+    INFO(ResultOf(value)->ToString());
+    return ResultOf(value)->message().find(part) != absl::string_view::npos;
+  };
+  CHECK(says("x", "damage in the first"));
+  CHECK_FALSE(says("x", "damage in the second"));
+  CHECK(says("y", "damage in the second"));
+  CHECK_FALSE(says("y", "damage in the first"));
+}
+
 }  // namespace sluice::client

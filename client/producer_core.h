@@ -88,7 +88,7 @@ class ProducerCore : public std::enable_shared_from_this<ProducerCore> {
     std::vector<std::unique_ptr<Partition>> partitions;
     std::deque<WaitingRecord> waiting;
     bool asking = false;
-    absl::Status last_error;
+    absl::Status last_error;  // of the last question for its routes
     uint32_t sticky = 0;
   };
   struct Request {

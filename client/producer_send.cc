@@ -72,7 +72,6 @@ std::string ProducerCore::SendableTo(Partition& partition, absl::Duration now) {
   }
   absl::StatusOr<std::string> leader = LeaderOf(*topic.routes, topic.name, partition.id);
   if (!leader.ok()) {
-    topic.last_error = leader.status();
     Lose(partition, {});
     Ask(topic);
     return {};
@@ -365,6 +364,10 @@ absl::Status ProducerCore::NotWritten(const Partition& partition) const {
   std::string why = Cat("the record for ", topic.name, "/", partition.id, " was not written: no broker took it within ",
                         absl::FormatDuration(options_.delivery_timeout));
   if (!partition.refusal.ok()) why += Cat("; ", partition.refusal.message());
+  if (topic.routes != nullptr) {
+    const absl::StatusOr<std::string> leader = LeaderOf(*topic.routes, topic.name, partition.id);
+    if (!leader.ok()) why += Cat("; ", leader.status().message());
+  }
   if (!topic.last_error.ok()) why += Cat("; ", topic.last_error.message());
   for (const auto& [address, broker] : brokers_) {
     if (broker.stream == nullptr && !broker.last_error.ok()) why += Cat("; ", broker.last_error.message());

@@ -34,7 +34,6 @@ struct GroupStatus {
   std::vector<MemberStatus> members;  ///< Of the configuration in use: voters, then learners, each by id.
   bool members_changing = false;      ///< The configuration in use is not known to be committed.
   bool in_doubt = false;              ///< This replica.
-  bool damaged = false;               ///< This replica.
   int64_t size_bytes = 0;             ///< Of this replica.
 
   bool leads() const { return role == raft::Role::kLeader; }

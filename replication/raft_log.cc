@@ -248,7 +248,7 @@ void RaftLog::OnPeerState(NodeId peer, PeerState state) {
 }
 
 bool RaftLog::Quiet() const {
-  return !ended() && damage_.ok() && !turn_scheduled_ && proposals_.empty() && ops_.empty() && writes_.empty() &&
+  return !ended() && !turn_scheduled_ && proposals_.empty() && ops_.empty() && writes_.empty() &&
          shares_.empty() && barriers_.empty() && barriers_at_.empty() && advances_.empty() && answers_.empty() &&
          raft_->Quiet();
 }

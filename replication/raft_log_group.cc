@@ -139,7 +139,6 @@ GroupStatus RaftLog::group_status() const {
   status.bounds = bounds();
   status.members_changing = raft_->configurations().back().offset >= raft_->committed();
   status.in_doubt = raft_->in_doubt();
-  status.damaged = !damage_.ok() || !failure_.ok();
   status.size_bytes = log_->size_bytes();
   const std::vector<raft::FollowerStatus> followers = raft_->followers();
   const auto add = [&](const VoterId& id, bool voter) {

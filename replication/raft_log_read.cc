@@ -134,7 +134,7 @@ void RaftLog::FindDataEnd() {
       // A sole voter has nobody to leave it to.
       if (self->raft_->configuration().voters.size() <= 1) return self->Halt(end.status());
       self->OnLeaderReadFailed(end.status());
-      if (self->raft_->role() == raft::Role::kLeader) self->raft_->StepDown();  // of an error that may pass
+      self->raft_->StepDown();  // also of an error that may pass
       return self->ScheduleTurn();
     }
     self->data_end_ = *end;

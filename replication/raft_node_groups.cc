@@ -118,7 +118,8 @@ void RaftNode::ContinueLeaving(Shard& shard) {
 bool RaftNode::Move(Shard& shard, RaftLog& log) {
   std::optional<raft::FollowerStatus> best;
   for (const raft::FollowerStatus& follower : log.raft().followers()) {
-    if (!follower.voter || !follower.active || follower.in_doubt || follower.state != "replicate") continue;
+    const bool fit = follower.voter && follower.active && !follower.in_doubt && !follower.cannot_lead;
+    if (!fit || follower.state != "replicate") continue;
     const auto rank = [&](const raft::FollowerStatus& f) { return std::pair(f.match, -shard.moved_to[f.id.node]); };
     if (!best || rank(follower) > rank(*best)) best = follower;
   }

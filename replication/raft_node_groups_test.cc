@@ -235,6 +235,49 @@ TEST_CASE("a node that nobody can take over from says so when its time is over")
   cluster.Write("b");
 }
 
+TEST_CASE("a node that leaves hands nothing to a replica that cannot read its log") {
+  RaftCluster cluster;
+  cluster.StartAll();
+  for (int i = 0; i < 40; ++i) cluster.Write("v" + std::to_string(i), 1000);
+  cluster.Converge();
+  const NodeId bad = cluster.Leader();
+  cluster.DamageClosedSegments(bad);
+  const auto read = cluster.Await<absl::StatusOr<ReadResult>>(
+      [&](auto done) { cluster.log(bad).Read({.offset = Offset(1)}, std::move(done)); });
+  REQUIRE(absl::IsDataLoss(read.status()));
+  const auto leave = [&](NodeId node) {
+    return cluster.Await<absl::Status>(
+        [&](auto done) { cluster.node(node).raft->LeaveLeadership(absl::Seconds(3), std::move(done)); });
+  };
+  NodeId leader = cluster.Leader(0, bad);
+  cluster.Write("after");
+  // Asleep the replicas say nothing to each other; that one of them cannot lead has been said before.
+  cluster.RunFor(absl::Seconds(5));
+  REQUIRE(cluster.node(leader).raft->stats().asleep == 1);
+  for (int i = 0; i < 6; ++i) {
+    const LeaderEpoch epoch = cluster.log(leader).leader_epoch();
+    const absl::Duration began = cluster.scheduler.now();
+    REQUIRE(leave(leader).ok());
+    leader = cluster.Leader(0, leader);
+    REQUIRE(leader != bad);
+    CHECK(cluster.log(leader).leader_epoch() == epoch + 1);
+    CHECK(cluster.scheduler.now() - began < absl::Milliseconds(500));
+    cluster.Write("after " + std::to_string(i));
+  }
+  // With nobody else there it goes on until its time is over.
+  cluster.Crash(NodeId(6 - leader.value() - bad.value()));
+  cluster.RunFor(absl::Seconds(3));
+  const LeaderEpoch epoch = cluster.log(leader).leader_epoch();
+  std::optional<absl::Status> left;
+  cluster.node(leader).raft->LeaveLeadership(absl::Seconds(3), [&](absl::Status status) { left = status; });
+  while (!left.has_value()) {
+    CHECK(cluster.Propose(leader, "while it tries to leave").ok());
+    cluster.RunFor(absl::Milliseconds(100));
+  }
+  CHECK(absl::IsDeadlineExceeded(*left));
+  CHECK(cluster.log(leader).leader_epoch() == epoch);
+}
+
 TEST_CASE("the status of all groups names voters, who is in sync, and who lags how far") {
   simulation::RaftClusterOptions options;
   options.groups = 2;

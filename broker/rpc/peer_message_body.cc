@@ -92,7 +92,7 @@ void Write(const raft::AppendRequest& from, pb::GroupMessage* message) {
 }
 
 void Write(const raft::AppendResponse& from, pb::GroupMessage* message) {
-  const auto& [rejected, end, hint, log_end, committed, doubt] = from;
+  const auto& [rejected, end, hint, log_end, committed, doubt, cannot_lead] = from;
   pb::AppendResponse* to = message->mutable_append_response();
   to->set_rejected(rejected);
   to->set_end(end.value());
@@ -100,6 +100,7 @@ void Write(const raft::AppendResponse& from, pb::GroupMessage* message) {
   to->set_log_end(log_end.value());
   to->set_committed(committed.value());
   to->set_doubt(doubt);
+  to->set_cannot_lead(cannot_lead);
 }
 
 void Write(const raft::Heartbeat& from, pb::GroupMessage* message) {
@@ -113,12 +114,13 @@ void Write(const raft::Heartbeat& from, pb::GroupMessage* message) {
 }
 
 void Write(const raft::HeartbeatResponse& from, pb::GroupMessage* message) {
-  const auto& [read_seq, log_end, committed, doubt] = from;
+  const auto& [read_seq, log_end, committed, doubt, cannot_lead] = from;
   pb::HeartbeatResponse* to = message->mutable_heartbeat_response();
   to->set_read_seq(read_seq);
   to->set_log_end(log_end.value());
   to->set_committed(committed.value());
   to->set_doubt(doubt);
+  to->set_cannot_lead(cannot_lead);
 }
 
 void Write(const raft::InstallSnapshot& from, pb::GroupMessage* message) {
@@ -156,7 +158,8 @@ absl::StatusOr<raft::MessageBody> Read(const pb::AppendResponse& from) {
                           .hint = {},
                           .log_end = Offset(from.log_end()),
                           .committed = Offset(from.committed()),
-                          .doubt = from.doubt()};
+                          .doubt = from.doubt(),
+                          .cannot_lead = from.cannot_lead()};
   SLUICE_RETURN_IF_ERROR(ReadPlace(from.hint(), &to.hint));
   return to;
 }
@@ -210,7 +213,8 @@ absl::StatusOr<raft::MessageBody> ReadBody(const pb::GroupMessage& from) {
       return raft::HeartbeatResponse{.read_seq = body.read_seq(),
                                      .log_end = Offset(body.log_end()),
                                      .committed = Offset(body.committed()),
-                                     .doubt = body.doubt()};
+                                     .doubt = body.doubt(),
+                                     .cannot_lead = body.cannot_lead()};
     }
     case pb::GroupMessage::kInstallSnapshot:
       return Read(from.install_snapshot());

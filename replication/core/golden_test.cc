@@ -6,6 +6,7 @@
 //   campaign N                 propose N [records]                           change N voters 1 2 [learners 3]
 //   ready N...                 carries out Readys, without a sync            persist N...
 //   deliver [to N] [from N]    drop [to N] [from N]                          run        until nothing is left
+//   renounce N                 as where it cannot read its log
 //   crash N                    losetail N OFFSET  (a crash that loses it)     restart N [doubtful]
 //   isolate [N...]             nobody: heals
 //   transfer N TO              read N CONTEXT                                unreachable N FOLLOWER
@@ -157,6 +158,8 @@ class Script {
       g.at(Number(w[1])).OnFollowerAlive(TestGroup::Id(Number(w[2])), g.at(Number(w[1])).term());
     } else if (w[0] == "lost") {
       g.at(Number(w[1])).OnLeaderLost();
+    } else if (w[0] == "renounce") {
+      g.Renounce(Number(w[1]));
     } else if (w[0] == "logstart") {
       g.MoveLogStart(Number(w[1]), Offset(Number(w[2])));
     } else if (w[0] == "snapshot") {

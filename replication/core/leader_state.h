@@ -119,6 +119,7 @@ struct Progress {
   Fifo<InFlight> in_flight;
   int64_t in_flight_bytes = 0;
 
+  bool cannot_lead = false;  ///< It has renounced, as its last answer says.
   uint64_t doubt = kNoDoubt;
   uint64_t confirm_seq = 0;             ///< The read round that must show that we lead.
   std::optional<Offset> confirmed_end;  ///< It has.

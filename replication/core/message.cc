@@ -14,6 +14,10 @@ std::string Doubt(uint64_t doubt) {
   return doubt == kNoDoubt ? "" : ", in doubt";
 }
 
+std::string Unfit(bool cannot_lead) {
+  return cannot_lead ? ", cannot lead" : "";
+}
+
 struct Describer {
   std::string operator()(const VoteRequest& m) const {
     return Cat(m.pre_vote ? "PreVote?" : "Vote?", " log ", Place(m.last), m.transfer ? ", transfer" : "");
@@ -30,8 +34,9 @@ struct Describer {
     return Cat(out, ", committed ", m.committed.value());
   }
   std::string operator()(const AppendResponse& m) const {
-    if (m.rejected) return Cat("Rejected ", m.end.value(), ", try ", Place(m.hint), Doubt(m.doubt));
-    return Cat("Appended to ", m.end.value(), ", committed ", m.committed.value(), Doubt(m.doubt));
+    if (m.rejected) return Cat("Rejected ", m.end.value(), ", try ", Place(m.hint), Doubt(m.doubt), Unfit(m.cannot_lead));
+    return Cat("Appended to ", m.end.value(), ", committed ", m.committed.value(), Doubt(m.doubt),
+               Unfit(m.cannot_lead));
   }
   std::string operator()(const Heartbeat& m) const {
     std::string out = Cat("Heartbeat committed ", m.committed.value());
@@ -42,7 +47,7 @@ struct Describer {
   std::string operator()(const HeartbeatResponse& m) const {
     std::string out = Cat("Alive log to ", m.log_end.value(), ", committed ", m.committed.value());
     if (m.read_seq != 0) out += Cat(", read ", m.read_seq);
-    return out + Doubt(m.doubt);
+    return out + Doubt(m.doubt) + Unfit(m.cannot_lead);
   }
   std::string operator()(const InstallSnapshot& m) const {
     return Cat("Snapshot ", Place(m.base), ", ", m.configuration.configuration.ToString());

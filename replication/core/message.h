@@ -53,6 +53,7 @@ struct AppendResponse {
   Offset log_end;    ///< Of the follower, durable or not.
   Offset committed;  ///< As the follower knows it.
   uint64_t doubt = kNoDoubt;
+  bool cannot_lead = false;  ///< The follower has renounced leadership (Raft::Renounce).
 };
 
 /// The leader lives.
@@ -71,6 +72,7 @@ struct HeartbeatResponse {
   Offset log_end;
   Offset committed;
   uint64_t doubt = kNoDoubt;
+  bool cannot_lead = false;  ///< As in AppendResponse.
 };
 
 /// The follower's log cannot be continued: it is to begin anew at `base.end`.

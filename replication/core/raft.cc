@@ -172,7 +172,11 @@ absl::Status Raft::StepCurrent(Message& message) {
     return absl::OkStatus();
   }
   SLUICE_RETURN_IF_ERROR(FollowLeader(message));  // TimeoutNow
-  if (MayCampaign()) StartElection(true);
+  if (MayCampaign()) {
+    StartElection(true);
+  } else if (renounced_) {
+    Send(message.from, Standing());  // what told the leader so was lost
+  }
   return absl::OkStatus();
 }
 
@@ -182,7 +186,7 @@ void Raft::AnswerStale(const Message& message) {
   if (const auto* vote = std::get_if<VoteRequest>(&message.body)) {
     Send(message.from, VoteResponse{vote->pre_vote, false, doubt_});
   } else if (IsFromLeader(message.body)) {
-    Send(message.from, HeartbeatResponse{0, log_.end(), committed_, doubt_});
+    Send(message.from, Standing());
   }
 }
 

@@ -170,6 +170,7 @@ struct FollowerStatus {
   Offset next;             ///< To be sent next.
   bool active = false;     ///< Heard of lately.
   bool in_doubt = false;
+  bool cannot_lead = false;  ///< It has renounced leadership.
 };
 
 struct LeaderState;  // leader_state.h
@@ -217,7 +218,8 @@ class Raft {
   /// A result for `context` comes with a later Ready; not before something of this term is committed.
   absl::Status ReadIndex(uint64_t context);
   /// Hands leadership to a voter once it has the whole log. Proposals are refused meanwhile; given up after an election
-  /// time-out, which shows only in that this replica still leads.
+  /// time-out, or when that voter says that it has renounced; both show only in that this replica still leads.
+  /// Unavailable also for a voter that is in doubt or is known to have renounced.
   absl::Status TransferLeadership(const VoterId& to);
   bool transferring() const;
   /// None while nothing is handed over.
@@ -225,7 +227,8 @@ class Raft {
   /// Gives up leadership at once.
   void StepDown();
   /// Leads no more and asks for no votes from now on, such as when this replica cannot read its log. It votes and
-  /// follows on: what it has acknowledged it has, and where its vote is needed another one can lead.
+  /// follows on: what it has acknowledged it has, and where its vote is needed another one can lead. Its leader hears
+  /// of it, and hands leadership to others only.
   void Renounce();
 
   // ---- Elections
@@ -355,6 +358,8 @@ class Raft {
   absl::Status CheckTiling(const Message& message, const AppendRequest& request) const;
   absl::Status FollowLeader(const Message& message);
   void RejectAppend(const Message& message, const LogPlace& previous);
+  /// How this replica stands, for a leader.
+  HeartbeatResponse Standing(uint64_t read_seq = 0) const;
   absl::Status TakeBatches(AppendRequest& request, Offset* end);
   void AcknowledgeAppend(const VoterId& leader, Offset end);
   absl::Status StepHeartbeat(const Message& message, const Heartbeat& heartbeat);
@@ -378,7 +383,7 @@ class Raft {
   // raft_replication.cc
   absl::Status StepAppendResponse(const Message& message, const AppendResponse& response);
   absl::Status StepHeartbeatResponse(const Message& message, const HeartbeatResponse& response);
-  void OnAnswer(Progress& peer, uint64_t doubt, Offset log_end);
+  void OnAnswer(Progress& peer, uint64_t doubt, Offset log_end, bool cannot_lead);
   absl::Status OnRejected(Progress& peer, const AppendResponse& response);
   void FlushAppends();
   void FlushTo(Progress& peer);

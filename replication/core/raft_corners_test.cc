@@ -276,7 +276,7 @@ TEST_CASE("who has renounced leads no more, but is counted, and lets another one
   Paper g;
   g.Led();
   g.ProposeSome(1, 3);
-  g.at(1).Renounce();
+  g.Renounce(1);
   CHECK(g.at(1).role() == Role::kFollower);
   CHECK(absl::IsFailedPrecondition(g.at(1).Campaign()));
   g.isolated = {3};
@@ -287,7 +287,8 @@ TEST_CASE("who has renounced leads no more, but is counted, and lets another one
   CHECK(g.at(2).committed() == g.at(2).log_end());
   CHECK(g.at(1).committed() == g.at(2).committed());
   const LeaderEpoch term = g.at(2).term();
-  REQUIRE(g.at(2).TransferLeadership(TestGroup::Id(1)).ok());
+  CHECK(absl::IsUnavailable(g.at(2).TransferLeadership(TestGroup::Id(1))));
+  CHECK_FALSE(g.at(2).transferring());
   g.Spread(5 * g.options.election_ticks);
   CHECK(g.Leader() == 2);
   CHECK(g.at(2).term() == term);
@@ -304,13 +305,56 @@ TEST_CASE("a candidate that renounces asks no more") {
   g.isolated = {2};
   REQUIRE(g.at(2).Campaign().ok());
   REQUIRE(g.at(2).role() == Role::kPreCandidate);
-  g.at(2).Renounce();
+  g.Renounce(2);
   CHECK(g.at(2).role() == Role::kFollower);
   g.Spread(5 * g.options.election_ticks);
   CHECK(g.at(2).role() == Role::kFollower);
   g.isolated = {};
   g.Spread(5);
   CHECK(g.Leader() == 1);
+}
+
+TEST_CASE("a candidate that renounces while its vote for itself is being written asks for none") {
+  Paper g;
+  g.Led();
+  const Message hand_over = g.From(1, 2, 1, TimeoutNow{});
+  REQUIRE(g.Step(hand_over).ok());
+  REQUIRE(g.at(2).role() == Role::kCandidate);
+  g.TakeReady(2);
+  g.Renounce(2);
+  g.Persist(2);
+  g.TakeReady(2);
+  CHECK(g.Sent<VoteRequest>(2).empty());
+  g.Spread(5 * g.options.election_ticks);
+  CHECK(g.at(2).role() == Role::kFollower);
+  CHECK(g.ElectAmongThose() != 2);
+}
+
+TEST_CASE("a leader that is told in the middle of a hand-over that the next one cannot lead goes on at once") {
+  Paper g;
+  g.Led();
+  g.isolated = {2};
+  g.ProposeSome(1);
+  REQUIRE(g.at(1).TransferLeadership(TestGroup::Id(2)).ok());
+  REQUIRE(absl::IsUnavailable(g.Propose(1).status()));
+  g.Renounce(2);
+  g.isolated = {};
+  g.Run();
+  CHECK_FALSE(g.at(1).transferring());
+  CHECK(g.Propose(1).ok());
+  CHECK(g.at(1).followers()[0].cannot_lead);
+  CHECK_FALSE(g.at(1).followers()[1].cannot_lead);
+}
+
+TEST_CASE("a leader that is removed hands over to none that cannot lead") {
+  Paper g(4);
+  g.Led();
+  g.Renounce(2);
+  g.Run();
+  REQUIRE(g.Change(1, TestGroup::Members({2, 3, 4})).ok());
+  // Without a tick: only who is told to campaigns.
+  g.Run();
+  CHECK((g.Leader() == 3 || g.Leader() == 4));
 }
 
 // etcd-io/etcd#11326: leadership was being handed to a voter that was made a learner meanwhile; the leader waited for

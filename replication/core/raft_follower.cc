@@ -111,6 +111,7 @@ void Raft::AcknowledgeAppend(const VoterId& leader, Offset end) {
   answer.log_end = log_.end();
   answer.committed = committed_;
   answer.doubt = doubt_;
+  answer.cannot_lead = renounced_;
   // What is on disk already waits at most for the term.
   uint64_t write = durable_end_ >= end ? hard_state_write_ : LatestWrite();
   if (Planted(PlantedBug::kAnswerAppendBeforeDurable)) write = 0;
@@ -132,6 +133,7 @@ void Raft::RejectAppend(const Message& message, const LogPlace& previous) {
   answer.log_end = log_.end();
   answer.committed = committed_;
   answer.doubt = doubt_;
+  answer.cannot_lead = renounced_;
   answer.hint = log_.EndOf(previous.epoch).value_or(LogPlace{});
   if (answer.hint.end < committed_) answer.hint = {LeaderEpoch(0), committed_};
   Send(message.from, answer);
@@ -144,9 +146,13 @@ absl::Status Raft::StepHeartbeat(const Message& message, const Heartbeat& heartb
   SLUICE_RETURN_IF_ERROR(FollowLeader(message));
   CommitVerified(heartbeat.committed);
   if (in_doubt() && heartbeat.doubt == doubt_) doubt_ends_at_ = heartbeat.confirmed_end;
-  if (heartbeat.answer) Send(message.from, HeartbeatResponse{heartbeat.read_seq, log_.end(), committed_, doubt_});
+  if (heartbeat.answer) Send(message.from, Standing(heartbeat.read_seq));
   MaybeEndDoubt();
   return absl::OkStatus();
+}
+
+HeartbeatResponse Raft::Standing(uint64_t read_seq) const {
+  return {read_seq, log_.end(), committed_, doubt_, renounced_};
 }
 
 void Raft::CommitVerified(Offset leader_committed) {
@@ -162,7 +168,7 @@ void Raft::MaybeEndDoubt() {
   state_pending_ = true;
   NotePendingWrite();
   doubt_ends_at_.reset();
-  if (!leader_.IsNone()) Send(leader_, HeartbeatResponse{0, log_.end(), committed_, doubt_});
+  if (!leader_.IsNone()) Send(leader_, Standing());
 }
 
 }  // namespace sluice::raft

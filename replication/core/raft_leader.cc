@@ -36,7 +36,14 @@ void Raft::StepDown() {
 
 void Raft::Renounce() {
   renounced_ = true;
-  if (role_ != Role::kFollower) BecomeFollower(term(), VoterId{});
+  // Votes that are still to be asked for would only end the term of who leads.
+  std::erase_if(held_, [](const Held& held) { return std::holds_alternative<VoteRequest>(held.message.body); });
+  std::erase_if(messages_, [](const Message& message) { return std::holds_alternative<VoteRequest>(message.body); });
+  for (Held& held : held_) {
+    if (auto* answer = std::get_if<AppendResponse>(&held.message.body)) answer->cannot_lead = true;
+  }
+  if (role_ != Role::kFollower) return BecomeFollower(term(), VoterId{});
+  if (!leader_.IsNone()) Send(leader_, Standing());
 }
 
 bool Raft::Serving() const {
@@ -133,7 +140,7 @@ void Raft::HandOverAfterRemoval() {
   const Progress* best = nullptr;
   for (Progress& peer : lead_->peers) {
     if (peer.sent_committed < committed_) SendHeartbeat(peer, false);
-    const bool fit = peer.voter && peer.doubt == kNoDoubt && peer.match == log_.end();
+    const bool fit = peer.voter && peer.doubt == kNoDoubt && !peer.cannot_lead && peer.match == log_.end();
     if (fit && (best == nullptr || peer.silent_ticks < best->silent_ticks)) best = &peer;
   }
   if (best != nullptr) Send(best->id, TimeoutNow{});
@@ -197,6 +204,7 @@ absl::Status Raft::TransferLeadership(const VoterId& to) {
   const Progress* peer = lead_->Find(to);
   if (peer == nullptr || !peer->voter) return absl::InvalidArgumentError(Cat(to, " is no voter"));
   if (peer->doubt != kNoDoubt) return absl::UnavailableError(Cat(to, " does not know what of its log is left"));
+  if (peer->cannot_lead) return absl::UnavailableError(Cat(to, " cannot read its log, and leads no more"));
   if (lead_->transfer_to == to) return absl::OkStatus();
   lead_->transfer_to = to;
   lead_->transfer_elapsed = 0;
@@ -223,8 +231,8 @@ std::vector<FollowerStatus> Raft::followers() const {
     const std::string_view state = p.state == Progress::State::kProbe       ? "probe"
                                    : p.state == Progress::State::kReplicate ? "replicate"
                                                                             : "snapshot";
-    all.push_back(
-        {p.id, p.voter, state, p.match, p.next, p.silent_ticks <= options_.election_ticks, p.doubt != kNoDoubt});
+    all.push_back({p.id, p.voter, state, p.match, p.next, p.silent_ticks <= options_.election_ticks,
+                   p.doubt != kNoDoubt, p.cannot_lead});
   }
   return all;
 }

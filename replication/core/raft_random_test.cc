@@ -116,11 +116,19 @@ class Chaos {
       group_.isolated = Chance(70) ? std::vector<int>{} : std::vector<int>{n};
     } else if (Up(n)) {
       const int other = Someone();
-      if (Chance(50))
+      if (Chance(20) && MayRenounce())
+        group_.Renounce(n);
+      else if (Chance(50))
         group_.at(n).OnUnreachable(TestGroup::Id(other));
       else
         group_.at(n).OnLeaderLost();
     }
+  }
+
+  // One at a time, until it restarts: somebody is to be left who can lead.
+  bool MayRenounce() {
+    return std::none_of(group_.nodes.begin(), group_.nodes.end(),
+                        [](const auto& each) { return each.second.raft && each.second.renounced; });
   }
 
   void Lead(int n) {
@@ -184,7 +192,11 @@ class Chaos {
     for (int n = 1; n <= 5; ++n) {
       if (!Up(n)) group_.Restart(n);
     }
-    for (int round = 0; round < 300; ++round) {
+    for (int round = 0; round < 450; ++round) {
+      // Mostly the others do. But nobody else may have all of the log.
+      for (int n = 1; n <= 5 && round == 150; ++n) {
+        if (group_.node(n).renounced) group_.Restart(n);
+      }
       group_.Run();
       const int leader = group_.Leader();
       if (leader != 0 && Healed(leader)) return;
@@ -232,7 +244,8 @@ class Chaos {
 
 constexpr const char* kMustHappen[] = {
     "is leader", "truncate to", "Rejected", "Snapshot", "has installed", "voters 1, 2, 3, 4", "learners", "TimeoutNow",
-    "transfer",  "reads from",  " read ",   "crashes",  "no answer",     "commits to",        "Vote no",  "in doubt"};
+    "transfer",  "reads from",  " read ",   "crashes",  "no answer",     "commits to",        "Vote no",  "in doubt",
+    "renounces", "cannot lead"};
 
 }  // namespace
 

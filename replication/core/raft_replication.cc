@@ -13,8 +13,10 @@ namespace sluice::raft {
 
 // ---- Answers
 
-void Raft::OnAnswer(Progress& peer, uint64_t doubt, Offset log_end) {
+void Raft::OnAnswer(Progress& peer, uint64_t doubt, Offset log_end, bool cannot_lead) {
   peer.silent_ticks = 0;
+  peer.cannot_lead = cannot_lead;
+  if (cannot_lead && lead_->transfer_to == peer.id) lead_->transfer_to = VoterId{};
   if (doubt == peer.doubt) return;
   peer.doubt = doubt;
   peer.confirmed_end.reset();
@@ -40,7 +42,7 @@ absl::Status Raft::StepAppendResponse(const Message& message, const AppendRespon
                                           ", beyond what it was sent, which ends at ", log_.end()));
   }
   const bool doubt_ended = peer->doubt != kNoDoubt && response.doubt == kNoDoubt;
-  OnAnswer(*peer, response.doubt, response.log_end);
+  OnAnswer(*peer, response.doubt, response.log_end, response.cannot_lead);
   if (response.rejected) return OnRejected(*peer, response);
   peer->acked_committed = std::max(peer->acked_committed, std::min(response.committed, committed_));
   const bool moved = response.end > peer->match;
@@ -114,7 +116,7 @@ absl::Status Raft::StepHeartbeatResponse(const Message& message, const Heartbeat
         Cat(message.from, " confirms read ", response.read_seq, "; the last one was ", lead_->read_seq));
   }
   const bool doubt_ended = peer->doubt != kNoDoubt && response.doubt == kNoDoubt;
-  OnAnswer(*peer, response.doubt, response.log_end);
+  OnAnswer(*peer, response.doubt, response.log_end, response.cannot_lead);
   peer->acked_committed = std::min(response.committed, committed_);
   if (peer->state == Progress::State::kProbe) peer->paused = false;
   // A message, or its answer, may have been lost; or it restarted and does not know any more how far it agrees.

@@ -83,6 +83,7 @@ void TestGroup::Start(Node& node, bool doubtful) {
   INFO(raft.status());
   REQUIRE(raft.ok());
   node.raft = *std::move(raft);
+  node.renounced = false;
 }
 
 void TestGroup::Add(int number, const Configuration& initial) {
@@ -113,6 +114,13 @@ absl::Status TestGroup::Campaign(int number) {
   Note(number, status, "campaigns");
   Check();
   return status;
+}
+
+void TestGroup::Renounce(int number) {
+  at(number).Renounce();
+  node(number).renounced = true;
+  Line(Cat(number, " renounces"));
+  Check();
 }
 
 absl::StatusOr<Proposed> TestGroup::Propose(int number, const std::string& value, int records) {

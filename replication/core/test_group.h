@@ -63,6 +63,7 @@ class TestGroup {
     Offset committed;             ///< The highest that it ever reported.
     std::vector<DiskImage> past;  ///< Before each of the last durable writes.
     bool torn = false;
+    bool renounced = false;  ///< Since it started.
     bool was_in_doubt = false;  ///< When it crashed.
   };
 
@@ -80,6 +81,7 @@ class TestGroup {
   // Events; each is traced
   void Tick(int node, int times = 1);
   absl::Status Campaign(int node);
+  void Renounce(int node);
   absl::StatusOr<Proposed> Propose(int node, const std::string& value = "x", int records = 1);
   absl::StatusOr<Proposed> Change(int node, const Configuration& next);
   absl::Status Step(Message message);

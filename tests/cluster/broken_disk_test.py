@@ -4,6 +4,7 @@ node refuses to start and names the file, or comes back whole by what the others
 
 import glob
 import os
+import random
 import re
 import shutil
 import tempfile
@@ -202,6 +203,50 @@ class Damage(unittest.TestCase):
             node.kill()
         self.give_back(node)
         self.comes_back(node)
+
+    def test_a_replica_that_cannot_read_its_log_is_handed_nothing_and_the_reason_is_told(self):
+        node = self.nodes.node(1)
+        self.nodes.sluice("topic", "create", "read", "--replicas", "3", "--config", "segment.bytes=1048576")
+        values = [random.randbytes(5000).hex() for _ in range(500)]
+        self.nodes.sluice("produce", "read", input="\n".join(values))
+        topic = self.nodes.json("topic", "describe", "read")["id"]
+        segments = os.path.join(node.data_dir, "topics", topic, "0", "*.log")
+        harness.wait_until("segments are closed", lambda: len(glob.glob(segments)) > 2)
+        node.stop()  # so that nothing of them is in memory
+        path = sorted(glob.glob(segments))[0]
+        flip(path, os.path.getsize(path) // 2)
+        node.start().wait_ready()
+        self.nodes.wait_healthy()
+        elect = ["partition", "elect", "read", "--partition", "0", "--node", "1"]
+        self.nodes.sluice(*elect)
+        self.assertEqual(values, [record["value"] for record in self.nodes.consume("read", 0)])
+        self.assertTrue(node.process.said("a replica cannot read its log"))
+        refused = self.nodes.sluice(*elect, check=False)
+        self.assertNotEqual(0, refused.returncode)
+        self.assertIn("cannot read its log", refused.stderr)
+        for _ in range(3):
+            leader = self.nodes.leader("read")
+            self.assertIn(leader, (2, 3))
+            epoch = self.nodes.partitions("read")[0]["leader_epoch"]
+            self.nodes.node(leader).stop()
+            harness.wait_until("the sound one leads", lambda: self.nodes.leader("read") == 5 - leader)
+            # Not first the one that then has to wait until it is relieved.
+            self.assertEqual(epoch + 1, self.nodes.partitions("read")[0]["leader_epoch"])
+            self.nodes.node(leader).start().wait_ready()
+            self.nodes.wait_healthy()
+        for number in (2, 3):
+            self.nodes.node(number).kill()
+        told = self.nodes.sluice("--timeout", "3s", "consume", "read", "--from", "earliest", "--partition", "0", check=False)
+        self.assertIn("CRC32C", told.stderr)
+        for number in (2, 3):
+            self.nodes.node(number).start().wait_ready()
+        node.kill()
+        flip(path, os.path.getsize(path) // 2)
+        node.start().wait_ready()
+        self.nodes.wait_healthy()
+        self.nodes.sluice(*elect)
+        self.assertEqual(values, [record["value"] for record in self.nodes.consume("read", 0)])
+        self.nodes.sluice("topic", "delete", "read")
 
     def test_z_a_node_whose_damaged_folder_was_given_up_comes_back_under_a_new_number(self):
         node = self.victim()

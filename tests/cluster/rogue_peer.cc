@@ -53,8 +53,8 @@ std::vector<raft::MessageBody> AbsurdBodies(LeaderEpoch term, bool ends_stream) 
     bodies.emplace_back(raft::VoteRequest{.pre_vote = true, .transfer = false, .last = place});
     bodies.emplace_back(raft::AppendRequest{.previous = place, .committed = offset, .batches = {}});
     bodies.emplace_back(raft::AppendRequest{.previous = {term, Offset(0)}, .committed = offset, .batches = {}});
-    bodies.emplace_back(
-        raft::AppendResponse{.rejected = false, .end = offset, .hint = {}, .log_end = offset, .committed = offset});
+    bodies.emplace_back(raft::AppendResponse{
+        .rejected = false, .end = offset, .hint = {}, .log_end = offset, .committed = offset, .cannot_lead = true});
     bodies.emplace_back(
         raft::AppendResponse{.rejected = true, .end = offset, .hint = place, .log_end = offset, .committed = offset});
     bodies.emplace_back(
