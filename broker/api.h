@@ -231,7 +231,7 @@ struct PartitionInfo {
   Offset log_start;
   Offset high_watermark;
   int64_t size_bytes = 0;
-  std::optional<Error> error = std::nullopt;  ///< Why it cannot be served until a restart; its leader answers so.
+  std::optional<Error> error = std::nullopt;  ///< Why it is not served: damage, mostly, until a restart.
 };
 
 struct TopicDescription {
@@ -294,7 +294,7 @@ struct PartitionStatus {
   Offset log_start;
   Offset high_watermark;
   int64_t size_bytes = 0;                     ///< At the leader.
-  std::optional<Error> error = std::nullopt;  ///< Why it cannot be served until a restart.
+  std::optional<Error> error = std::nullopt;  ///< The same.
 };
 
 /// All that is set must hold.
@@ -425,8 +425,8 @@ class Broker {
   /// By topic and partition. kUnknownTopic where the spec names a topic that there is not.
   virtual void ListPartitions(ListPartitionsSpec spec, Callback<Result<std::vector<PartitionStatus>>> done) = 0;
   /// Hands the partition's leadership over and answers who leads then; at once where that node leads already.
-  /// kInvalidArgument for a node without a replica, kNotAvailable (retriable) where it did not come to lead in time,
-  /// for one that is behind or not alive.
+  /// kInvalidArgument for a node without a replica, kCorruptLog for one whose replica cannot read its log,
+  /// kNotAvailable (retriable) where it did not come to lead in time, for one that is behind or not alive.
   virtual void ElectLeader(ElectLeaderSpec spec, Callback<Result<ElectedLeader>> done) = 0;
   virtual void Stats(Callback<BrokerStats> done) = 0;
 };

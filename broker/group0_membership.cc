@@ -22,22 +22,22 @@ size_t VotersWanted(size_t nodes) {
   return most % 2 == 1 || most == 0 ? most : most - 1;
 }
 
-/// Learners that could vote now, the best first: those in racks with the fewest voters.
+/// Learners that could vote now, the best first: those that could also lead, and are in racks with the fewest voters.
 std::vector<VoterId> Candidates(const Group0View& view) {
   std::map<std::string, int> voters_in;
   for (const auto& node : view.nodes) {
     if (view.members.IsVoter(node.id)) ++voters_in[node.rack];
   }
-  std::vector<std::tuple<int, VoterId>> found;
+  std::vector<std::tuple<bool, int, VoterId>> found;
   for (const auto& node : view.nodes) {
-    if (view.members.IsLearner(node.id) && !node.fenced && node.caught_up && !node.renounced) {
-      found.emplace_back(voters_in[node.rack], node.id);
+    if (view.members.IsLearner(node.id) && !node.fenced && node.caught_up) {
+      found.emplace_back(node.renounced, voters_in[node.rack], node.id);
     }
   }
   std::sort(found.begin(), found.end());
   std::vector<VoterId> candidates;
   candidates.reserve(found.size());
-  for (const auto& [count, id] : found) candidates.push_back(id);
+  for (const auto& [renounced, count, id] : found) candidates.push_back(id);
   return candidates;
 }
 

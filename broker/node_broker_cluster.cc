@@ -9,7 +9,7 @@ namespace sluice::broker {
 namespace {
 
 constexpr absl::Duration kStatusDeadline = absl::Seconds(1);
-constexpr absl::Duration kElectDeadline = absl::Seconds(5);
+constexpr absl::Duration kElectDeadline = absl::Seconds(3);  // shorter than clients wait for one node's answer
 constexpr absl::Duration kElectAskEvery = absl::Milliseconds(20);
 constexpr const char* kNotTakenOver = "is it alive, and not behind?";
 
@@ -39,14 +39,14 @@ void NodeBroker::DescribeCluster(Callback<Result<ClusterInfo>> done) {
   });
 }
 
-// Of a partition that nobody leads: whether a majority of its replicas' nodes does not answer, so that no election can
-// end that before one of them is back.
+// Of a partition that nobody leads: whether a majority of its replicas' nodes does not answer or cannot lead, so that
+// no election can end that before one of them is back.
 bool IsOffline(const PartitionStatus& partition, const std::map<NodeId, NodeStatus>& answering) {
-  if (partition.error.has_value()) return true;
-  if (!IsLeaderless(partition)) return false;
-  const auto there = std::count_if(partition.replicas.begin(), partition.replicas.end(),
-                                   [&](const ReplicaStatus& replica) { return answering.contains(replica.node); });
-  return 2 * static_cast<size_t>(there) <= partition.replicas.size();
+  if (!IsLeaderless(partition)) return partition.error.has_value();
+  auto there = std::count_if(partition.replicas.begin(), partition.replicas.end(),
+                             [&](const ReplicaStatus& replica) { return answering.contains(replica.node); });
+  if (partition.error.has_value()) --there;  // of one of those that answer
+  return 2 * there <= static_cast<ptrdiff_t>(partition.replicas.size());
 }
 
 ClusterInfo NodeBroker::Describe(const std::vector<PartitionStatus>& partitions,
@@ -270,29 +270,29 @@ void NodeBroker::ListPartitions(ListPartitionsSpec spec, Callback<Result<std::ve
 // ---- Elections -----------------------------------------------------------------------------------------------------
 
 void NodeBroker::ElectLeader(ElectLeaderSpec spec, Callback<Result<ElectedLeader>> done) {
-  AtHome<ElectedLeader>(std::move(done),
-                        [this, spec = std::move(spec)](Callback<Result<ElectedLeader>> answer) mutable {
-                          Found found = Find(*catalog_.Load(), spec.topic, spec.partition);
-                          if (found.error.has_value()) return answer(*std::move(found.error));
-                          const std::vector<NodeId>& replicas = found.partition->replicas();
-                          if (spec.node == NodeId(0)) spec.node = replicas.front();
-                          if (std::find(replicas.begin(), replicas.end(), spec.node) == replicas.end()) {
-                            std::string nodes;
-                            for (const NodeId node : replicas) nodes += Cat(nodes.empty() ? "" : ", ", node);
-                            return answer(MakeError(Reason::kInvalidArgument,
-                                                    Cat("node ", spec.node, " has no replica of ", spec.topic, "/",
-                                                        spec.partition, ": the replicas are on node ", nodes),
-                                                    spec.topic, spec.partition));
-                          }
-                          AwaitElected(std::move(spec), absl::ZeroDuration(), kNotTakenOver, std::move(answer));
-                        });
+  AtHome<ElectedLeader>(
+      std::move(done), [this, spec = std::move(spec)](Callback<Result<ElectedLeader>> answer) mutable {
+        Found found = Find(*catalog_.Load(), spec.topic, spec.partition);
+        if (found.error.has_value()) return answer(*std::move(found.error));
+        const std::vector<NodeId>& replicas = found.partition->replicas();
+        if (spec.node == NodeId(0)) spec.node = replicas.front();
+        if (std::find(replicas.begin(), replicas.end(), spec.node) == replicas.end()) {
+          std::string nodes;
+          for (const NodeId node : replicas) nodes += Cat(nodes.empty() ? "" : ", ", node);
+          return answer(MakeError(Reason::kInvalidArgument,
+                                  Cat("node ", spec.node, " has no replica of ", spec.topic, "/", spec.partition,
+                                      ": the replicas are on node ", nodes),
+                                  spec.topic, spec.partition));
+        }
+        AwaitElected(std::move(spec), seams_.clock.Monotonic() + kElectDeadline, kNotTakenOver, std::move(answer));
+      });
 }
 
 // Asks the leader, whoever it is then, at the beginning and now and again. `why` it did not come to lead so far.
-void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration waited, std::string why,
+void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration deadline, std::string why,
                               Callback<Result<ElectedLeader>> done) {
   ListPartitionsSpec one{.topic = spec.topic};
-  CollectPartitions(std::move(one), [this, spec = std::move(spec), waited, why = std::move(why),
+  CollectPartitions(std::move(one), [this, spec = std::move(spec), deadline, why = std::move(why),
                                      done = std::move(done)](std::vector<PartitionStatus> partitions) mutable {
     const auto at = std::find_if(partitions.begin(), partitions.end(),
                                  [&](const auto& status) { return status.partition == spec.partition; });
@@ -304,22 +304,23 @@ void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration waited, std::
       if (at->error.has_value()) return done(*std::move(at->error));
       return done(ElectedLeader{at->leader_node, std::move(at->leader), at->leader_epoch});
     }
-    if (waited >= kElectDeadline) {
+    if (seams_.clock.Monotonic() >= deadline) {
       return done(MakeError(Reason::kNotAvailable,
-                            at->leader_node == NodeId(0)
-                                ? std::string("the partition has no leader now")
-                                : Cat("node ", spec.node, " did not come to lead: ", why),
+                            at->leader_node == NodeId(0) ? std::string("the partition has no leader now")
+                                                         : Cat("node ", spec.node, " did not come to lead: ", why),
                             spec.topic, spec.partition));
     }
-    auto again = [this, spec, waited, why = std::move(why), done = std::move(done)](Result<Done> asked) mutable {
-      why = asked.ok() ? kNotTakenOver : std::move(asked).error().message;
-      home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), waited, why = std::move(why),
+    const NodeId leader = at->leader_node;
+    auto again = [this, spec, deadline, why = std::move(why), done = std::move(done)](Result<Done> begun) mutable {
+      if (!begun.ok() && begun.error().reason == Reason::kCorruptLog) return done(std::move(begun).error());
+      if (!begun.ok()) why = std::move(begun).error().message;
+      home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), deadline, why = std::move(why),
                                         done = std::move(done)]() mutable {
-        AwaitElected(std::move(spec), waited + kElectAskEvery, std::move(why), std::move(done));
+        AwaitElected(std::move(spec), deadline, std::move(why), std::move(done));
       });
     };
-    if (at->leader_node == NodeId(0)) return again(Done{});
-    HandOver(std::move(found.partition), at->leader_node, spec.node, std::move(again));
+    if (leader == NodeId(0)) return again(Done{});
+    HandOver(std::move(found.partition), leader, spec.node, std::move(again));
   });
 }
 
@@ -329,7 +330,10 @@ void NodeBroker::HandOver(std::shared_ptr<Partition> partition, NodeId leader, N
     shard.Post([this, partition = std::move(partition), to, done = std::move(done)]() mutable {
       const absl::Status begun = partition->TransferLeadership(to);
       Result<Done> answer = Done{};
-      if (!begun.ok()) answer = MakeError(Reason::kNotAvailable, std::string(Message(begun)));
+      if (!begun.ok()) {
+        const Reason reason = absl::IsFailedPrecondition(begun) ? Reason::kCorruptLog : Reason::kNotAvailable;
+        answer = MakeError(reason, std::string(Message(begun)), partition->topic(), partition->replica().partition);
+      }
       home().Post([answer = std::move(answer), done = std::move(done)]() mutable { done(std::move(answer)); });
     });
     return;

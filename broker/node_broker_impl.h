@@ -154,9 +154,10 @@ class NodeBroker final : public Broker, private ControllerObserver {
   void CollectPartitions(ListPartitionsSpec spec, Callback<std::vector<PartitionStatus>> done);
   struct Collection;
   void AskPeers(std::shared_ptr<Collection> all);
+  // `deadline` is of the monotonic clock.
   /// `done` once all the topic's partitions have leaders, or not in time.
-  void AwaitLeaders(TopicInfo topic, absl::Duration waited, Callback<Result<TopicInfo>> done);
-  void AwaitElected(ElectLeaderSpec spec, absl::Duration waited, std::string why,
+  void AwaitLeaders(TopicInfo topic, absl::Duration deadline, Callback<Result<TopicInfo>> done);
+  void AwaitElected(ElectLeaderSpec spec, absl::Duration deadline, std::string why,
                     Callback<Result<ElectedLeader>> done);
   void HandOver(std::shared_ptr<Partition> partition, NodeId leader, NodeId to, Callback<Result<Done>> done);
   /// Of another node, on a thread of the peers' calls.

@@ -15,20 +15,20 @@ void NodeBroker::CreateTopic(CreateTopicSpec spec, Callback<Result<TopicInfo>> d
   AtHome<TopicInfo>(std::move(done), [this, spec = std::move(spec)](Callback<Result<TopicInfo>> answer) mutable {
     topics_.Apply(std::move(spec), [this, answer = std::move(answer)](Result<TopicInfo> made) mutable {
       if (!made.ok()) return answer(std::move(made));
-      AwaitLeaders(*std::move(made), absl::ZeroDuration(), std::move(answer));
+      AwaitLeaders(*std::move(made), seams_.clock.Monotonic() + kLeadersWaitMax, std::move(answer));
     });
   });
 }
 
 // Who makes a topic wants to use it: not before its partitions can be.
-void NodeBroker::AwaitLeaders(TopicInfo topic, absl::Duration waited, Callback<Result<TopicInfo>> done) {
+void NodeBroker::AwaitLeaders(TopicInfo topic, absl::Duration deadline, Callback<Result<TopicInfo>> done) {
   ListPartitionsSpec spec{.topic = topic.name};
-  CollectPartitions(std::move(spec), [this, topic = std::move(topic), waited,
+  CollectPartitions(std::move(spec), [this, topic = std::move(topic), deadline,
                                       done = std::move(done)](const std::vector<PartitionStatus>& partitions) mutable {
     const bool led = std::none_of(partitions.begin(), partitions.end(), IsLeaderless);
-    if (led || waited >= kLeadersWaitMax) return done(std::move(topic));
-    home().PostAfter(kLeadersAskEvery, [this, topic = std::move(topic), waited, done = std::move(done)]() mutable {
-      AwaitLeaders(std::move(topic), waited + kLeadersAskEvery, std::move(done));
+    if (led || seams_.clock.Monotonic() >= deadline) return done(std::move(topic));
+    home().PostAfter(kLeadersAskEvery, [this, topic = std::move(topic), deadline, done = std::move(done)]() mutable {
+      AwaitLeaders(std::move(topic), deadline, std::move(done));
     });
   });
 }

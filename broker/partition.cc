@@ -424,7 +424,7 @@ void Partition::CampaignAgain(absl::Duration next) {
 
 absl::Status Partition::TransferLeadership(NodeId to) {
   if (log_ == nullptr || stopping_ || !log().IsLeader()) {
-    return absl::FailedPreconditionError("this node does not lead the partition");
+    return absl::UnavailableError("this node does not lead the partition");
   }
   for (const VoterId& voter : log().raft().configuration().voters) {
     if (voter.node == to) return log().TransferLeadership(voter);

@@ -39,7 +39,8 @@ PartitionInfo Partition::info() const {
     info.leader = *leader == node_.id ? node_.address : node_.addresses.ClientAddress(*leader);
   } else if (!log().damage().ok()) {
     // Perhaps why nobody leads.
-    info.error = Fail(Reason::kCorruptLog, Cat("the replica on this node cannot lead: ", Message(log().damage())));
+    info.error =
+        Fail(Reason::kCorruptLog, Cat("the replica on node ", node_.id, " cannot lead: ", Message(log().damage())));
   }
   info.leader_epoch = log().leader_epoch();
   info.log_start = log().bounds().log_start;

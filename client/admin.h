@@ -50,7 +50,7 @@ struct PartitionInfo {
   Offset log_start;
   Offset high_watermark;
   int64_t size_bytes = 0;
-  std::string error = {};  // why it cannot be served until the broker is restarted; empty: nothing is wrong
+  std::string error = {};  // why it is not served: damage, mostly, until a restart; else empty
 };
 
 struct TopicDescription {
@@ -135,7 +135,7 @@ struct PartitionStatus {
   Offset log_start;
   Offset high_watermark;
   int64_t size_bytes = 0;  // at the leader
-  std::string error = {};  // why it cannot be served until a restart; empty: nothing is wrong
+  std::string error = {};  // the same
 };
 
 /// All that is set must hold.

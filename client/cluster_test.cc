@@ -229,6 +229,25 @@ TEST_CASE_METHOD(ClusterFixture, "Brokers that hang are asked again for all the 
   CHECK(client->NewAdmin()->DescribeTopic("t").ok());
 }
 
+TEST_CASE_METHOD(ClusterFixture, "A question that ends while it is asked again says why it was asked again") {
+  ClientOptions options;
+  options.brokers = {kA};
+  options.timeout = absl::Seconds(2);
+  client = Create(options, {&executor, &executor, &broker}).value();
+  On([&] {
+    broker.node(kA).unready = true;
+    executor.PostAfter(absl::Milliseconds(500), [&] {
+      broker.node(kA).unready = false;
+      broker.node(kA).silent = true;
+    });
+  });
+  const absl::Status told = client->NewAdmin()->DescribeTopic("t").status();
+  INFO(told.ToString());
+  const auto detail = GetErrorDetail(told);
+  REQUIRE(detail.has_value());
+  CHECK(detail->reason == Reason::kNotAvailable);
+}
+
 TEST_CASE_METHOD(ClusterFixture,
                  "A broker that knows of no leader, cut off from the others, keeps nobody from the leader") {
   Lead(0, kB);

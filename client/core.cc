@@ -71,6 +71,7 @@ struct Core::Attempt {
   bool patient = false;               // rounds give each all the time there is
   std::vector<std::string> failures;  // to reach a broker, in this round
   absl::Status refusal;               // of the last that did nothing but may later; OK: none in this round
+  absl::Status earlier_refusal;       // of an earlier round
   absl::Status absence;               // of the last that knows no such topic
   absl::Status silence;               // of the last question that got no answer
 };
@@ -129,7 +130,7 @@ void Core::StartRound(const std::shared_ptr<Attempt>& attempt) {
   ++attempt->rounds;
   attempt->cut_short = false;
   attempt->failures.clear();
-  attempt->refusal = absl::OkStatus();
+  if (!attempt->refusal.ok()) attempt->earlier_refusal = std::exchange(attempt->refusal, absl::OkStatus());
   attempt->silence = absl::OkStatus();
   TryNext(attempt);
 }
@@ -157,7 +158,9 @@ void Core::EndRound(const std::shared_ptr<Attempt>& attempt) {
     attempt->patient = true;
     return StartRound(attempt);
   }
-  if (!attempt->silence.ok()) return attempt->done(attempt->silence);
+  // A question that is cut off by its own end says less than why it was asked again.
+  const bool cut_off = left <= absl::ZeroDuration() && !attempt->earlier_refusal.ok();
+  if (!attempt->silence.ok()) return attempt->done(cut_off ? attempt->earlier_refusal : attempt->silence);
   attempt->done(absl::UnavailableError(Cat("no broker can be reached: ", absl::StrJoin(attempt->failures, "; "),
                                            ". Is sluiced running, and is the list of brokers right?")));
 }

@@ -248,9 +248,8 @@ void RaftLog::OnPeerState(NodeId peer, PeerState state) {
 }
 
 bool RaftLog::Quiet() const {
-  return !ended() && !turn_scheduled_ && proposals_.empty() && ops_.empty() && writes_.empty() &&
-         shares_.empty() && barriers_.empty() && barriers_at_.empty() && advances_.empty() && answers_.empty() &&
-         raft_->Quiet();
+  return !ended() && !turn_scheduled_ && proposals_.empty() && ops_.empty() && writes_.empty() && shares_.empty() &&
+         barriers_.empty() && barriers_at_.empty() && advances_.empty() && answers_.empty() && raft_->Quiet();
 }
 
 void RaftLog::Wake() {

@@ -34,7 +34,8 @@ struct Describer {
     return Cat(out, ", committed ", m.committed.value());
   }
   std::string operator()(const AppendResponse& m) const {
-    if (m.rejected) return Cat("Rejected ", m.end.value(), ", try ", Place(m.hint), Doubt(m.doubt), Unfit(m.cannot_lead));
+    if (m.rejected)
+      return Cat("Rejected ", m.end.value(), ", try ", Place(m.hint), Doubt(m.doubt), Unfit(m.cannot_lead));
     return Cat("Appended to ", m.end.value(), ", committed ", m.committed.value(), Doubt(m.doubt),
                Unfit(m.cannot_lead));
   }

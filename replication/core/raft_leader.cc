@@ -36,7 +36,7 @@ void Raft::StepDown() {
 
 void Raft::Renounce() {
   renounced_ = true;
-  // Votes that are still to be asked for would only end the term of who leads.
+  // No vote is to be spent on who would not lead.
   std::erase_if(held_, [](const Held& held) { return std::holds_alternative<VoteRequest>(held.message.body); });
   std::erase_if(messages_, [](const Message& message) { return std::holds_alternative<VoteRequest>(message.body); });
   for (Held& held : held_) {
@@ -204,7 +204,7 @@ absl::Status Raft::TransferLeadership(const VoterId& to) {
   const Progress* peer = lead_->Find(to);
   if (peer == nullptr || !peer->voter) return absl::InvalidArgumentError(Cat(to, " is no voter"));
   if (peer->doubt != kNoDoubt) return absl::UnavailableError(Cat(to, " does not know what of its log is left"));
-  if (peer->cannot_lead) return absl::UnavailableError(Cat(to, " cannot read its log, and leads no more"));
+  if (peer->cannot_lead) return absl::FailedPreconditionError(Cat(to, " cannot read its log, and leads no more"));
   if (lead_->transfer_to == to) return absl::OkStatus();
   lead_->transfer_to = to;
   lead_->transfer_elapsed = 0;

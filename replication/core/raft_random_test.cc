@@ -243,9 +243,9 @@ class Chaos {
 };
 
 constexpr const char* kMustHappen[] = {
-    "is leader", "truncate to", "Rejected", "Snapshot", "has installed", "voters 1, 2, 3, 4", "learners", "TimeoutNow",
-    "transfer",  "reads from",  " read ",   "crashes",  "no answer",     "commits to",        "Vote no",  "in doubt",
-    "renounces", "cannot lead"};
+    "is leader", "truncate to", "Rejected", "Snapshot",   "has installed", "voters 1, 2, 3, 4",
+    "learners",  "TimeoutNow",  "transfer", "reads from", " read ",        "crashes",
+    "no answer", "commits to",  "Vote no",  "in doubt",   "renounces",     "cannot lead"};
 
 }  // namespace
 

@@ -63,7 +63,7 @@ class TestGroup {
     Offset committed;             ///< The highest that it ever reported.
     std::vector<DiskImage> past;  ///< Before each of the last durable writes.
     bool torn = false;
-    bool renounced = false;  ///< Since it started.
+    bool renounced = false;     ///< Since it started.
     bool was_in_doubt = false;  ///< When it crashed.
   };
 

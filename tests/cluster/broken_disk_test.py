@@ -60,6 +60,11 @@ class Damage(unittest.TestCase):
             self.give_back(self.damaged)
             self.comes_back(self.damaged)
 
+    def start_what_is_down(self):
+        for node in self.nodes.nodes:
+            if not node.running():
+                node.start().wait_ready()
+
     def produce(self):
         values = [f"{len(self.written) + number}" for number in range(100)]
         self.nodes.sluice("produce", "t", input="\n".join(values))
@@ -205,6 +210,7 @@ class Damage(unittest.TestCase):
         self.comes_back(node)
 
     def test_a_replica_that_cannot_read_its_log_is_handed_nothing_and_the_reason_is_told(self):
+        self.addCleanup(self.start_what_is_down)
         node = self.nodes.node(1)
         self.nodes.sluice("topic", "create", "read", "--replicas", "3", "--config", "segment.bytes=1048576")
         values = [random.randbytes(5000).hex() for _ in range(500)]
@@ -222,21 +228,18 @@ class Damage(unittest.TestCase):
         self.assertEqual(values, [record["value"] for record in self.nodes.consume("read", 0)])
         self.assertTrue(node.process.said("a replica cannot read its log"))
         refused = self.nodes.sluice(*elect, check=False)
-        self.assertNotEqual(0, refused.returncode)
+        self.assertEqual(1, refused.returncode)
         self.assertIn("cannot read its log", refused.stderr)
         for _ in range(3):
             leader = self.nodes.leader("read")
             self.assertIn(leader, (2, 3))
-            epoch = self.nodes.partitions("read")[0]["leader_epoch"]
             self.nodes.node(leader).stop()
             harness.wait_until("the sound one leads", lambda: self.nodes.leader("read") == 5 - leader)
-            # Not first the one that then has to wait until it is relieved.
-            self.assertEqual(epoch + 1, self.nodes.partitions("read")[0]["leader_epoch"])
             self.nodes.node(leader).start().wait_ready()
             self.nodes.wait_healthy()
         for number in (2, 3):
             self.nodes.node(number).kill()
-        told = self.nodes.sluice("--timeout", "3s", "consume", "read", "--from", "earliest", "--partition", "0", check=False)
+        told = self.nodes.sluice("--timeout", "10s", "consume", "read", "--from", "earliest", "--partition", "0", check=False)
         self.assertIn("CRC32C", told.stderr)
         for number in (2, 3):
             self.nodes.node(number).start().wait_ready()
