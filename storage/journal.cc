@@ -52,10 +52,7 @@ absl::Status JournalImpl::Begin(FileSystem& fs, const ReplayedJournal& replayed)
 absl::Status JournalImpl::Ready(uint64_t superseded_from) {
   if (superseded_from != 0) files_.Supersede(superseded_from);
   SLUICE_RETURN_IF_ERROR(files_.RemoveSpares(pins_));
-  oldest_pinned_ = files_.OldestPinned(pins_);
-  stats_.used_bytes = files_.UsedBytes(pins_);
-  stats_.files_created = files_.created();
-  stats_.files_recycled = files_.recycled();
+  NoteUsed();
   return absl::OkStatus();
 }
 
@@ -177,7 +174,7 @@ absl::Status JournalImpl::Admit() const {
     return absl::ResourceExhaustedError(
         absl::StrCat("journal: ", queued_bytes_, " bytes wait for the disk, at most ", options_.queued_bytes_max));
   }
-  if (stats_.used_bytes > options_.total_bytes_max) {
+  if (awaits_segments_) {
     return absl::ResourceExhaustedError(absl::StrCat("journal: its files take ", stats_.used_bytes, " bytes, at most ",
                                                      options_.total_bytes_max, ", until segments are synced"));
   }

@@ -37,9 +37,10 @@ namespace sluice::storage {
 
 struct JournalOptions {
   static constexpr absl::Duration kThrottleMax = absl::Milliseconds(200);
-  std::string dir;                                    // made when missing
-  int64_t file_bytes = int64_t{32} << 20;             // a multiple of 4096; a larger opening or entry extends its file
-  int64_t total_bytes_max = int64_t{512} << 20;       // beyond it Admit refuses; pressure begins at half of it
+  std::string dir;                         // made when missing
+  int64_t file_bytes = int64_t{32} << 20;  // a multiple of 4096; a larger opening or entry extends its file
+  /// Beyond it Admit refuses, while files before the current one are pinned; pressure begins at half of it.
+  int64_t total_bytes_max = int64_t{512} << 20;
   int64_t queued_bytes_max = int64_t{64} << 20;       // waiting for the disk; beyond it Admit refuses
   int64_t gather_bytes = int64_t{1} << 20;            // a group is not held back to grow beyond this
   int64_t group_bytes_max = int64_t{4} << 20;         // what is waiting goes into one group up to this
@@ -93,7 +94,7 @@ struct JournalStats {
   uint64_t files_recycled = 0;
   int64_t queued_entries = 0;
   int64_t queued_bytes = 0;
-  int64_t used_bytes = 0;  // of files that cannot be recycled yet
+  int64_t used_bytes = 0;  // of files that cannot be recycled yet; of the current one, as far as it is written
   absl::Duration sync_last;
   absl::Duration sync_total;
   absl::Duration sync_max;

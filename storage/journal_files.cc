@@ -215,7 +215,8 @@ uint64_t JournalFiles::OldestPinned(const JournalPins& pins) const {
 }
 
 int64_t JournalFiles::UsedBytes(const JournalPins& pins) const {
-  int64_t used = current_.bytes;
+  // A file that has grown once and is used again holds nothing behind what is written of it this time.
+  int64_t used = std::max(offset_, made_bytes_);
   bool counts = false;
   for (const JournalFileInfo& file : older_) {
     if (file.superseded) continue;

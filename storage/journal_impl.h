@@ -64,6 +64,8 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   int64_t OpeningBytes();
   absl::Status WriteOpening(uint64_t supersedes_from, uint64_t continues_after, const ReplayedJournal* carry,
                             FileSystem* fs);
+  /// What Admit goes by. Returns the bytes that are used.
+  int64_t NoteUsed();
   void EncodeGroup();
   absl::Status Take(const JournalRecord& record);
   void SyncGroup();
@@ -121,6 +123,8 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   // are refused while there is still room in this one, for the checkpoints and log starts that let files be used again.
   absl::Status lacks_file_;  // the next one
   absl::Status lacks_room_;  // for a frame that goes beyond the file's end
+  /// Too much is used, and files can be let go. Where the current one alone is too long the next group begins another.
+  bool awaits_segments_ = false;
   JournalStats stats_;
 };
 

@@ -140,20 +140,26 @@ absl::Status JournalImpl::Rotate() {
   if (absl::Status status = open(); !status.ok()) {
     return absl::DataLossError(absl::StrCat("journal: opening a file: ", std::string(status.message())));
   }
+  const int64_t used = NoteUsed();
+  if (pressure_ && used > options_.total_bytes_max / 2) pressure_();
+  return absl::OkStatus();
+}
+
+int64_t JournalImpl::NoteUsed() {
   int64_t used = 0;
+  bool older = false;
   {
     const std::lock_guard<std::mutex> lock(pins_mutex_);
     oldest_pinned_ = files_.OldestPinned(pins_);
+    older = oldest_pinned_ != 0;
     used = files_.UsedBytes(pins_);
   }
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stats_.used_bytes = used;
-    stats_.files_created = files_.created();
-    stats_.files_recycled = files_.recycled();
-  }
-  if (pressure_ && used > options_.total_bytes_max / 2) pressure_();
-  return absl::OkStatus();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  stats_.used_bytes = used;
+  stats_.files_created = files_.created();
+  stats_.files_recycled = files_.recycled();
+  awaits_segments_ = older && used > options_.total_bytes_max;
+  return used;
 }
 
 void JournalImpl::EncodeGroup() {
@@ -198,15 +204,10 @@ void JournalImpl::SyncGroup() {
     }
     files_.MarkSynced();
     const absl::Duration took = clock_.Monotonic() - start;
-    int64_t used = 0;
-    {
-      const std::lock_guard<std::mutex> lock(pins_mutex_);
-      used = files_.UsedBytes(pins_);
-    }
+    NoteUsed();
     const std::lock_guard<std::mutex> lock(mutex_);
     ++stats_.syncs;
     stats_.bytes += static_cast<uint64_t>(group_bytes_last_);
-    stats_.used_bytes = used;
     stats_.sync_last = took;
     stats_.sync_total += took;
     stats_.sync_max = std::max(stats_.sync_max, took);

@@ -173,6 +173,31 @@ TEST_CASE("files that one rush needed are there for the next, within what the jo
   CHECK(bench.fs.List("data/journal")->size() <= 30);
 }
 
+// The file stays so long when it is used again, and there is nothing to wait for: what was in it is in segments.
+TEST_CASE("a file that an entry has made longer than all may be keeps nothing out, neither then nor used again") {
+  Bench bench;
+  bench.Open(32768, 8 * 32768);
+  bench.Create(kA);
+  bench.Append(kA, 9 * 32768);
+  REQUIRE(bench.rig.journal->OldestFilePins().empty());
+  CHECK(bench.rig.journal->Admit().ok());  // nothing older is there to be let go
+  bench.Append(kA, 100);
+  CHECK(bench.Refuses());  // the long one is an older one now
+  bench.Checkpoint(kA);
+  CHECK(bench.rig.journal->Admit().ok());
+  const uint64_t recycled = bench.stats().files_recycled;
+  int64_t most = 0;
+  for (int i = 0; i < 60; ++i) {
+    bench.Append(kA, 6000);
+    bench.Checkpoint(kA);
+    INFO(i);
+    REQUIRE(bench.rig.journal->Admit().ok());
+    most = std::max(most, bench.stats().used_bytes);
+  }
+  CHECK(bench.stats().files_recycled > recycled + 5);
+  CHECK(most <= 8 * 32768);
+}
+
 TEST_CASE("a cold replica holds the oldest file, is named, and lets go by carrying its tail forward") {
   Bench bench;
   bench.Open(32768, 8 * 32768);
