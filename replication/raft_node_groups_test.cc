@@ -253,7 +253,7 @@ TEST_CASE("a node that leaves hands nothing to a replica that cannot read its lo
   cluster.Write("after");
   // Asleep the replicas say nothing to each other; that one of them cannot lead has been said before.
   cluster.RunFor(absl::Seconds(5));
-  REQUIRE(cluster.node(leader).raft->stats().asleep == 1);
+  for (const auto& node : cluster.nodes) REQUIRE(node->raft->stats().asleep == 1);
   for (int i = 0; i < 6; ++i) {
     const LeaderEpoch epoch = cluster.log(leader).leader_epoch();
     const absl::Duration began = cluster.scheduler.now();

@@ -84,6 +84,8 @@ rocksdb::Options MakeOptions() {
   options.max_open_files = 64;
   options.max_background_jobs = 1;
   options.max_total_wal_size = size_t{4} << 20;
+  // Its own log. Without a bound of its size the number is kept only where a database has been opened, and each opening
+  // that fails leaves one behind.
   options.keep_log_file_num = 2;
   options.max_log_file_size = size_t{1} << 20;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
@@ -166,9 +168,6 @@ class RocksMetadataStore : public MetadataStore {
     rocksdb::DB* db = nullptr;
     rocksdb::Options options = MakeOptions();
     if (env_ != nullptr) options.env = env_.get();
-    // Of its own, each opening that fails would leave one behind; bounded, for each writes some KB about itself.
-    if (info_log_ == nullptr) rocksdb::CreateLoggerFromOptions(dir_, options, &info_log_).PermitUncheckedError();
-    options.info_log = info_log_;
     closed_ = ToStatus(rocksdb::DB::Open(options, dir_, &db), dir_);
     db_.reset(db);
     was_full_ = !closed_.ok();
@@ -200,7 +199,6 @@ class RocksMetadataStore : public MetadataStore {
   const std::unique_ptr<rocksdb::Env> env_;  // null: the process's own
   const std::string dir_;
   std::mutex mutex_;  // of all below
-  std::shared_ptr<rocksdb::Logger> info_log_;
   std::unique_ptr<rocksdb::DB> db_;
   absl::Status closed_;  // why it is not open
   absl::Status failed_;
