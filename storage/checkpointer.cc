@@ -41,6 +41,8 @@ void Checkpointer::Tick() {
   WatchMemory();
   CheckpointRecovered();
   GoRound();
+  // The journal says so where it begins a file; one group may use up what was left since then.
+  pressed_ = pressed_ || JournalPresses();
   if (pressed_ && work_.empty() && recovered_.empty()) FreeOldestFile();
   Arm();
 }

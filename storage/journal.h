@@ -81,7 +81,8 @@ class ReplayVisitor {
 struct JournalFileInfo {
   uint64_t sequence = 0;
   std::string path;
-  int64_t bytes = 0;
+  int64_t bytes = 0;        // on the disk
+  int64_t written = 0;      // of these, by the present process; what is behind is of an earlier use. 0: not known
   bool superseded = false;  // nothing in it counts; may be recycled out of turn
 };
 
@@ -94,7 +95,7 @@ struct JournalStats {
   uint64_t files_recycled = 0;
   int64_t queued_entries = 0;
   int64_t queued_bytes = 0;
-  int64_t used_bytes = 0;  // of files that cannot be recycled yet; of the current one, as far as it is written
+  int64_t used_bytes = 0;  // of files that cannot be recycled yet, as far as they are written
   absl::Duration sync_last;
   absl::Duration sync_total;
   absl::Duration sync_max;

@@ -128,8 +128,12 @@ absl::Status JournalFiles::StartFile(const JournalPins& pins, int64_t opening_by
   // only by a sync, which may have failed in an earlier process. What it was made with was synced before it had its
   // name.
   SLUICE_ASSIGN_OR_RETURN(next.bytes, file->Size());
+  const int64_t made_before = made_bytes_;
   made_bytes_ = full_at_ = std::min(options_.file_bytes, next.bytes);
-  if (file_ != nullptr) older_.push_back(current_);
+  if (file_ != nullptr) {
+    current_.written = std::max(offset_, made_before);
+    older_.push_back(current_);
+  }
   file_ = std::move(file);
   current_ = std::move(next);
   last_sequence_ = sequence;
@@ -215,13 +219,13 @@ uint64_t JournalFiles::OldestPinned(const JournalPins& pins) const {
 }
 
 int64_t JournalFiles::UsedBytes(const JournalPins& pins) const {
-  // A file that has grown once and is used again holds nothing behind what is written of it this time.
+  // A file that has grown once and is used again holds nothing behind what was written of it this time.
   int64_t used = std::max(offset_, made_bytes_);
   bool counts = false;
   for (const JournalFileInfo& file : older_) {
     if (file.superseded) continue;
     counts = counts || pins.IsPinned(file.sequence);
-    if (counts) used += file.bytes;
+    if (counts) used += file.written != 0 ? file.written : file.bytes;
   }
   return used;
 }

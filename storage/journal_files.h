@@ -74,7 +74,7 @@ class JournalFiles {
   uint64_t current() const { return current_.sequence; }
   /// Oldest file, other than the current one, that something pins; 0: none.
   uint64_t OldestPinned(const JournalPins& pins) const;
-  /// Bytes of files that cannot be recycled, the current one included, as far as it is written.
+  /// Bytes of files that cannot be recycled, the current one included, as far as they are written.
   int64_t UsedBytes(const JournalPins& pins) const;
   uint64_t created() const { return created_; }
   uint64_t recycled() const { return recycled_; }

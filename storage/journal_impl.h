@@ -123,7 +123,8 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
   // are refused while there is still room in this one, for the checkpoints and log starts that let files be used again.
   absl::Status lacks_file_;  // the next one
   absl::Status lacks_room_;  // for a frame that goes beyond the file's end
-  /// Too much is used, and files can be let go. Where the current one alone is too long the next group begins another.
+  /// Too much is used, and files can be let go. Where the current one alone is too long, it is the next group that
+  /// begins another.
   bool awaits_segments_ = false;
   JournalStats stats_;
 };
