@@ -6,6 +6,7 @@
 #include <mutex>
 #include <utility>
 
+#include "common/status_macros.h"
 #include "common/text.h"
 #include "connector/sink/sink.h"
 #include "connector/sink/target.h"
@@ -37,8 +38,9 @@ absl::Status FromArrow(std::string_view where, const arrow::Status& status) {
 
 class S3File : public OutputFile {
  public:
-  S3File(std::string where, std::shared_ptr<arrow::io::OutputStream> stream)
-      : where_(std::move(where)), stream_(std::move(stream)) {}
+  S3File(std::shared_ptr<arrow::fs::S3FileSystem> files, std::string key,
+         std::shared_ptr<arrow::io::OutputStream> stream)
+      : files_(std::move(files)), key_(std::move(key)), where_("s3://" + key_), stream_(std::move(stream)) {}
   ~S3File() override {
     if (stream_ != nullptr) (void)stream_->Abort();
   }
@@ -47,12 +49,31 @@ class S3File : public OutputFile {
     return FromArrow(where_, stream_->Write(data.data(), static_cast<int64_t>(data.size())));
   }
   absl::Status Commit() override {
-    const arrow::Status closed = stream_->Close();
-    if (closed.ok()) stream_.reset();
-    return FromArrow(where_, closed);
+    SLUICE_RETURN_IF_ERROR(FromArrow(where_, stream_->Close()));
+    stream_.reset();
+    return CheckStored();
   }
 
  private:
+  // What is committed here is asked for never again, so the server's word is not enough: one that was killed while it
+  // completed an upload may say of the repeated request that this is done, and have no object.
+  absl::Status CheckStored() {
+    const auto found = files_->GetFileInfo(key_);
+    if (!found.ok())
+      return FromArrow(Cat(where_, ": written, but it cannot be asked whether it is there"), found.status());
+    if (found->type() != arrow::fs::FileType::File) {
+      return absl::UnavailableError(
+          Cat(where_, ": the S3 server says that it has stored it, but the object is not there"));
+    }
+    if (found->size() != bytes_written_) {
+      return absl::UnavailableError(Cat(where_, ": the S3 server says that it has stored it, but the object has ",
+                                        found->size(), " bytes, not ", bytes_written_));
+    }
+    return absl::OkStatus();
+  }
+
+  const std::shared_ptr<arrow::fs::S3FileSystem> files_;
+  const std::string key_;
   const std::string where_;
   std::shared_ptr<arrow::io::OutputStream> stream_;
 };
@@ -65,7 +86,7 @@ class S3Target : public Target {
     const std::string key = prefix_ + "/" + path;
     auto stream = files_->OpenOutputStream(key);
     if (!stream.ok()) return FromArrow("s3://" + key, stream.status());
-    return std::make_unique<S3File>("s3://" + key, *std::move(stream));
+    return std::make_unique<S3File>(files_, key, *std::move(stream));
   }
 
  private:
@@ -103,6 +124,7 @@ absl::StatusOr<std::unique_ptr<Target>> MakeS3Target(const std::string& bucket_a
   options.region = config.region;
   options.connect_timeout = 5;
   options.request_timeout = 30;
+  options.allow_delayed_open = true;  // what fits into one request is one: a crash leaves nothing half done
   options.retry_strategy = arrow::fs::S3RetryStrategy::GetAwsStandardRetryStrategy(3);
   if (!config.endpoint.empty()) {
     const size_t scheme = config.endpoint.find("://");

@@ -43,8 +43,10 @@ absl::Status Run(const std::vector<std::string>& arguments) {
                          {"when", "/when", ColumnType::kTimestamp},
                          {"name", "/name", ColumnType::kString},
                          {"flag", "/flag", ColumnType::kBool}};
+  // Larger than what is sent to S3 in one request.
+  absl::Status status = Write(target->get(), MakeRawFormat(SinkCodec::kNone, 0).get(), "plain", 150'000);
   // More rows than a row group holds.
-  absl::Status status = Write(target->get(), MakeParquetFormat(schema, SinkCodec::kZstd, 3).get(), "rows", 150'000);
+  if (status.ok()) status = Write(target->get(), MakeParquetFormat(schema, SinkCodec::kZstd, 3).get(), "rows", 150'000);
   if (status.ok()) status = Write(target->get(), MakeRawFormat(SinkCodec::kGzip, 6).get(), "gzip", 50'000);
   if (status.ok()) status = Write(target->get(), MakeRawFormat(SinkCodec::kZstd, 3).get(), "zstd", 50'000);
   return status;

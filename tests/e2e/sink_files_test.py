@@ -5,6 +5,7 @@ endpoints end in an error that says so."""
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -15,6 +16,11 @@ import harness
 def write(*arguments):
     done = subprocess.run([harness.program("sink_files"), *arguments], capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout.strip()
+
+
+def completing(uploads):
+    """Whether the S3 server has begun to make an object of an upload."""
+    return any(name.endswith(".inprogress") for _, folders, _ in os.walk(uploads) for name in folders)
 
 
 class SinkFiles(unittest.TestCase):
@@ -39,12 +45,14 @@ class SinkFiles(unittest.TestCase):
         self.assertEqual((names, partition, offset, flags), (150000, 3, 149999, 75000))
         self.assertEqual(extra, '{"big":123456789012345678901234567890}')
         self.assertEqual(when, 1767225600100)
+        with open(f"{day}/plain.jsonl", encoding="utf-8") as lines:
+            self.assertEqual([json.loads(line)["n"] for line in lines], list(range(150000)))
         with gzip.open(f"{day}/gzip.jsonl.gz", "rt", encoding="utf-8") as lines:
             numbers = [json.loads(line)["n"] for line in lines]
         self.assertEqual(numbers, list(range(50000)))
         _, rows = harness.lake.query(f"select count(*), sum(n) from read_json('{day}/zstd.jsonl.zst', format='newline_delimited')")
         self.assertEqual(rows[0], (50000, 1249975000))
-        self.assertEqual(sorted(os.listdir(day)), ["gzip.jsonl.gz", "rows.parquet", "zstd.jsonl.zst"])
+        self.assertEqual(sorted(os.listdir(day)), ["gzip.jsonl.gz", "plain.jsonl", "rows.parquet", "zstd.jsonl.zst"])
 
     def test_a_folder_holds_what_was_written(self):
         folder = os.path.join(self.folder.name, "local", "deep")
@@ -55,6 +63,28 @@ class SinkFiles(unittest.TestCase):
         s3 = self.s3
         self.assertEqual(write("s3://lake/some/prefix", s3.endpoint, s3.ACCESS_KEY, s3.SECRET_KEY), (0, "ok"))
         self.check(os.path.join(s3.lake, "lake", "some", "prefix"))
+
+    def test_an_object_that_a_killed_server_does_not_have_is_never_taken_for_written(self):
+        """versitygw renames the upload's folder, then makes the object. Killed between the two, and asked to complete the upload
+        again, it answers that this is done."""
+        uploads = os.path.join(self.s3.lake, "lake", ".sgwtmp", "multipart")
+        for attempt in range(30):
+            folder = os.path.join(self.s3.lake, "lake", f"killed-{attempt}")
+            writer = subprocess.Popen([harness.program("sink_files"), f"s3://lake/killed-{attempt}", self.s3.endpoint,
+                                       self.s3.ACCESS_KEY, self.s3.SECRET_KEY], stdout=subprocess.PIPE, text=True)
+            while writer.poll() is None and not completing(uploads):
+                pass
+            self.s3.kill()
+            struck = completing(uploads) and not os.path.exists(os.path.join(folder, "dt=2026-01-01", "plain.jsonl"))
+            self.s3.start()
+            said = writer.communicate(timeout=120)[0].strip()
+            shutil.rmtree(uploads, ignore_errors=True)
+            if writer.returncode == 0:
+                self.check(folder)
+            elif struck and "the object is not there" in said:
+                self.assertIn("UNAVAILABLE", said)
+                return
+        self.fail(f"in {attempt + 1} attempts no request was repeated to a server that was killed at the right moment")
 
     def test_wrong_credentials_are_told(self):
         code, said = write("s3://lake/x", self.s3.endpoint, self.s3.ACCESS_KEY, "wrong")
