@@ -315,6 +315,13 @@ inline bool IsUnderReplicated(const PartitionStatus& partition) {
 inline bool IsLeaderless(const PartitionStatus& partition) {
   return partition.leader_node == NodeId(0);
 }
+/// Whether its error keeps it from being served or, where nobody leads, no majority of its replicas could elect who
+/// does: not an ordinary election. `answering`: of its replicas' nodes, how many do.
+inline bool IsOffline(const PartitionStatus& partition, size_t answering) {
+  if (!IsLeaderless(partition)) return partition.error.has_value();
+  if (partition.error.has_value() && answering > 0) --answering;  // one of those that answer cannot lead
+  return 2 * answering <= partition.replicas.size();
+}
 /// Whether ListPartitions shows it.
 inline bool Matches(const ListPartitionsSpec& spec, const PartitionStatus& partition) {
   if (!spec.topic.empty() && partition.topic != spec.topic) return false;

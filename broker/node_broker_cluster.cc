@@ -39,16 +39,6 @@ void NodeBroker::DescribeCluster(Callback<Result<ClusterInfo>> done) {
   });
 }
 
-// Of a partition that nobody leads: whether a majority of its replicas' nodes does not answer or cannot lead, so that
-// no election can end that before one of them is back.
-bool IsOffline(const PartitionStatus& partition, const std::map<NodeId, NodeStatus>& answering) {
-  if (!IsLeaderless(partition)) return partition.error.has_value();
-  auto there = std::count_if(partition.replicas.begin(), partition.replicas.end(),
-                             [&](const ReplicaStatus& replica) { return answering.contains(replica.node); });
-  if (partition.error.has_value()) --there;  // of one of those that answer
-  return 2 * there <= static_cast<ptrdiff_t>(partition.replicas.size());
-}
-
 ClusterInfo NodeBroker::Describe(const std::vector<PartitionStatus>& partitions,
                                  const std::map<NodeId, NodeStatus>& nodes) {
   const ControllerState& state = controller_.state();
@@ -64,7 +54,9 @@ ClusterInfo NodeBroker::Describe(const std::vector<PartitionStatus>& partitions,
   for (const PartitionStatus& partition : partitions) {
     if (IsUnderReplicated(partition)) ++cluster.under_replicated_partitions;
     if (IsLeaderless(partition)) ++cluster.leaderless_partitions;
-    if (IsOffline(partition, nodes)) ++cluster.offline_partitions;
+    const auto answering = std::count_if(partition.replicas.begin(), partition.replicas.end(),
+                                         [&](const ReplicaStatus& replica) { return nodes.contains(replica.node); });
+    if (IsOffline(partition, static_cast<size_t>(answering))) ++cluster.offline_partitions;
   }
   if (!state.nodes.contains(options_.node)) {
     NodeInfo& self = cluster.nodes.emplace_back();
@@ -313,13 +305,13 @@ void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration deadline, std
     const NodeId leader = at->leader_node;
     auto again = [this, spec, deadline, why = std::move(why), done = std::move(done)](Result<Done> begun) mutable {
       if (!begun.ok() && begun.error().reason == Reason::kCorruptLog) return done(std::move(begun).error());
-      if (!begun.ok()) why = std::move(begun).error().message;
+      why = begun.ok() ? kNotTakenOver : std::move(begun).error().message;
       home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), deadline, why = std::move(why),
                                         done = std::move(done)]() mutable {
         AwaitElected(std::move(spec), deadline, std::move(why), std::move(done));
       });
     };
-    if (leader == NodeId(0)) return again(Done{});
+    if (leader == NodeId(0)) return again(MakeError(Reason::kNotAvailable, why));  // nobody to be asked
     HandOver(std::move(found.partition), leader, spec.node, std::move(again));
   });
 }

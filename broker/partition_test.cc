@@ -220,10 +220,7 @@ TEST_CASE("what waits for a leader is refused when the node gives up waiting, an
 
 TEST_CASE("a client that reads what is damaged at the leader is sent on, to who leads next") {
   Replicas r;
-  for (int i = 0; i < 40; ++i) r.cluster().Write("v" + std::to_string(i), 1000);
-  r.cluster().Converge();
-  const NodeId bad = r.cluster().Leader();
-  r.cluster().DamageClosedSegments(bad);
+  const NodeId bad = r.cluster().DamagedLeader();
   const auto read_at = [&](NodeId node) {
     const auto read = std::make_shared<std::optional<PartitionRead>>();
     r.Do(node, [&r, node, read] {

@@ -74,10 +74,7 @@ TEST_CASE("a follower with a full disk takes no batches, keeps its place and goe
 TEST_CASE("a leader that cannot read its log gives way and leads no more, but votes and follows") {
   RaftCluster cluster;
   cluster.StartAll();
-  for (int i = 0; i < 40; ++i) cluster.Write("v" + std::to_string(i), 1000);
-  cluster.Converge();
-  const NodeId bad = cluster.Leader();
-  cluster.DamageClosedSegments(bad);
+  const NodeId bad = cluster.DamagedLeader();
   auto read = cluster.Await<absl::StatusOr<ReadResult>>(
       [&](auto done) { cluster.log(bad).Read({.offset = Offset(1)}, std::move(done)); });
   REQUIRE(absl::IsDataLoss(read.status()));
@@ -112,10 +109,7 @@ TEST_CASE("of two voters one that cannot read its log goes on, for the other cou
   options.nodes = 2;
   RaftCluster cluster(1, options);
   cluster.StartAll();
-  for (int i = 0; i < 40; ++i) cluster.Write("v" + std::to_string(i), 1000);
-  cluster.Converge();
-  const NodeId bad = cluster.Leader();
-  cluster.DamageClosedSegments(bad);
+  const NodeId bad = cluster.DamagedLeader();
   auto read = cluster.Await<absl::StatusOr<ReadResult>>(
       [&](auto done) { cluster.log(bad).Read({.offset = Offset(1)}, std::move(done)); });
   REQUIRE(absl::IsDataLoss(read.status()));

@@ -238,10 +238,7 @@ TEST_CASE("a node that nobody can take over from says so when its time is over")
 TEST_CASE("a node that leaves hands nothing to a replica that cannot read its log") {
   RaftCluster cluster;
   cluster.StartAll();
-  for (int i = 0; i < 40; ++i) cluster.Write("v" + std::to_string(i), 1000);
-  cluster.Converge();
-  const NodeId bad = cluster.Leader();
-  cluster.DamageClosedSegments(bad);
+  const NodeId bad = cluster.DamagedLeader();
   const auto read = cluster.Await<absl::StatusOr<ReadResult>>(
       [&](auto done) { cluster.log(bad).Read({.offset = Offset(1)}, std::move(done)); });
   REQUIRE(absl::IsDataLoss(read.status()));

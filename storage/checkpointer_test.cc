@@ -105,6 +105,21 @@ TEST_CASE("a journal that is over its bound when it is opened is freed, although
   others.RequireEach(1);
 }
 
+TEST_CASE("a journal that one entry fills is freed, although it begins no file then") {
+  Writer w;
+  w.node.options.journal.file_bytes = 64 << 10;
+  w.node.options.journal.total_bytes_max = 512 << 10;
+  w.Start();
+  Others others(w, 1);
+  others.Append(0, 8'000);
+  w.Fill(8, 8'000);  // the second file
+  REQUIRE(w.Append(500'000).ok());
+  w.node.scheduler.RunFor(absl::Seconds(2));
+  const absl::Status taken = w.Append();
+  INFO(taken);
+  REQUIRE(taken.ok());
+}
+
 TEST_CASE("many logs with too little for a write each do not make the journal wait for them") {
   Writer w;
   w.node.options.journal.file_bytes = 256 << 10;

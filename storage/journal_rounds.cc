@@ -187,7 +187,6 @@ void JournalImpl::EncodeGroup() {
       }
       in_flight_.push_back({std::move(entry.done), std::move(status)});
     }
-    oldest_pinned_ = files_.OldestPinned(pins_);
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   queued_bytes_ -= bytes;

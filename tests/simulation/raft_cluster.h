@@ -129,6 +129,14 @@ class RaftCluster {
     Crash(id);
     Start(id);
   }
+  /// Who leads, with forty records in segments of which the closed ones are damaged. Nobody has read them since.
+  NodeId DamagedLeader() {
+    for (int i = 0; i < 40; ++i) Write("v" + std::to_string(i), 1000);
+    Converge();
+    const NodeId leader = Leader();
+    DamageClosedSegments(leader);
+    return leader;
+  }
   /// Each closed segment of the node loses a bit, and nothing of them is cached.
   void DamageClosedSegments(NodeId id) {
     RunFor(absl::Seconds(2));
