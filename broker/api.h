@@ -295,6 +295,7 @@ struct PartitionStatus {
   Offset high_watermark;
   int64_t size_bytes = 0;                     ///< At the leader.
   std::optional<Error> error = std::nullopt;  ///< The same.
+  size_t failing = 0;                         ///< Replicas that told of an error; only where nobody leads.
 };
 
 /// All that is set must hold.
@@ -315,12 +316,13 @@ inline bool IsUnderReplicated(const PartitionStatus& partition) {
 inline bool IsLeaderless(const PartitionStatus& partition) {
   return partition.leader_node == NodeId(0);
 }
-/// Whether its error keeps it from being served or, where nobody leads, no majority of its replicas could elect who
-/// does: not an ordinary election. `answering`: of its replicas' nodes, how many do.
+/// Whether its error keeps it from being served or, where nobody leads, those of its replicas that answer without an
+/// error are no majority: an ordinary election does not end that. `answering`: of its replicas' nodes, how many do. One
+/// that failed while it ran still votes, so two of three that fail may be said to be offline although the third may
+/// lead.
 inline bool IsOffline(const PartitionStatus& partition, size_t answering) {
   if (!IsLeaderless(partition)) return partition.error.has_value();
-  if (partition.error.has_value() && answering > 0) --answering;  // one of those that answer cannot lead
-  return 2 * answering <= partition.replicas.size();
+  return 2 * answering <= partition.replicas.size() + 2 * partition.failing;
 }
 /// Whether ListPartitions shows it.
 inline bool Matches(const ListPartitionsSpec& spec, const PartitionStatus& partition) {

@@ -98,7 +98,7 @@ void AddJournal(const storage::JournalStats& journal, Page* page) {
                 static_cast<double>(journal.bytes));
   page->Counter("sluice_broker_journal_entries_total", "Entries made durable.", static_cast<double>(journal.entries));
   page->Gauge("sluice_broker_journal_queued_bytes", "Waiting for the disk.", static_cast<double>(journal.queued_bytes));
-  page->Gauge("sluice_broker_journal_used_bytes", "Of files that cannot be recycled yet, as far as they are written.",
+  page->Gauge("sluice_broker_journal_used_bytes", "Of files that cannot be recycled yet.",
               static_cast<double>(journal.used_bytes));
 }
 

@@ -9,7 +9,8 @@ namespace sluice::broker {
 namespace {
 
 constexpr absl::Duration kStatusDeadline = absl::Seconds(1);
-constexpr absl::Duration kElectDeadline = absl::Seconds(3);  // shorter than clients wait for one node's answer
+// With the questions that may be under way then, each of kStatusDeadline, shorter than clients wait for one node.
+constexpr absl::Duration kElectDeadline = absl::Milliseconds(2500);
 constexpr absl::Duration kElectAskEvery = absl::Milliseconds(20);
 constexpr const char* kNotTakenOver = "is it alive, and not behind?";
 
@@ -162,9 +163,9 @@ struct NodeBroker::Collection {
       if (at == places.end()) continue;
       PartitionStatus& status = statuses[at->second];
       if (!report.leads) {
-        if (IsLeaderless(status) && report.status.error.has_value() && !status.error.has_value()) {
-          status.error = report.status.error;
-        }
+        if (!report.status.error.has_value()) continue;
+        ++status.failing;
+        if (IsLeaderless(status) && !status.error.has_value()) status.error = report.status.error;
         continue;
       }
       // Of two who believe that they lead, the one of the later epoch does.
@@ -222,6 +223,7 @@ void NodeBroker::AskPeers(std::shared_ptr<Collection> all) {
     all->places[partition.replica()] = i;
     status.leader_node = NodeId(0);
     status.leader.clear();
+    status.failing = status.error.has_value() ? 1 : 0;
     for (const NodeId node : partition.replicas()) {
       if (node != options_.node && addresses_.IsAlive(node)) asked[node].push_back(partition.replica());
     }
@@ -297,21 +299,25 @@ void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration deadline, std
       return done(ElectedLeader{at->leader_node, std::move(at->leader), at->leader_epoch});
     }
     if (seams_.clock.Monotonic() >= deadline) {
-      return done(MakeError(Reason::kNotAvailable,
-                            at->leader_node == NodeId(0) ? std::string("the partition has no leader now")
-                                                         : Cat("node ", spec.node, " did not come to lead: ", why),
-                            spec.topic, spec.partition));
+      if (at->leader_node != NodeId(0))
+        why = Cat("node ", spec.node, " did not come to lead: ", why);
+      else if (at->error.has_value())
+        why = "the partition has no leader now: " + at->error->message;
+      else
+        why = "the partition has no leader now";
+      return done(MakeError(Reason::kNotAvailable, std::move(why), spec.topic, spec.partition));
     }
     const NodeId leader = at->leader_node;
-    auto again = [this, spec, deadline, why = std::move(why), done = std::move(done)](Result<Done> begun) mutable {
+    // What was begun, and did not work out, is asked for again; why it was refused before that is past.
+    auto again = [this, spec, deadline, done = std::move(done)](Result<Done> begun) mutable {
       if (!begun.ok() && begun.error().reason == Reason::kCorruptLog) return done(std::move(begun).error());
-      why = begun.ok() ? kNotTakenOver : std::move(begun).error().message;
+      std::string why = begun.ok() ? kNotTakenOver : std::move(begun).error().message;
       home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), deadline, why = std::move(why),
                                         done = std::move(done)]() mutable {
         AwaitElected(std::move(spec), deadline, std::move(why), std::move(done));
       });
     };
-    if (leader == NodeId(0)) return again(MakeError(Reason::kNotAvailable, why));  // nobody to be asked
+    if (leader == NodeId(0)) return again(MakeError(Reason::kNotAvailable, std::move(why)));
     HandOver(std::move(found.partition), leader, spec.node, std::move(again));
   });
 }

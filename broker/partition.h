@@ -129,8 +129,8 @@ class Partition : public std::enable_shared_from_this<Partition> {
   /// Asks to lead until somebody does: the preferred leader of a new partition, whose other replicas may not be there
   /// yet.
   void CampaignUntilLed() { CampaignAgain(absl::Milliseconds(10)); }
-  /// Hands leadership over; whether it worked shows in info(). Errors: as RaftLog::TransferLeadership, NotFound for a
-  /// node that has no voter here, FailedPrecondition where this node does not lead.
+  /// Hands leadership over; whether it worked shows in info(). Errors: as RaftLog::TransferLeadership
+  /// (FailedPrecondition for one that cannot read its log), NotFound for a node that has no voter here.
   absl::Status TransferLeadership(NodeId to);
 
   /// Answers what waits for the log as Stop will, and serves no more: for a stop that has waited long enough.

@@ -2,7 +2,8 @@
 //
 // Threads: any, except the client's own executor (the callbacks of producers and consumers), where a blocking call
 // would wait for itself. Errors: error.h; NOT_FOUND for an unknown topic, UNAVAILABLE when no broker could be reached,
-// DEADLINE_EXCEEDED when one did not answer within the client's timeout. A change that ended so may have been made.
+// DEADLINE_EXCEEDED when one did not answer within the client's timeout (or why it was asked again, where it was). A
+// change that ended so may have been made.
 #pragma once
 
 #include <cstdint>

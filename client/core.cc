@@ -159,7 +159,8 @@ void Core::EndRound(const std::shared_ptr<Attempt>& attempt) {
     return StartRound(attempt);
   }
   // A question that is cut off by its own end says less than why it was asked again.
-  const bool cut_off = left <= absl::ZeroDuration() && !attempt->earlier_refusal.ok();
+  const bool over = left <= absl::ZeroDuration() || absl::IsDeadlineExceeded(attempt->silence);
+  const bool cut_off = over && !attempt->earlier_refusal.ok();
   if (!attempt->silence.ok()) return attempt->done(cut_off ? attempt->earlier_refusal : attempt->silence);
   attempt->done(absl::UnavailableError(Cat("no broker can be reached: ", absl::StrJoin(attempt->failures, "; "),
                                            ". Is sluiced running, and is the list of brokers right?")));

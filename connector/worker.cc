@@ -19,7 +19,8 @@ namespace sluice::connector {
 namespace {
 
 constexpr absl::Duration kStep = absl::Milliseconds(200);
-/// A sink that ran for so long was sound, though it had nothing to commit.
+/// A sink that made steps for so long was sound, though it had nothing to commit. A call that took long before it
+/// failed does not count.
 constexpr absl::Duration kSound = absl::Minutes(1);
 /// What a configuration causes stays so however often it is tried.
 bool IsForGood(const absl::Status& status) {
@@ -273,11 +274,12 @@ absl::Status Worker::RunSink(Pipeline& pipeline, size_t index) {
   int64_t records_before = -1;
   for (int retry = 0;; ++retry) {
     const absl::Duration started = seams_.clock->Monotonic();
-    absl::Status status = DriveSink(pipeline, index);
+    absl::Duration last_step = started;
+    absl::Status status = DriveSink(pipeline, index, &last_step);
     const int64_t records = KeepCounts(pipeline, index, status);
     if (status.ok() || absl::IsCancelled(status)) return status;
     const absl::Duration now = seams_.clock->Monotonic();
-    if (records != records_before || now - started > kSound) {
+    if (records != records_before || last_step - started > kSound) {
       records_before = records;
       failing_since = now;
       retry = 0;
@@ -308,13 +310,13 @@ int64_t Worker::KeepCounts(Pipeline& pipeline, size_t index, const absl::Status&
   return state.before.records;
 }
 
-absl::Status Worker::DriveSink(Pipeline& pipeline, size_t index) {
-  const absl::Status status = DriveSinkUnlocated(pipeline, index);
+absl::Status Worker::DriveSink(Pipeline& pipeline, size_t index, absl::Duration* last_step) {
+  const absl::Status status = DriveSinkUnlocated(pipeline, index, last_step);
   const std::string& at = pipeline.config.sinks[index].config.at;
   return at.empty() ? status : Located(at, status);
 }
 
-absl::Status Worker::DriveSinkUnlocated(Pipeline& pipeline, size_t index) {
+absl::Status Worker::DriveSinkUnlocated(Pipeline& pipeline, size_t index, absl::Duration* last_step) {
   const NamedSink& config = pipeline.config.sinks[index];
   SLUICE_ASSIGN_OR_RETURN(
       const std::unique_ptr<FileSink> sink,
@@ -339,6 +341,7 @@ absl::Status Worker::DriveSinkUnlocated(Pipeline& pipeline, size_t index) {
       return absl::OkStatus();
     }
     SLUICE_RETURN_IF_ERROR(sink->Step(kStep));
+    *last_step = seams_.clock->Monotonic();
   }
   report();
   return absl::CancelledError("stopped");

@@ -91,8 +91,9 @@ class Worker {
   absl::Status PullUntilDone(Pipeline& pipeline, size_t index, SlicePuller& puller);
   absl::Status RunSink(Pipeline& pipeline, size_t index);
   int64_t KeepCounts(Pipeline& pipeline, size_t index, const absl::Status& end);
-  absl::Status DriveSink(Pipeline& pipeline, size_t index);
-  absl::Status DriveSinkUnlocated(Pipeline& pipeline, size_t index);
+  /// `last_step`: when a step was made last, if any.
+  absl::Status DriveSink(Pipeline& pipeline, size_t index, absl::Duration* last_step);
+  absl::Status DriveSinkUnlocated(Pipeline& pipeline, size_t index, absl::Duration* last_step);
 
   const Options options_;
   const Seams seams_;

@@ -42,6 +42,19 @@ struct Lines {
   std::string text;
 };
 
+// Of a machine on which whatever is timed takes that much longer.
+class SlowClock : public Clock {
+ public:
+  absl::Duration Monotonic() const override { return real_.Monotonic() + slower * ++asked_; }
+  absl::Time Wall() const override { return real_.Wall(); }
+
+  absl::Duration slower = absl::ZeroDuration();
+
+ private:
+  runtime::SystemClock real_;
+  mutable std::atomic<int> asked_{0};
+};
+
 class World {
  public:
   World() {
@@ -138,12 +151,14 @@ class World {
     return lines_->text;
   }
   bool ready() const { return worker_->ready(); }
+  // Before Start.
+  void SlowDown(absl::Duration each) { clock_.slower = each; }
 
   client::ClientFixture broker;
 
  private:
   std::string folder_;
-  runtime::SystemClock clock_;
+  SlowClock clock_;
   runtime::PosixFileSystem files_;
   StopSignal stop_;
   const std::shared_ptr<Lines> lines_ = std::make_shared<Lines>();
@@ -283,6 +298,19 @@ TEST_CASE("A sink that fails starts again, says so meanwhile, and goes on when i
   world.Until([&] { return world.Of("p").sinks.at(0).records == 2; });
   world.Until([&] { return world.Of("p").sinks.at(0).failed == 0; });
   CHECK(world.Files("p") == "{\"n\":1}\n{\"n\":2}\n");
+}
+
+TEST_CASE("Once: a sink that fails for good is given up, however long each try takes") {
+  Api api(Two);
+  World world;
+  // Where the file should be written; nothing that the sink would ask for help with.
+  fs::create_directories(world.Folder("p") + "/.p-0-00000000000000000000-00000000000000000002.jsonl.tmp/x");
+  world.Add("p", api.url());
+  world.SlowDown(absl::Seconds(61));
+  const absl::Status end = world.Once();
+  INFO(end.ToString());
+  CHECK_FALSE(end.ok());
+  CHECK(world.Log().find("the sink failed") != std::string::npos);
 }
 
 TEST_CASE("A stop ends a worker that waits for its next pull") {

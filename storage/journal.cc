@@ -165,8 +165,12 @@ void JournalImpl::Submit(Entry entry) {
   if (post) PostRound();
 }
 
-absl::Status JournalImpl::Admit() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+absl::Status JournalImpl::AdmitBeyondBound() const {
+  const std::lock_guard lock(mutex_);
+  return AdmitBeyondBoundLocked();
+}
+
+absl::Status JournalImpl::AdmitBeyondBoundLocked() const {
   if (!failed_.ok()) return failed_;
   if (!lacks_file_.ok()) return lacks_file_;
   if (!lacks_room_.ok()) return lacks_room_;
@@ -174,6 +178,12 @@ absl::Status JournalImpl::Admit() const {
     return absl::ResourceExhaustedError(
         absl::StrCat("journal: ", queued_bytes_, " bytes wait for the disk, at most ", options_.queued_bytes_max));
   }
+  return absl::OkStatus();
+}
+
+absl::Status JournalImpl::Admit() const {
+  const std::lock_guard lock(mutex_);
+  if (absl::Status status = AdmitBeyondBoundLocked(); !status.ok()) return status;
   if (awaits_segments_) {
     return absl::ResourceExhaustedError(absl::StrCat("journal: its files take ", stats_.used_bytes, " bytes, at most ",
                                                      options_.total_bytes_max, ", until segments are synced"));

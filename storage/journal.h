@@ -95,7 +95,7 @@ struct JournalStats {
   uint64_t files_recycled = 0;
   int64_t queued_entries = 0;
   int64_t queued_bytes = 0;
-  int64_t used_bytes = 0;  // of files that cannot be recycled yet, as far as they are written
+  int64_t used_bytes = 0;  // of files that cannot be recycled yet: what is written of them, or made ahead
   absl::Duration sync_last;
   absl::Duration sync_total;
   absl::Duration sync_max;
@@ -132,6 +132,8 @@ class Journal {
   virtual void Submit(Entry entry) = 0;
   /// OK, or ResourceExhausted with the reason: too much queued, too many files pinned, or no space on the disk.
   virtual absl::Status Admit() const = 0;
+  /// As Admit, but for what is small and rare: files that are pinned do not refuse that.
+  virtual absl::Status AdmitBeyondBound() const = 0;
   /// Replicas that have bytes in the oldest file which are in no segment file yet; in order. Empty when nothing holds
   /// it. They let go by a CheckpointRecord, or by re-submitting those appends unchanged (position and bytes).
   virtual std::vector<ReplicaId> OldestFilePins() const = 0;

@@ -37,6 +37,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
 
   void Submit(Entry entry) override;
   absl::Status Admit() const override;
+  absl::Status AdmitBeyondBound() const override;
   std::vector<ReplicaId> OldestFilePins() const override;
   std::vector<JournalFileInfo> FilesHolding(const ReplicaId& replica) const override;
   std::vector<JournalPin> PinsOf(const ReplicaId& replica) const override;
@@ -52,6 +53,7 @@ class JournalImpl final : public Journal, public std::enable_shared_from_this<Jo
     absl::Status status;
   };
 
+  absl::Status AdmitBeyondBoundLocked() const;
   void PostRound();  // round_due_ is set
   void Round();
   bool HoldBack();

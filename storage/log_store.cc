@@ -174,10 +174,8 @@ void LogStore::Create(ReplicaId replica, Uuid incarnation, Done done) {
                                                absl::StrCat(replica.ToString(), " exists with another incarnation")));
     }
   }
-  // Files that are pinned do not refuse what is so small and rare: a node whose journal is full when it dies, and that
-  // has a replica to make, could not start again.
-  const bool pinned = journal_->stats().used_bytes > options_.journal.total_bytes_max;
-  if (absl::Status status = journal_->Admit(); !status.ok() && !pinned) {
+  // A node whose journal is full when it dies, and that has a replica to make, could not start again otherwise.
+  if (absl::Status status = journal_->AdmitBeyondBound(); !status.ok()) {
     return Answer(std::move(done), std::move(status));
   }
   const CreateRecord record{replica, incarnation};

@@ -59,8 +59,11 @@ class S3File : public OutputFile {
   // completed an upload may say of the repeated request that this is done, and have no object.
   absl::Status CheckStored() {
     const auto found = files_->GetFileInfo(key_);
-    if (!found.ok())
-      return FromArrow(Cat(where_, ": written, but it cannot be asked whether it is there"), found.status());
+    if (!found.ok()) {
+      return FromArrow(
+          Cat(where_, ": written, but whether it is there cannot be asked (HEAD, which needs s3:GetObject)"),
+          found.status());
+    }
     if (found->type() != arrow::fs::FileType::File) {
       return absl::UnavailableError(
           Cat(where_, ": the S3 server says that it has stored it, but the object is not there"));

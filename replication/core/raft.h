@@ -219,7 +219,8 @@ class Raft {
   absl::Status ReadIndex(uint64_t context);
   /// Hands leadership to a voter once it has the whole log. Proposals are refused meanwhile; given up after an election
   /// time-out, or when that voter says that it has renounced; both show only in that this replica still leads.
-  /// Unavailable also for a voter that is in doubt; FailedPrecondition for one that is known to have renounced.
+  /// Unavailable also for a voter that is in doubt, or not heard of for an election time-out; FailedPrecondition for
+  /// one that is known to have renounced.
   absl::Status TransferLeadership(const VoterId& to);
   bool transferring() const;
   /// None while nothing is handed over.

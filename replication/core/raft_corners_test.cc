@@ -330,6 +330,20 @@ TEST_CASE("a candidate that renounces while its vote for itself is being written
   CHECK(g.ElectAmongThose() != 2);
 }
 
+TEST_CASE("leadership is handed to nobody who has not been heard of for an election's time") {
+  Paper g;
+  g.Led();
+  g.isolated = {2};
+  g.Spread(2 * g.options.election_ticks);
+  REQUIRE(g.Leader() == 1);
+  CHECK(absl::IsUnavailable(g.at(1).TransferLeadership(TestGroup::Id(2))));
+  CHECK_FALSE(g.at(1).transferring());
+  CHECK(g.Propose(1).ok());
+  g.isolated = {};
+  g.Spread();
+  CHECK(g.at(1).TransferLeadership(TestGroup::Id(2)).ok());
+}
+
 TEST_CASE("a leader that is told in the middle of a hand-over that the next one cannot lead goes on at once") {
   Paper g;
   g.Led();

@@ -205,6 +205,8 @@ absl::Status Raft::TransferLeadership(const VoterId& to) {
   if (peer == nullptr || !peer->voter) return absl::InvalidArgumentError(Cat(to, " is no voter"));
   if (peer->doubt != kNoDoubt) return absl::UnavailableError(Cat(to, " does not know what of its log is left"));
   if (peer->cannot_lead) return absl::FailedPreconditionError(Cat(to, " cannot read its log, and leads no more"));
+  // Appends wait while leadership moves: not for one that will not take it.
+  if (peer->silent_ticks > options_.election_ticks) return absl::UnavailableError(Cat(to, " is not heard of"));
   if (lead_->transfer_to == to) return absl::OkStatus();
   lead_->transfer_to = to;
   lead_->transfer_elapsed = 0;

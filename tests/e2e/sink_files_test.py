@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 import harness
@@ -72,8 +73,9 @@ class SinkFiles(unittest.TestCase):
             folder = os.path.join(self.s3.lake, "lake", f"killed-{attempt}")
             writer = subprocess.Popen([harness.program("sink_files"), f"s3://lake/killed-{attempt}", self.s3.endpoint,
                                        self.s3.ACCESS_KEY, self.s3.SECRET_KEY], stdout=subprocess.PIPE, text=True)
+            self.addCleanup(writer.kill)
             while writer.poll() is None and not completing(uploads):
-                pass
+                time.sleep(0.0002)
             self.s3.kill()
             struck = completing(uploads) and not os.path.exists(os.path.join(folder, "dt=2026-01-01", "plain.jsonl"))
             self.s3.start()
@@ -84,6 +86,7 @@ class SinkFiles(unittest.TestCase):
             elif struck and "the object is not there" in said:
                 self.assertIn("UNAVAILABLE", said)
                 return
+            shutil.rmtree(folder, ignore_errors=True)
         self.fail(f"in {attempt + 1} attempts no request was repeated to a server that was killed at the right moment")
 
     def test_wrong_credentials_are_told(self):
