@@ -295,7 +295,7 @@ struct PartitionStatus {
   Offset high_watermark;
   int64_t size_bytes = 0;                     ///< At the leader.
   std::optional<Error> error = std::nullopt;  ///< The same.
-  size_t failing = 0;                         ///< Replicas that told of an error; only where nobody leads.
+  size_t sound = 0;                           ///< Replicas that answered without an error; only where nobody leads.
 };
 
 /// All that is set must hold.
@@ -316,13 +316,11 @@ inline bool IsUnderReplicated(const PartitionStatus& partition) {
 inline bool IsLeaderless(const PartitionStatus& partition) {
   return partition.leader_node == NodeId(0);
 }
-/// Whether its error keeps it from being served or, where nobody leads, those of its replicas that answer without an
-/// error are no majority: an ordinary election does not end that. `answering`: of its replicas' nodes, how many do. One
-/// that failed while it ran still votes, so two of three that fail may be said to be offline although the third may
-/// lead.
-inline bool IsOffline(const PartitionStatus& partition, size_t answering) {
-  if (!IsLeaderless(partition)) return partition.error.has_value();
-  return 2 * answering <= partition.replicas.size() + 2 * partition.failing;
+/// Whether its error keeps it from being served or, where nobody leads, its sound replicas are no majority: an ordinary
+/// election does not end that. One that failed while it ran still votes, so two of three that fail may be said to be
+/// offline although the third may lead.
+inline bool IsOffline(const PartitionStatus& partition) {
+  return IsLeaderless(partition) ? 2 * partition.sound <= partition.replicas.size() : partition.error.has_value();
 }
 /// Whether ListPartitions shows it.
 inline bool Matches(const ListPartitionsSpec& spec, const PartitionStatus& partition) {

@@ -55,9 +55,7 @@ ClusterInfo NodeBroker::Describe(const std::vector<PartitionStatus>& partitions,
   for (const PartitionStatus& partition : partitions) {
     if (IsUnderReplicated(partition)) ++cluster.under_replicated_partitions;
     if (IsLeaderless(partition)) ++cluster.leaderless_partitions;
-    const auto answering = std::count_if(partition.replicas.begin(), partition.replicas.end(),
-                                         [&](const ReplicaStatus& replica) { return nodes.contains(replica.node); });
-    if (IsOffline(partition, static_cast<size_t>(answering))) ++cluster.offline_partitions;
+    if (IsOffline(partition)) ++cluster.offline_partitions;
   }
   if (!state.nodes.contains(options_.node)) {
     NodeInfo& self = cluster.nodes.emplace_back();
@@ -163,8 +161,7 @@ struct NodeBroker::Collection {
       if (at == places.end()) continue;
       PartitionStatus& status = statuses[at->second];
       if (!report.leads) {
-        if (!report.status.error.has_value()) continue;
-        ++status.failing;
+        if (!report.status.error.has_value()) ++status.sound;
         if (IsLeaderless(status) && !status.error.has_value()) status.error = report.status.error;
         continue;
       }
@@ -223,7 +220,7 @@ void NodeBroker::AskPeers(std::shared_ptr<Collection> all) {
     all->places[partition.replica()] = i;
     status.leader_node = NodeId(0);
     status.leader.clear();
-    status.failing = status.error.has_value() ? 1 : 0;
+    status.sound = !partition.remote() && !status.error.has_value() ? 1 : 0;
     for (const NodeId node : partition.replicas()) {
       if (node != options_.node && addresses_.IsAlive(node)) asked[node].push_back(partition.replica());
     }
@@ -311,8 +308,8 @@ void NodeBroker::AwaitElected(ElectLeaderSpec spec, absl::Duration deadline, std
     // What was begun, and did not work out, is asked for again; why it was refused before that is past.
     auto again = [this, spec, deadline, done = std::move(done)](Result<Done> begun) mutable {
       if (!begun.ok() && begun.error().reason == Reason::kCorruptLog) return done(std::move(begun).error());
-      std::string why = begun.ok() ? kNotTakenOver : std::move(begun).error().message;
-      home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), deadline, why = std::move(why),
+      std::string refusal = begun.ok() ? kNotTakenOver : std::move(begun).error().message;
+      home().PostAfter(kElectAskEvery, [this, spec = std::move(spec), deadline, why = std::move(refusal),
                                         done = std::move(done)]() mutable {
         AwaitElected(std::move(spec), deadline, std::move(why), std::move(done));
       });

@@ -296,7 +296,7 @@ absl::Status Worker::RunSink(Pipeline& pipeline, size_t index) {
   }
 }
 
-/// A sink that ended hands its counts to the one that takes over; the records so far.
+/// A sink that ended hands its counts to the one that takes over; the records so far, dead letters among them.
 int64_t Worker::KeepCounts(Pipeline& pipeline, size_t index, const absl::Status& end) {
   const std::lock_guard lock(pipeline.mutex);
   Pipeline::SinkState& state = pipeline.sinks[index];
@@ -307,7 +307,7 @@ int64_t Worker::KeepCounts(Pipeline& pipeline, size_t index, const absl::Status&
   state.now = {};
   state.failed = !end.ok() && !absl::IsCancelled(end);
   if (state.failed) ++state.retries;
-  return state.before.records;
+  return state.before.records + state.before.dead_letters;
 }
 
 absl::Status Worker::DriveSink(Pipeline& pipeline, size_t index, absl::Duration* last_step) {
@@ -326,24 +326,21 @@ absl::Status Worker::DriveSinkUnlocated(Pipeline& pipeline, size_t index, absl::
                     .partitions = pipeline.partitions,
                     .config = config.config},
                    {.client = seams_.client, .state = state_.get(), .clock = seams_.clock, .files = seams_.files}));
-  const auto report = [&] {
+  // What was done before an error, too.
+  const auto report = [&](absl::Status status) {
     const std::lock_guard lock(pipeline.mutex);
     pipeline.sinks[index].now = sink->progress();
-    pipeline.sinks[index].failed = false;
+    if (status.ok()) pipeline.sinks[index].failed = false;
+    return status;
   };
-  SLUICE_RETURN_IF_ERROR(sink->Open());
+  SLUICE_RETURN_IF_ERROR(report(sink->Open()));
   while (!seams_.stop->stopped()) {
-    report();
     // With `once` the sources end before the sinks do: everything that Finish has to read is committed by then.
-    if (options_.once && pipeline.sources_done) {
-      SLUICE_RETURN_IF_ERROR(sink->Finish());
-      report();
-      return absl::OkStatus();
-    }
-    SLUICE_RETURN_IF_ERROR(sink->Step(kStep));
+    const bool last = options_.once && pipeline.sources_done;
+    const absl::Status status = report(last ? sink->Finish() : sink->Step(kStep));
+    if (last || !status.ok()) return status;
     *last_step = seams_.clock->Monotonic();
   }
-  report();
   return absl::CancelledError("stopped");
 }
 

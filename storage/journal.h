@@ -11,8 +11,8 @@
 //  - after a failed write or sync nothing is ever answered OK again by this object, and that file is never synced
 //  again:
 //    all entries, queued and to come, get the error, and Options::on_fatal is called once so that the process stops.
-// Threads: Submit, Admit, FailOnFullDisk, OldestFilePins, FilesHolding, PinsOf and stats from any; everything else
-// happens on the io executor.
+// Threads: Submit, Admit, AdmitBeyondBound, FailOnFullDisk, OldestFilePins, FilesHolding, PinsOf and stats from any;
+// everything else happens on the io executor.
 #pragma once
 
 #include <cstddef>

@@ -78,6 +78,7 @@ class FileSinkImpl : public FileSink {
     std::map<std::string, OpenFile> files;  // by folder; all of one pass
     std::set<std::string> later;            // folders that found no place in this pass
     const std::set<std::string>* done;      // folders written by earlier passes
+    SinkProgress* made;                     // by all passes
     std::vector<DeadLetter> dead_letters;
     size_t dead_letter_bytes = 0;
     int64_t records = 0;
@@ -280,9 +281,11 @@ absl::Status FileSinkImpl::CarryOut(Partition& p) {
           : MakeParquetFormat(p.state.schema.value_or(Schema{}), config.codec, config.codec_level);
   std::set<std::string> only;  // folders of this pass; the first takes what comes
   std::set<std::string> done;
+  SinkProgress made;
   for (bool first_pass = true; first_pass || !only.empty(); first_pass = false) {
     Chunk chunk;
     chunk.done = &done;
+    chunk.made = &made;
     SLUICE_RETURN_IF_ERROR(ForEachRecord(p, plan.first, plan.next, [&](const record::Record& r) {
       const SinkRecord record{options_.topic, p.id, r.offset, r.timestamp_ms, r.key, r.value};
       return AddRecord(*format, plan, record, r.headers, first_pass ? nullptr : &only, &chunk);
@@ -297,12 +300,17 @@ absl::Status FileSinkImpl::CarryOut(Partition& p) {
   }
   p.state.plan.reset();
   p.state.committed_next = plan.next;
-  return Save(p);
+  SLUICE_RETURN_IF_ERROR(Save(p));
+  progress_.records += made.records;
+  progress_.dead_letters += made.dead_letters;
+  progress_.files += made.files;
+  progress_.file_bytes += made.file_bytes;
+  return absl::OkStatus();
 }
 
 absl::Status FileSinkImpl::SendLetters(const SinkPlan& plan, Chunk* chunk) {
   SLUICE_RETURN_IF_ERROR(dead_letters_.Append(plan.dead_letters_from, chunk->dead_letters).status());
-  progress_.dead_letters += static_cast<int64_t>(chunk->dead_letters.size());
+  chunk->made->dead_letters += static_cast<int64_t>(chunk->dead_letters.size());
   chunk->dead_letters.clear();
   chunk->dead_letter_bytes = 0;
   return absl::OkStatus();
@@ -312,9 +320,9 @@ absl::Status FileSinkImpl::CommitFiles(Chunk& chunk) {
   for (auto& [folder, open] : chunk.files) {
     SLUICE_RETURN_IF_ERROR(open.encoder->Finish());
     SLUICE_RETURN_IF_ERROR(open.file->Commit());
-    progress_.records += open.records;
-    progress_.files += 1;
-    progress_.file_bytes += open.file->bytes_written();
+    chunk.made->records += open.records;
+    chunk.made->files += 1;
+    chunk.made->file_bytes += open.file->bytes_written();
   }
   return absl::OkStatus();
 }

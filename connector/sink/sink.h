@@ -28,7 +28,7 @@
 
 namespace sluice::connector {
 
-/// What a sink has done since it was made; for progress and metrics.
+/// What a sink has done since it was made, by chunks of which all is done; for progress and metrics.
 struct SinkProgress {
   int64_t records = 0;  ///< in committed files
   int64_t dead_letters = 0;

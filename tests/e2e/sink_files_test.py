@@ -68,17 +68,21 @@ class SinkFiles(unittest.TestCase):
     def test_an_object_that_a_killed_server_does_not_have_is_never_taken_for_written(self):
         """versitygw renames the upload's folder, then makes the object. Killed between the two, and asked to complete the upload
         again, it answers that this is done."""
-        uploads = os.path.join(self.s3.lake, "lake", ".sgwtmp", "multipart")
+        root = tempfile.TemporaryDirectory(prefix="sluice-sinks-")
+        self.addCleanup(root.cleanup)
+        s3 = harness.S3Server(root.name, ["lake"])
+        self.addCleanup(lambda: s3.kill())
+        uploads = os.path.join(s3.lake, "lake", ".sgwtmp", "multipart")
         for attempt in range(30):
-            folder = os.path.join(self.s3.lake, "lake", f"killed-{attempt}")
-            writer = subprocess.Popen([harness.program("sink_files"), f"s3://lake/killed-{attempt}", self.s3.endpoint,
-                                       self.s3.ACCESS_KEY, self.s3.SECRET_KEY], stdout=subprocess.PIPE, text=True)
+            folder = os.path.join(s3.lake, "lake", f"killed-{attempt}")
+            writer = subprocess.Popen([harness.program("sink_files"), f"s3://lake/killed-{attempt}", s3.endpoint, s3.ACCESS_KEY,
+                                       s3.SECRET_KEY], stdout=subprocess.PIPE, text=True)
             self.addCleanup(writer.kill)
             while writer.poll() is None and not completing(uploads):
                 time.sleep(0.0002)
-            self.s3.kill()
+            s3.kill()
             struck = completing(uploads) and not os.path.exists(os.path.join(folder, "dt=2026-01-01", "plain.jsonl"))
-            self.s3.start()
+            s3.start()
             said = writer.communicate(timeout=120)[0].strip()
             shutil.rmtree(uploads, ignore_errors=True)
             if writer.returncode == 0:
@@ -87,7 +91,8 @@ class SinkFiles(unittest.TestCase):
                 self.assertIn("UNAVAILABLE", said)
                 return
             shutil.rmtree(folder, ignore_errors=True)
-        self.fail(f"in {attempt + 1} attempts no request was repeated to a server that was killed at the right moment")
+        self.fail(f"in {attempt + 1} attempts no request was repeated to a server that was killed at the right moment, "
+                  "or this version of it says no more what it has not done")
 
     def test_wrong_credentials_are_told(self):
         code, said = write("s3://lake/x", self.s3.endpoint, self.s3.ACCESS_KEY, "wrong")
