@@ -36,9 +36,9 @@ class Target {
 
 /// Writes ".<name>.tmp" beside the final name, syncs it, renames it and syncs the folder.
 std::unique_ptr<Target> MakeLocalTarget(FileSystem* files, std::string folder);
-/// One PUT, or from 10 MiB on a multipart upload that Commit completes; Commit then asks (HEAD) whether an object of that
-/// size is there, and is UNAVAILABLE if not. `bucket_and_prefix` is "bucket/prefix". The bucket must exist: checked here,
-/// so that wrong credentials, endpoints and buckets are found before any data is read.
+/// One PUT, or from 10 MiB on a multipart upload that Commit completes; Commit then asks (HEAD) whether an object of
+/// that size is there, and is UNAVAILABLE if not. `bucket_and_prefix` is "bucket/prefix". The bucket must exist:
+/// checked here, so that wrong credentials, endpoints and buckets are found before any data is read.
 absl::StatusOr<std::unique_ptr<Target>> MakeS3Target(const std::string& bucket_and_prefix, const S3Config& config);
 /// By the scheme of `config.to`: file:// or s3://. INVALID_ARGUMENT for another.
 absl::StatusOr<std::unique_ptr<Target>> MakeTarget(const SinkConfig& config, FileSystem* files);
