@@ -132,8 +132,8 @@ class Probe:
         self.process.stdout.close()
 
     def longest_gap(self, begin, end):
-        times = [begin] + [at for at in self.acknowledged if begin <= at <= end]
-        return max((later - earlier for earlier, later in zip(times, times[1:])), default=end - begin)
+        times = [begin] + [at for at in self.acknowledged if begin <= at <= end] + [end]
+        return max(later - earlier for earlier, later in zip(times, times[1:]))
 
 
 def first_acknowledgement(cluster, topic, since):
@@ -147,9 +147,9 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def away(folder, kind, rounds):
-    """How long nothing was acknowledged, over rounds of killing or stopping the leader; and how many records failed."""
-    gaps, errors = [], 0
+def kill(folder, rounds):
+    """How long it takes until a record is acknowledged, over rounds of killing the leader."""
+    gaps = []
     with Cluster(folder) as cluster:
         cluster.sluice("topic", "create", "probe", "--replicas", "3")
         for _ in range(rounds):
@@ -157,25 +157,48 @@ def away(folder, kind, rounds):
             probe = Probe(cluster, "probe")
             time.sleep(0.5)
             begin = time.monotonic()
-            if kind == "kill":
-                os.kill(node.pid(), 9)
-                # The record under way is lost from sight; a new producer tells when the partition takes records again.
-                gaps.append(first_acknowledgement(cluster, "probe", begin))
-            else:
-                node.ask_to_stop()
-                node.wait_stopped()
-                time.sleep(0.3)
-                gaps.append(probe.longest_gap(begin, time.monotonic()))
+            os.kill(node.pid(), 9)
+            # The record under way is lost from sight; a new producer tells when the partition takes records again.
+            gaps.append(first_acknowledgement(cluster, "probe", begin))
             probe.stop()
-            errors += probe.errors if kind == "stop" else 0
-            cluster.start(node)
-            node.wait_ready()
-            cluster.wait_whole()
-    yield f"after a {'kill -9' if kind == 'kill' else 'controlled stop'} of the leader nothing was acknowledged for, p50", percentile(gaps, 0.5) * 1000, "ms"
+            come_back(cluster, node)
+    yield "after a kill -9 of the leader nothing was acknowledged for, p50", percentile(gaps, 0.5) * 1000, "ms"
     yield "p99", percentile(gaps, 0.99) * 1000, "ms"
     yield "rounds", rounds, ""
-    if kind == "stop":
-        yield "records that failed", errors, ""
+
+
+def stop(folder, rounds):
+    """How long nothing was acknowledged, over rounds of stopping the leader, and over as long right before each; and how many
+    records failed."""
+    calm, gaps, errors = [], [], 0
+    with Cluster(folder) as cluster:
+        cluster.sluice("topic", "create", "probe", "--replicas", "3")
+        for _ in range(rounds):
+            node = cluster.leader("probe")
+            probe = Probe(cluster, "probe")
+            time.sleep(1.5)
+            begin = time.monotonic()
+            node.ask_to_stop()
+            node.wait_stopped()
+            time.sleep(0.3)
+            end = time.monotonic()
+            probe.stop()
+            gaps.append(probe.longest_gap(begin, end))
+            calm.append(probe.longest_gap(begin - min(end - begin, 1), begin))
+            errors += probe.errors
+            come_back(cluster, node)
+    yield "after a controlled stop of the leader nothing was acknowledged for, p50", percentile(gaps, 0.5) * 1000, "ms"
+    yield "p99", percentile(gaps, 0.99) * 1000, "ms"
+    yield "the same over as long without a stop, p50", percentile(calm, 0.5) * 1000, "ms"
+    yield "p99", percentile(calm, 0.99) * 1000, "ms"
+    yield "rounds", rounds, ""
+    yield "records that failed", errors, ""
+
+
+def come_back(cluster, node):
+    cluster.start(node)
+    node.wait_ready()
+    cluster.wait_whole()
 
 
 def load(cluster, topic, records, *more):
@@ -300,8 +323,8 @@ def main():
     options = parser.parse_args()
     few = options.quick
     items = {
-        "kill": lambda folder: away(folder, "kill", 5 if few else 30),
-        "stop": lambda folder: away(folder, "stop", 3 if few else 20),
+        "kill": lambda folder: kill(folder, 5 if few else 30),
+        "stop": lambda folder: stop(folder, 3 if few else 50),
         "produce": lambda folder: (line for count in (1, 100) for line in
                                    produce(os.path.join(folder, str(count)), count, 200_000 if few else 2_000_000)),
         "catch-up": lambda folder: (line for kib in (4, 256) for line in

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "broker/node_broker_impl.h"
+#include "broker/partition_survey.h"
 
 namespace sluice::broker {
 namespace {
@@ -148,38 +149,14 @@ void NodeBroker::StatusOfSelf(Callback<NodeStatus> done) {
 struct NodeBroker::Collection {
   ListPartitionsSpec spec;
   std::vector<std::shared_ptr<Partition>> partitions;
-  std::vector<PartitionStatus> statuses;
-  std::map<ReplicaId, size_t> places;
+  PartitionSurvey survey{{}};
   size_t unanswered = 0;
   bool finished = false;
   Callback<std::vector<PartitionStatus>> done;
 
-  /// By what a node says of its own replicas.
-  void Take(NodeId from, const AddressBook& addresses, const std::vector<ReplicaReport>& reports) {
-    for (const ReplicaReport& report : reports) {
-      const auto at = places.find(report.replica);
-      if (at == places.end()) continue;
-      PartitionStatus& status = statuses[at->second];
-      if (!report.leads) {
-        if (!report.status.error.has_value()) ++status.sound;
-        if (IsLeaderless(status) && !status.error.has_value()) status.error = report.status.error;
-        continue;
-      }
-      // Of two who believe that they lead, the one of the later epoch does.
-      if (!IsLeaderless(status) && status.leader_epoch >= report.status.leader_epoch) continue;
-      status.leader_node = from;
-      status.leader = addresses.ClientAddress(from);
-      status.leader_epoch = std::max(status.leader_epoch, report.status.leader_epoch);
-      status.log_start = report.status.log_start;
-      status.high_watermark = report.status.high_watermark;
-      status.size_bytes = report.status.size_bytes;
-      status.replicas = report.status.replicas;
-      status.error = report.status.error;
-    }
-  }
-  bool Complete() const { return unanswered == 0 || std::none_of(statuses.begin(), statuses.end(), IsLeaderless); }
   void Finish() {
     finished = true;
+    std::vector<PartitionStatus> statuses = std::move(survey).Finish();
     std::erase_if(statuses, [&](const PartitionStatus& status) { return !Matches(spec, status); });
     done(std::move(statuses));
   }
@@ -200,7 +177,7 @@ void NodeBroker::CollectPartitions(ListPartitionsSpec spec, Callback<std::vector
   auto local = std::make_shared<Gather<PartitionStatus>>(
       all->partitions.size(), [this, all](std::vector<PartitionStatus> statuses) mutable {
         home().Post([this, all, statuses = std::move(statuses)]() mutable {
-          all->statuses = std::move(statuses);
+          all->survey = PartitionSurvey(std::move(statuses));
           AskPeers(std::move(all));
         });
       });
@@ -210,17 +187,12 @@ void NodeBroker::CollectPartitions(ListPartitionsSpec spec, Callback<std::vector
   }
 }
 
-// What a follower believes of its leader may be long past: only who leads can say so.
 void NodeBroker::AskPeers(std::shared_ptr<Collection> all) {
   std::map<NodeId, std::vector<ReplicaId>> asked;
-  for (size_t i = 0; i < all->statuses.size(); ++i) {
-    PartitionStatus& status = all->statuses[i];
-    if (status.leader_node == options_.node) continue;
+  for (size_t i = 0; i < all->partitions.size(); ++i) {
+    if (all->survey.statuses()[i].leader_node == options_.node) continue;
     const Partition& partition = *all->partitions[i];
-    all->places[partition.replica()] = i;
-    status.leader_node = NodeId(0);
-    status.leader.clear();
-    status.sound = !partition.remote() && !status.error.has_value() ? 1 : 0;
+    all->survey.AskOthers(i, partition.replica(), !partition.remote());
     for (const NodeId node : partition.replicas()) {
       if (node != options_.node && addresses_.IsAlive(node)) asked[node].push_back(partition.replica());
     }
@@ -237,8 +209,8 @@ void NodeBroker::AskPeers(std::shared_ptr<Collection> all) {
               [all, node = node, &addresses = addresses_](const absl::StatusOr<std::vector<ReplicaReport>>& reports) {
                 if (all->finished) return;
                 --all->unanswered;
-                if (reports.ok()) all->Take(node, addresses, *reports);
-                if (all->Complete()) all->Finish();
+                if (reports.ok()) all->survey.Take(node, addresses.ClientAddress(node), *reports);
+                if (all->unanswered == 0 || all->survey.all_led()) all->Finish();
               });
     }
   }

@@ -22,6 +22,8 @@ constexpr absl::Duration kStep = absl::Milliseconds(200);
 /// A sink that made steps for so long was sound, though it had nothing to commit. A call that took long before it
 /// failed does not count.
 constexpr absl::Duration kSound = absl::Minutes(1);
+/// A sink that needs longer for a chunk than `give_up_after` is not given up for one passing fault or two.
+constexpr int kTriesMin = 3;
 /// What a configuration causes stays so however often it is tried.
 bool IsForGood(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status);
@@ -285,7 +287,8 @@ absl::Status Worker::RunSink(Pipeline& pipeline, size_t index) {
       retry = 0;
     }
     const bool help = NeedsHelp(status);
-    const bool give_up = IsForGood(status) || (options_.once && (help || now - failing_since > options_.give_up_after));
+    const bool too_long = retry + 1 >= kTriesMin && now - failing_since > options_.give_up_after;
+    const bool give_up = IsForGood(status) || (options_.once && (help || too_long));
     if (give_up) {
       log.Error("the sink failed", {{"why", Message(status)}});
       return Located(Cat("pipeline ", pipeline.config.name, ", sink ", config.name), status);
@@ -304,7 +307,7 @@ int64_t Worker::KeepCounts(Pipeline& pipeline, size_t index, const absl::Status&
   state.before.files += state.now.files;
   state.before.file_bytes += state.now.file_bytes;
   state.before.dead_letters += state.now.dead_letters;
-  state.now = {};
+  state.now = {.lag_records = state.now.lag_records};  // what is not committed yet is no less for it
   state.failed = !end.ok() && !absl::IsCancelled(end);
   if (state.failed) ++state.retries;
   return state.before.records + state.before.dead_letters;
@@ -326,18 +329,22 @@ absl::Status Worker::DriveSinkUnlocated(Pipeline& pipeline, size_t index, absl::
                     .partitions = pipeline.partitions,
                     .config = config.config},
                    {.client = seams_.client, .state = state_.get(), .clock = seams_.clock, .files = seams_.files}));
-  // What was done before an error, too.
+  // What was done before an error, too. Where the topic ends may not have been told yet: then it is where it was.
   const auto report = [&](absl::Status status) {
     const std::lock_guard lock(pipeline.mutex);
-    pipeline.sinks[index].now = sink->progress();
-    if (status.ok()) pipeline.sinks[index].failed = false;
+    Pipeline::SinkState& state = pipeline.sinks[index];
+    const std::optional<int64_t> lag_before = state.now.lag_records;
+    state.now = sink->progress();
+    if (!state.now.lag_records.has_value()) state.now.lag_records = lag_before;
+    if (status.ok()) state.failed = false;
     return status;
   };
   SLUICE_RETURN_IF_ERROR(report(sink->Open()));
   while (!seams_.stop->stopped()) {
     // With `once` the sources end before the sinks do: everything that Finish has to read is committed by then.
     const bool last = options_.once && pipeline.sources_done;
-    const absl::Status status = report(last ? sink->Finish() : sink->Step(kStep));
+    const absl::Status status =
+        report(last ? sink->Finish([&] { (void)report(absl::OkStatus()); }) : sink->Step(kStep));
     if (last || !status.ok()) return status;
     *last_step = seams_.clock->Monotonic();
   }
@@ -373,7 +380,7 @@ std::vector<PipelineStatus> Worker::Status() const {
       part.bytes = sink.before.file_bytes + sink.now.file_bytes;
       part.files = sink.before.files + sink.now.files;
       part.dead_letters = sink.before.dead_letters + sink.now.dead_letters;
-      part.lag = sink.now.lag_records;
+      part.lag = sink.now.lag_records.value_or(0);
       part.retries = sink.retries;
       part.failed = sink.failed;
       status.sinks.push_back(std::move(part));

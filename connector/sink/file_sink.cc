@@ -33,7 +33,7 @@ struct Partition {
   PartitionId id;
   SinkState state;
   int64_t version = -1;  // of `state` in the state store
-  bool drained = false;  // Finish has read to `finish_at`
+  Offset end_seen;       // of the topic, when the sink was opened
   Offset finish_at;
 
   // The chunk being collected: [chunk_first, chunk_next), empty while records is 0.
@@ -62,7 +62,7 @@ class FileSinkImpl : public FileSink {
 
   absl::Status Open() override;
   absl::Status Step(absl::Duration timeout) override;
-  absl::Status Finish() override;
+  absl::Status Finish(absl::FunctionRef<void()> after_each_step) override;
   void Wake() override { consumer_->Wake(); }
   SinkProgress progress() const override;
 
@@ -73,15 +73,14 @@ class FileSinkImpl : public FileSink {
     std::unique_ptr<FileEncoder> encoder;
     int64_t records = 0;
   };
-  // What one carrying out of a plan has made, uncommitted.
-  struct Chunk {
-    std::map<std::string, OpenFile> files;  // by folder; all of one pass
+  // One pass over a plan's records: those of as many folders as may be open at once.
+  struct Pass {
+    std::map<std::string, OpenFile> files;  // by folder
     std::set<std::string> later;            // folders that found no place in this pass
     const std::set<std::string>* done;      // folders written by earlier passes
     SinkProgress* made;                     // by all passes
     std::vector<DeadLetter> dead_letters;
     size_t dead_letter_bytes = 0;
-    int64_t records = 0;
   };
 
   std::string StateKey(PartitionId partition) const {
@@ -98,13 +97,13 @@ class FileSinkImpl : public FileSink {
   absl::Status Collect(client::ConsumedBatch batch);
   absl::Status WriteChunk(Partition& p);
   absl::Status CarryOut(Partition& p);
-  absl::Status SendLetters(const SinkPlan& plan, Chunk* chunk);
-  absl::Status CommitFiles(Chunk& chunk);
+  absl::Status SendLetters(const SinkPlan& plan, Pass* pass);
+  absl::Status CommitFiles(Pass& pass);
   absl::Status Save(Partition& p);
   absl::Status DecideSchema(Partition& p, Offset first, Offset next);
   absl::StatusOr<Schema> InferSchema(Partition& p, Offset first, Offset next);
   absl::Status AddRecord(Format& format, const SinkPlan& plan, const SinkRecord& record,
-                         const std::vector<record::Header>& headers, const std::set<std::string>* only, Chunk* chunk);
+                         const std::vector<record::Header>& headers, const std::set<std::string>* only, Pass* pass);
   absl::Status ForEachBatch(Partition& p, Offset first, Offset next, Batches visit);
   absl::Status ForEachRecord(Partition& p, Offset first, Offset next,
                              absl::AnyInvocable<absl::Status(const record::Record&)> visit);
@@ -119,6 +118,7 @@ class FileSinkImpl : public FileSink {
   const std::unique_ptr<client::Consumer> consumer_;
   std::optional<EventTimeReader> event_time_;
   std::vector<Partition> partitions_;
+  bool ends_seen_ = false;  // of all partitions
   int64_t held_bytes_ = 0;
   SinkProgress progress_;
 };
@@ -127,16 +127,18 @@ absl::Status FileSinkImpl::Open() {
   SLUICE_ASSIGN_OR_RETURN(const client::TopicDescription topic, admin_->DescribeTopic(options_.topic));
   const std::string topic_id = topic.topic.id.ToString();
   for (int32_t i = 0; i < options_.partitions; ++i) {
-    Partition p;
+    Partition& p = partitions_.emplace_back();
     p.id = PartitionId(i);
     SLUICE_RETURN_IF_ERROR(LoadState(topic_id, &p));
+  }
+  ends_seen_ = true;
+  for (Partition& p : partitions_) {
     if (p.state.plan.has_value()) SLUICE_RETURN_IF_ERROR(CarryOut(p));
     // Only now: what a plan was made with is what it is carried out with.
     const bool declared = options_.config.kind == SinkKind::kParquet && !options_.config.infer_schema;
     if (declared) p.state.schema = options_.config.columns;
     p.chunk_first = p.chunk_next = p.state.committed_next;
     consumer_->Assign({options_.topic, p.id}, p.state.committed_next);
-    partitions_.push_back(std::move(p));
   }
   return absl::OkStatus();
 }
@@ -148,6 +150,9 @@ absl::Status FileSinkImpl::LoadState(const std::string& topic_id, Partition* p) 
       const client::OffsetAnswer earliest,
       admin_->ListOffset({.topic = options_.topic, .partition = p->id, .kind = client::OffsetQuery::Kind::kEarliest}));
   const Offset log_start = earliest.offset.value_or(Offset(0));
+  SLUICE_ASSIGN_OR_RETURN(const client::OffsetAnswer latest,
+                          admin_->ListOffset({.topic = options_.topic, .partition = p->id}));
+  p->end_seen = latest.offset.value_or(Offset(0));
   if (entry.version < 0) {
     p->state.committed_next = log_start;
     p->state.topic_id = topic_id;
@@ -209,7 +214,7 @@ absl::Status FileSinkImpl::Step(absl::Duration timeout) {
   return absl::OkStatus();
 }
 
-absl::Status FileSinkImpl::Finish() {
+absl::Status FileSinkImpl::Finish(absl::FunctionRef<void()> after_each_step) {
   for (Partition& p : partitions_) {
     SLUICE_ASSIGN_OR_RETURN(const client::OffsetAnswer latest,
                             admin_->ListOffset({.topic = options_.topic, .partition = p.id}));
@@ -226,6 +231,7 @@ absl::Status FileSinkImpl::Finish() {
     }
     if (all) break;
     SLUICE_RETURN_IF_ERROR(Step(absl::Milliseconds(500)));
+    after_each_step();
     for (const Partition& p : partitions_) {
       sum_after += consumer_->Position({options_.topic, p.id}).value_or(p.finish_at).value();
     }
@@ -246,7 +252,8 @@ absl::Status FileSinkImpl::Save(Partition& p) {
   auto version = seams_.state->Put(StateKey(p.id), EncodeSinkState(p.state), p.version);
   if (!version.ok()) {
     if (absl::IsAborted(version.status())) {
-      return absl::AbortedError(Cat(Where(p.id), ": another connector drives this sink; this one stops"));
+      return absl::AbortedError(
+          Cat(Where(p.id), ": another connector drives this sink; this one begins again from what is there"));
     }
     return version.status();
   }
@@ -283,18 +290,18 @@ absl::Status FileSinkImpl::CarryOut(Partition& p) {
   std::set<std::string> done;
   SinkProgress made;
   for (bool first_pass = true; first_pass || !only.empty(); first_pass = false) {
-    Chunk chunk;
-    chunk.done = &done;
-    chunk.made = &made;
+    Pass pass;
+    pass.done = &done;
+    pass.made = &made;
     SLUICE_RETURN_IF_ERROR(ForEachRecord(p, plan.first, plan.next, [&](const record::Record& r) {
       const SinkRecord record{options_.topic, p.id, r.offset, r.timestamp_ms, r.key, r.value};
-      return AddRecord(*format, plan, record, r.headers, first_pass ? nullptr : &only, &chunk);
+      return AddRecord(*format, plan, record, r.headers, first_pass ? nullptr : &only, &pass);
     }));
-    if (first_pass) SLUICE_RETURN_IF_ERROR(SendLetters(plan, &chunk));
-    SLUICE_RETURN_IF_ERROR(CommitFiles(chunk));
-    for (const auto& [folder, file] : chunk.files) done.insert(folder);
+    if (first_pass) SLUICE_RETURN_IF_ERROR(SendLetters(plan, &pass));
+    SLUICE_RETURN_IF_ERROR(CommitFiles(pass));
+    for (const auto& [folder, file] : pass.files) done.insert(folder);
     only.clear();
-    for (const std::string& folder : chunk.later) {
+    for (const std::string& folder : pass.later) {
       if (only.size() < open_files_max_) only.insert(folder);
     }
   }
@@ -308,28 +315,28 @@ absl::Status FileSinkImpl::CarryOut(Partition& p) {
   return absl::OkStatus();
 }
 
-absl::Status FileSinkImpl::SendLetters(const SinkPlan& plan, Chunk* chunk) {
-  SLUICE_RETURN_IF_ERROR(dead_letters_.Append(plan.dead_letters_from, chunk->dead_letters).status());
-  chunk->made->dead_letters += static_cast<int64_t>(chunk->dead_letters.size());
-  chunk->dead_letters.clear();
-  chunk->dead_letter_bytes = 0;
+absl::Status FileSinkImpl::SendLetters(const SinkPlan& plan, Pass* pass) {
+  SLUICE_RETURN_IF_ERROR(dead_letters_.Append(plan.dead_letters_from, pass->dead_letters).status());
+  pass->made->dead_letters += static_cast<int64_t>(pass->dead_letters.size());
+  pass->dead_letters.clear();
+  pass->dead_letter_bytes = 0;
   return absl::OkStatus();
 }
 
-absl::Status FileSinkImpl::CommitFiles(Chunk& chunk) {
-  for (auto& [folder, open] : chunk.files) {
+absl::Status FileSinkImpl::CommitFiles(Pass& pass) {
+  for (auto& [folder, open] : pass.files) {
     SLUICE_RETURN_IF_ERROR(open.encoder->Finish());
     SLUICE_RETURN_IF_ERROR(open.file->Commit());
-    chunk.made->records += open.records;
-    chunk.made->files += 1;
-    chunk.made->file_bytes += open.file->bytes_written();
+    pass.made->records += open.records;
+    pass.made->files += 1;
+    pass.made->file_bytes += open.file->bytes_written();
   }
   return absl::OkStatus();
 }
 
 absl::Status FileSinkImpl::AddRecord(Format& format, const SinkPlan& plan, const SinkRecord& record,
                                      const std::vector<record::Header>& headers, const std::set<std::string>* only,
-                                     Chunk* chunk) {
+                                     Pass* pass) {
   absl::Status fits = absl::OkStatus();
   int64_t event_time_ms = 0;
   if (event_time_.has_value()) {
@@ -353,16 +360,16 @@ absl::Status FileSinkImpl::AddRecord(Format& format, const SinkPlan& plan, const
       letter.headers.emplace_back(std::string(header.key),
                                   header.value.has_value() ? std::optional<std::string>(*header.value) : std::nullopt);
     }
-    chunk->dead_letter_bytes += record.value.value_or("").size() + record.key.value_or("").size();
-    chunk->dead_letters.push_back(std::move(letter));
-    return chunk->dead_letter_bytes < kLetterBytesMax ? absl::OkStatus() : SendLetters(plan, chunk);
+    pass->dead_letter_bytes += record.value.value_or("").size() + record.key.value_or("").size();
+    pass->dead_letters.push_back(std::move(letter));
+    return pass->dead_letter_bytes < kLetterBytesMax ? absl::OkStatus() : SendLetters(plan, pass);
   }
   std::string folder = path_.Render(options_.topic, record.partition, record.timestamp_ms, event_time_ms);
-  auto at = chunk->files.find(folder);
-  if (at == chunk->files.end()) {
+  auto at = pass->files.find(folder);
+  if (at == pass->files.end()) {
     const bool elsewhere = only != nullptr && only->count(folder) == 0;
-    if (elsewhere || chunk->files.size() >= open_files_max_) {
-      if (chunk->done->count(folder) == 0) chunk->later.insert(std::move(folder));
+    if (elsewhere || pass->files.size() >= open_files_max_) {
+      if (pass->done->count(folder) == 0) pass->later.insert(std::move(folder));
       return absl::OkStatus();
     }
     OpenFile made;
@@ -370,7 +377,7 @@ absl::Status FileSinkImpl::AddRecord(Format& format, const SinkPlan& plan, const
         SinkFileName(options_.topic, record.partition, plan.first, plan.next - 1, format.extension());
     SLUICE_ASSIGN_OR_RETURN(made.file, target_->Create(folder.empty() ? name : folder + "/" + name));
     SLUICE_ASSIGN_OR_RETURN(made.encoder, format.Open(made.file.get()));
-    at = chunk->files.emplace(std::move(folder), std::move(made)).first;
+    at = pass->files.emplace(std::move(folder), std::move(made)).first;
   }
   ++at->second.records;
   return at->second.encoder->AddPrepared();
@@ -395,7 +402,8 @@ absl::Status FileSinkImpl::DecideSchema(Partition& p, Offset first, Offset next)
   of_all.topic_id = p.state.topic_id;
   const absl::Status stored = seams_.state->Put(SchemaKey(), EncodeSinkState(of_all), decided.version).status();
   if (absl::IsAborted(stored)) {
-    return absl::AbortedError(Cat(Where(p.id), ": another connector drives this sink; this one stops"));
+    return absl::AbortedError(
+        Cat(Where(p.id), ": another connector drives this sink; this one begins again from what is there"));
   }
   SLUICE_RETURN_IF_ERROR(stored);
   p.state.schema = std::move(schema);
@@ -455,9 +463,11 @@ absl::Status FileSinkImpl::ForEachRecord(Partition& p, Offset first, Offset next
 
 SinkProgress FileSinkImpl::progress() const {
   SinkProgress progress = progress_;
+  if (!ends_seen_) return progress;
+  progress.lag_records = 0;
   for (const Partition& p : partitions_) {
-    const auto end = consumer_->HighWatermark({options_.topic, p.id});
-    if (end.has_value() && *end > p.state.committed_next) progress.lag_records += *end - p.state.committed_next;
+    const Offset end = std::max(p.end_seen, consumer_->HighWatermark({options_.topic, p.id}).value_or(Offset(0)));
+    if (end > p.state.committed_next) *progress.lag_records += end - p.state.committed_next;
   }
   return progress;
 }

@@ -51,7 +51,7 @@ struct World {
     auto sink = Make();
     if (!sink.ok()) return sink.status();
     if (absl::Status status = (*sink)->Open(); !status.ok()) return status;
-    return (*sink)->Finish();
+    return (*sink)->Finish([] {});
   }
   // All visible files below the lake.
   std::map<std::string, std::string> Files(const std::string& folder = "lake") {
@@ -243,7 +243,7 @@ TEST_CASE("files do not depend on whether their batches were still in memory") {
           options, {.client = &world.cluster, .state = &world.state, .clock = &world.clock, .files = &world.files});
       REQUIRE(sink.ok());
       REQUIRE((*sink)->Open().ok());
-      REQUIRE((*sink)->Finish().ok());
+      REQUIRE((*sink)->Finish([] {}).ok());
       REQUIRE((*sink)->progress().records == 15);
       REQUIRE((*sink)->progress().dead_letters == 5);
       if (memory > 1) expected = world.Files();
@@ -271,7 +271,7 @@ TEST_CASE("two sinks on one state: the one that was replaced stops") {
   REQUIRE((*first)->Open().ok());
   REQUIRE(world.Run().ok());
   const auto before = world.Files();
-  REQUIRE((*first)->Finish().code() == absl::StatusCode::kAborted);
+  REQUIRE((*first)->Finish([] {}).code() == absl::StatusCode::kAborted);
   REQUIRE(world.Files() == before);
 }
 

@@ -5,6 +5,7 @@
 
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "common/status_macros.h"
 #include "common/text.h"
@@ -36,13 +37,22 @@ absl::Status FromArrow(std::string_view where, const arrow::Status& status) {
   return absl::InternalError(message);
 }
 
+/// Never destroyed: Arrow's stream, when it is, completes an upload that could not be aborted, and half a file would
+/// stand under its name. Costs what it holds, at most a part; seldom, as an upload was begun and cannot be taken back.
+void Abandon(std::shared_ptr<arrow::io::OutputStream> stream) {
+  static std::mutex mutex;
+  static auto* const abandoned = new std::vector<std::shared_ptr<arrow::io::OutputStream>>();
+  const std::lock_guard lock(mutex);
+  abandoned->push_back(std::move(stream));
+}
+
 class S3File : public OutputFile {
  public:
   S3File(std::shared_ptr<arrow::fs::S3FileSystem> files, std::string key,
          std::shared_ptr<arrow::io::OutputStream> stream)
       : files_(std::move(files)), key_(std::move(key)), where_("s3://" + key_), stream_(std::move(stream)) {}
   ~S3File() override {
-    if (stream_ != nullptr) (void)stream_->Abort();
+    if (stream_ != nullptr && !stream_->Abort().ok()) Abandon(std::move(stream_));
   }
   absl::Status Write(std::string_view data) override {
     bytes_written_ += static_cast<int64_t>(data.size());

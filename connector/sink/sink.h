@@ -14,9 +14,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -28,13 +30,15 @@
 
 namespace sluice::connector {
 
-/// What a sink has done since it was made, by chunks of which all is done; for progress and metrics.
+/// What a sink has done since it was made, by chunks of which all is done and known to be; for progress and metrics. A
+/// chunk whose commit was in doubt when the sink ended is counted by nobody.
 struct SinkProgress {
   int64_t records = 0;  ///< in committed files
   int64_t dead_letters = 0;
   int64_t files = 0;
   int64_t file_bytes = 0;
-  int64_t lag_records = 0;  ///< offsets between what is committed and the high watermarks last seen
+  /// Offsets between what is committed and the topic's end as it was last seen; nothing before that was asked for.
+  std::optional<int64_t> lag_records;
 };
 
 class FileSink {
@@ -59,8 +63,9 @@ class FileSink {
   virtual absl::Status Open() = 0;
   /// Waits at most `timeout` for new batches, takes them into chunks, and writes the chunks that are due.
   virtual absl::Status Step(absl::Duration timeout) = 0;
-  /// Reads up to the high watermarks as they are now and writes everything, whatever the roll limits.
-  virtual absl::Status Finish() = 0;
+  /// Reads up to the high watermarks as they are now and writes everything, whatever the roll limits. It may take as
+  /// long as there is much to read.
+  virtual absl::Status Finish(absl::FunctionRef<void()> after_each_step) = 0;
   /// Makes a waiting Step return. Thread-safe.
   virtual void Wake() = 0;
   virtual SinkProgress progress() const = 0;

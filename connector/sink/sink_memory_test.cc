@@ -70,7 +70,7 @@ class World {
                              {.client = client_.client.get(), .state = &state_, .clock = &clock_, .files = &files_});
     REQUIRE(sink.ok());
     REQUIRE((*sink)->Open().ok());
-    REQUIRE((*sink)->Finish().ok());
+    REQUIRE((*sink)->Finish([] {}).ok());
     progress = (*sink)->progress();
     return peak.growth();
   }

@@ -1,5 +1,6 @@
 // What the sinks write, to a real S3 server and to a folder: a program that a Python test runs and whose files it reads
-// with DuckDB. Usage: sink_files TARGET [ENDPOINT ACCESS SECRET]. Prints "ok" or the error.
+// with DuckDB. Usage: sink_files TARGET [ENDPOINT ACCESS SECRET [give-up]]. Prints "ok" or the error. With `give-up` it
+// drops a file of which it wrote more than is sent in one request.
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -31,13 +32,20 @@ absl::Status Write(Target* target, Format* format, const std::string& name, int6
   return (*file)->Commit();
 }
 
+absl::Status GiveUp(Target* target) {
+  auto file = target->Create("given-up");
+  if (!file.ok()) return file.status();
+  return (*file)->Write(std::string(25 << 20, 'x'));
+}
+
 absl::Status Run(const std::vector<std::string>& arguments) {
   SinkConfig config;
   config.to = arguments.at(0);
-  if (arguments.size() == 4) config.s3 = {arguments[1], "us-east-1", Secret(arguments[2]), Secret(arguments[3])};
+  if (arguments.size() >= 4) config.s3 = {arguments[1], "us-east-1", Secret(arguments[2]), Secret(arguments[3])};
   runtime::PosixFileSystem files;
   auto target = MakeTarget(config, &files);
   if (!target.ok()) return target.status();
+  if (arguments.size() == 5 && arguments[4] == "give-up") return GiveUp(target->get());
   const Schema schema = {{"n", "/n", ColumnType::kInt64},
                          {"half", "/half", ColumnType::kDouble},
                          {"when", "/when", ColumnType::kTimestamp},
