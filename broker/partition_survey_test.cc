@@ -10,7 +10,7 @@ namespace {
 const ReplicaId kReplica{Uuid::FromRandom(1, 2), PartitionId(0)};
 const ReplicaId kOther{Uuid::FromRandom(3, 4), PartitionId(0)};
 
-// How this node, which follows, sees a partition of three replicas; one that has no replica of it, if not `error`.
+// How this node, which does not lead it, sees a partition of three replicas.
 PartitionStatus Seen(std::optional<Error> error = std::nullopt) {
   PartitionStatus status;
   status.leader_node = NodeId(2);

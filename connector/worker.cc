@@ -20,7 +20,7 @@ namespace {
 
 constexpr absl::Duration kStep = absl::Milliseconds(200);
 /// A sink that made steps for so long was sound, though it had nothing to commit. A call that took long before it
-/// failed does not count.
+/// failed does not count, nor does Finish: it reads anew what was not committed.
 constexpr absl::Duration kSound = absl::Minutes(1);
 /// A sink that needs longer for a chunk than `give_up_after` is not given up for one passing fault or two.
 constexpr int kTriesMin = 3;
@@ -380,7 +380,7 @@ std::vector<PipelineStatus> Worker::Status() const {
       part.bytes = sink.before.file_bytes + sink.now.file_bytes;
       part.files = sink.before.files + sink.now.files;
       part.dead_letters = sink.before.dead_letters + sink.now.dead_letters;
-      part.lag = sink.now.lag_records.value_or(0);
+      part.lag = sink.now.lag_records.value_or(-1);
       part.retries = sink.retries;
       part.failed = sink.failed;
       status.sinks.push_back(std::move(part));
@@ -421,6 +421,7 @@ std::string MetricsText(const std::vector<PipelineStatus>& pipelines) {
                 metric.type, "\n");
     for (const PipelineStatus& pipeline : pipelines) {
       for (const Part& part : metric.sink ? pipeline.sinks : pipeline.slices) {
+        if (part.*metric.value < 0) continue;  // not known yet
         text += Cat("sluice_connect_", metric.name, "{pipeline=\"", pipeline.name, "\",",
                     metric.sink ? "sink" : "slice", "=\"", part.name, "\"} ", part.*metric.value, "\n");
       }

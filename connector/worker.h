@@ -38,7 +38,7 @@ struct PipelineStatus {
     int64_t skipped = 0;  // slices
     int64_t files = 0;    // sinks
     int64_t dead_letters = 0;
-    int64_t lag = 0;  // sinks
+    int64_t lag = -1;  // sinks; less than 0 while it is not known
     int64_t retries = 0;
     int64_t failed = 0;  // sinks: 1 or 0
   };

@@ -49,11 +49,10 @@ struct Partition {
 
 class FileSinkImpl : public FileSink {
  public:
-  FileSinkImpl(Options options, const Seams& seams, PathTemplate path, std::unique_ptr<Target> target)
+  FileSinkImpl(Options options, const Seams& seams, PathTemplate path)
       : options_(std::move(options)),
         seams_(seams),
         path_(std::move(path)),
-        target_(std::move(target)),
         dead_letters_(DeadLettersOf(*seams.client, options_.topic)),
         admin_(seams.client->NewAdmin()),
         consumer_(seams.client->NewConsumer()) {
@@ -99,7 +98,7 @@ class FileSinkImpl : public FileSink {
   absl::Status CarryOut(Partition& p);
   absl::Status SendLetters(const SinkPlan& plan, Pass* pass);
   absl::Status CommitFiles(Pass& pass);
-  absl::Status Save(Partition& p);
+  absl::Status Save(Partition& p, SinkState next);
   absl::Status DecideSchema(Partition& p, Offset first, Offset next);
   absl::StatusOr<Schema> InferSchema(Partition& p, Offset first, Offset next);
   absl::Status AddRecord(Format& format, const SinkPlan& plan, const SinkRecord& record,
@@ -112,7 +111,7 @@ class FileSinkImpl : public FileSink {
   const Seams seams_;
   const size_t open_files_max_ = options_.config.kind == SinkKind::kParquet ? kOpenParquetFilesMax : kOpenFilesMax;
   const PathTemplate path_;
-  const std::unique_ptr<Target> target_;
+  std::unique_ptr<Target> target_;  // once opened
   DeadLetterQueue dead_letters_;
   const std::unique_ptr<client::Admin> admin_;
   const std::unique_ptr<client::Consumer> consumer_;
@@ -132,6 +131,7 @@ absl::Status FileSinkImpl::Open() {
     SLUICE_RETURN_IF_ERROR(LoadState(topic_id, &p));
   }
   ends_seen_ = true;
+  SLUICE_ASSIGN_OR_RETURN(target_, MakeTarget(options_.config, seams_.files));
   for (Partition& p : partitions_) {
     if (p.state.plan.has_value()) SLUICE_RETURN_IF_ERROR(CarryOut(p));
     // Only now: what a plan was made with is what it is carried out with.
@@ -243,13 +243,16 @@ absl::Status FileSinkImpl::Finish(absl::FunctionRef<void()> after_each_step) {
     }
   }
   for (Partition& p : partitions_) {
-    if (p.chunk_records > 0) SLUICE_RETURN_IF_ERROR(WriteChunk(p));
+    if (p.chunk_records == 0) continue;
+    SLUICE_RETURN_IF_ERROR(WriteChunk(p));
+    after_each_step();
   }
   return absl::OkStatus();
 }
 
-absl::Status FileSinkImpl::Save(Partition& p) {
-  auto version = seams_.state->Put(StateKey(p.id), EncodeSinkState(p.state), p.version);
+/// The partition's state is `next` once that is stored.
+absl::Status FileSinkImpl::Save(Partition& p, SinkState next) {
+  auto version = seams_.state->Put(StateKey(p.id), EncodeSinkState(next), p.version);
   if (!version.ok()) {
     if (absl::IsAborted(version.status())) {
       return absl::AbortedError(
@@ -258,6 +261,7 @@ absl::Status FileSinkImpl::Save(Partition& p) {
     return version.status();
   }
   p.version = *version;
+  p.state = std::move(next);
   return absl::OkStatus();
 }
 
@@ -266,8 +270,9 @@ absl::Status FileSinkImpl::WriteChunk(Partition& p) {
     SLUICE_RETURN_IF_ERROR(DecideSchema(p, p.chunk_first, p.chunk_next));
   }
   SLUICE_ASSIGN_OR_RETURN(const Offset dead_letters_from, dead_letters_.End());
-  p.state.plan = SinkPlan{p.chunk_first, p.chunk_next, dead_letters_from};
-  SLUICE_RETURN_IF_ERROR(Save(p));
+  SinkState planned = p.state;
+  planned.plan = SinkPlan{p.chunk_first, p.chunk_next, dead_letters_from};
+  SLUICE_RETURN_IF_ERROR(Save(p, std::move(planned)));
   SLUICE_RETURN_IF_ERROR(CarryOut(p));
   p.chunk_first = p.chunk_next;
   p.chunk_records = 0;
@@ -305,9 +310,10 @@ absl::Status FileSinkImpl::CarryOut(Partition& p) {
       if (only.size() < open_files_max_) only.insert(folder);
     }
   }
-  p.state.plan.reset();
-  p.state.committed_next = plan.next;
-  SLUICE_RETURN_IF_ERROR(Save(p));
+  SinkState committed = p.state;
+  committed.plan.reset();
+  committed.committed_next = plan.next;
+  SLUICE_RETURN_IF_ERROR(Save(p, std::move(committed)));
   progress_.records += made.records;
   progress_.dead_letters += made.dead_letters;
   progress_.files += made.files;
@@ -487,8 +493,8 @@ absl::StatusOr<std::unique_ptr<FileSink>> MakeFileSink(FileSink::Options options
     return absl::InvalidArgumentError("codec: a parquet sink writes none, snappy or zstd");
   }
   if (!config.infer_schema) SLUICE_RETURN_IF_ERROR(CheckSchema(config.columns));
-  SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<Target> target, MakeTarget(config, seams.files));
-  return std::make_unique<FileSinkImpl>(std::move(options), seams, std::move(path), std::move(target));
+  SLUICE_RETURN_IF_ERROR(CheckTarget(config));
+  return std::make_unique<FileSinkImpl>(std::move(options), seams, std::move(path));
 }
 
 }  // namespace sluice::connector

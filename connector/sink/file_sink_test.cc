@@ -264,6 +264,41 @@ TEST_CASE("a chunk of nothing but dead letters goes out in pieces, each letter o
   REQUIRE(world.Files().empty());
 }
 
+TEST_CASE("what Finish has done so far can be seen while it goes on, and how far there is to go") {
+  World world;
+  FillWithDays(&world);
+  world.config.roll.records = 1;
+  auto sink = world.Make();
+  REQUIRE_FALSE((*sink)->progress().lag_records.has_value());
+  REQUIRE((*sink)->Open().ok());
+  const int64_t all = (*sink)->progress().lag_records.value();
+  REQUIRE(all > 0);
+  std::vector<SinkProgress> seen;
+  REQUIRE((*sink)->Finish([&] { seen.push_back((*sink)->progress()); }).ok());
+  REQUIRE(seen.size() > 1);
+  REQUIRE(seen.front().records > 0);
+  REQUIRE(seen.back().lag_records.value() == 0);
+  REQUIRE((*sink)->progress().records == 15);
+}
+
+TEST_CASE("a commit that could not be stored is not taken off the lag, nor counted") {
+  uint64_t writes = 0;
+  for (const bool fails : {false, true}) {
+    World world;
+    FillWithDays(&world);
+    world.config.roll.records = 1000;
+    auto sink = world.Make();
+    REQUIRE((*sink)->Open().ok());
+    const int64_t lag = (*sink)->progress().lag_records.value();
+    if (fails) world.crash.Restart(writes, false);  // the last one
+    REQUIRE((*sink)->Finish([] {}).ok() != fails);
+    writes = world.crash.writes;
+    REQUIRE((*sink)->progress().lag_records.value() == (fails ? lag : 0));
+    REQUIRE((*sink)->progress().records == (fails ? 0 : 15));
+    REQUIRE_FALSE(world.Files().empty());
+  }
+}
+
 TEST_CASE("two sinks on one state: the one that was replaced stops") {
   World world;
   FillWithDays(&world);

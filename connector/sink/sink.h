@@ -9,7 +9,7 @@
 //
 // Threads: one thread calls; calls block. Memory, however many partitions: Options::memory_bytes, the consumer's
 // buffer, one batch unpacked, 4 MiB of dead letters, and for each file that is open (16 raw or 4 Parquet, of one chunk)
-// its buffer or row group.
+// its buffer or row group; and up to 10 MiB for each S3 upload that could be neither finished nor aborted so far.
 #pragma once
 
 #include <cstdint>
@@ -59,12 +59,13 @@ class FileSink {
   };
 
   virtual ~FileSink() = default;
-  /// Carries out plans that a crash left open and starts reading where the last commit ended. Call first, once.
+  /// Carries out plans that a crash left open and starts reading where the last commit ended. Call first, once. An S3
+  /// server is asked for its bucket, after the topic for its end.
   virtual absl::Status Open() = 0;
   /// Waits at most `timeout` for new batches, takes them into chunks, and writes the chunks that are due.
   virtual absl::Status Step(absl::Duration timeout) = 0;
   /// Reads up to the high watermarks as they are now and writes everything, whatever the roll limits. It may take as
-  /// long as there is much to read.
+  /// long as there is much to read; `after_each_step` may ask for progress().
   virtual absl::Status Finish(absl::FunctionRef<void()> after_each_step) = 0;
   /// Makes a waiting Step return. Thread-safe.
   virtual void Wake() = 0;

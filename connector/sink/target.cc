@@ -122,11 +122,18 @@ std::unique_ptr<Target> MakeLocalTarget(FileSystem* files, std::string folder) {
   return std::make_unique<LocalTarget>(files, std::move(folder));
 }
 
-absl::StatusOr<std::unique_ptr<Target>> MakeTarget(const SinkConfig& config, FileSystem* files) {
+absl::Status CheckTarget(const SinkConfig& config) {
   std::string_view rest = config.to;
-  if (TakePrefix("file://", &rest) && !rest.empty()) return MakeLocalTarget(files, std::string(rest));
-  if (TakePrefix("s3://", &rest) && !rest.empty()) return MakeS3Target(std::string(rest), config.s3);
+  if ((TakePrefix("file://", &rest) || TakePrefix("s3://", &rest)) && !rest.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(Cat("sink target '", config.to, "': must be file://FOLDER or s3://BUCKET/PREFIX"));
+}
+
+absl::StatusOr<std::unique_ptr<Target>> MakeTarget(const SinkConfig& config, FileSystem* files) {
+  SLUICE_RETURN_IF_ERROR(CheckTarget(config));
+  std::string_view rest = config.to;
+  if (TakePrefix("file://", &rest)) return MakeLocalTarget(files, std::string(rest));
+  TakePrefix("s3://", &rest);
+  return MakeS3Target(std::string(rest), config.s3);
 }
 
 }  // namespace sluice::connector

@@ -40,7 +40,9 @@ std::unique_ptr<Target> MakeLocalTarget(FileSystem* files, std::string folder);
 /// that size is there, and is UNAVAILABLE if not. `bucket_and_prefix` is "bucket/prefix". The bucket must exist:
 /// checked here, so that wrong credentials, endpoints and buckets are found before any data is read.
 absl::StatusOr<std::unique_ptr<Target>> MakeS3Target(const std::string& bucket_and_prefix, const S3Config& config);
-/// By the scheme of `config.to`: file:// or s3://. INVALID_ARGUMENT for another.
+/// INVALID_ARGUMENT unless `config.to` is file:// or s3:// and something.
+absl::Status CheckTarget(const SinkConfig& config);
+/// By the scheme of `config.to`, which is checked.
 absl::StatusOr<std::unique_ptr<Target>> MakeTarget(const SinkConfig& config, FileSystem* files);
 
 }  // namespace sluice::connector
