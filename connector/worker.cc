@@ -343,8 +343,7 @@ absl::Status Worker::DriveSinkUnlocated(Pipeline& pipeline, size_t index, absl::
   while (!seams_.stop->stopped()) {
     // With `once` the sources end before the sinks do: everything that Finish has to read is committed by then.
     const bool last = options_.once && pipeline.sources_done;
-    const absl::Status status =
-        report(last ? sink->Finish([&] { (void)report(absl::OkStatus()); }) : sink->Step(kStep));
+    absl::Status status = report(last ? sink->Finish([&] { (void)report(absl::OkStatus()); }) : sink->Step(kStep));
     if (last || !status.ok()) return status;
     *last_step = seams_.clock->Monotonic();
   }
