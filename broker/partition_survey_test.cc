@@ -26,7 +26,7 @@ ReplicaReport Follows(std::optional<Error> error = std::nullopt) {
 ReplicaReport Leads(int32_t epoch) {
   ReplicaReport report{.replica = kReplica, .leads = true, .status = Seen()};
   report.status.leader_epoch = LeaderEpoch(epoch);
-  report.status.high_watermark = Offset(epoch * 10);
+  report.status.high_watermark = Offset(int64_t{10} * epoch);
   return report;
 }
 Error Damage() {
