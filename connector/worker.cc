@@ -410,7 +410,8 @@ std::string MetricsText(const std::vector<PipelineStatus>& pipelines) {
       {"sink_file_bytes_total", "counter", "Bytes of committed files.", &Part::bytes, true},
       {"sink_files_total", "counter", "Files committed.", &Part::files, true},
       {"sink_dead_letters_total", "counter", "Records written to the dead letter topic.", &Part::dead_letters, true},
-      {"sink_lag_records", "gauge", "Offsets between the committed files and the end of the topic.", &Part::lag, true},
+      {"sink_lag_records", "gauge",
+       "Offsets between the committed files and the end of the topic; absent until it is known.", &Part::lag, true},
       {"sink_restarts_total", "counter", "Ends of the sink by an error.", &Part::retries, true},
       {"sink_failed", "gauge", "1 while the sink waits after an error, or has ended by one.", &Part::failed, true},
   };

@@ -259,6 +259,10 @@ TEST_CASE("Once: pulls everything, drains the sinks, ends, and tells what it did
   CHECK(metrics.find("sluice_connect_source_records_total{pipeline=\"p\",slice=\"0\"} 2\n") != std::string::npos);
   CHECK(metrics.find("sluice_connect_sink_records_total{pipeline=\"p\",sink=\"raw-0\"} 2\n") != std::string::npos);
   CHECK_FALSE(world.ready());
+  CHECK(metrics.find("sluice_connect_sink_lag_records{pipeline=\"p\",sink=\"raw-0\"} 0\n") != std::string::npos);
+  const PipelineStatus unknown{
+      .name = "p", .topic = "p", .slices = {}, .sinks = {PipelineStatus::Part{.name = "raw-0"}}};
+  CHECK(MetricsText({unknown}).find("sluice_connect_sink_lag_records{") == std::string::npos);
 }
 
 TEST_CASE("A pipeline that fails does not stop the others, and its error is the worker's") {

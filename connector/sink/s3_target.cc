@@ -37,26 +37,13 @@ absl::Status FromArrow(std::string_view where, const arrow::Status& status) {
   return absl::InternalError(message);
 }
 
-/// Streams whose upload was begun and could not be aborted. When it is destroyed, Arrow's stream completes such an
-/// upload, and half a file would stand under its name; so they stay, if need be until the process ends.
-class Abandoned {
- public:
-  void Add(std::shared_ptr<arrow::io::OutputStream> stream) {
-    const std::lock_guard lock(mutex_);
-    streams_.push_back(std::move(stream));
-  }
-  void TryAgain() {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(streams_, [](const auto& stream) { return stream->Abort().ok(); });
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<arrow::io::OutputStream>> streams_;
-};
-Abandoned& AllAbandoned() {
-  static auto* const all = new Abandoned();
-  return *all;
+/// Keeps it until the process ends: when it is destroyed, Arrow's stream completes an upload that could not be aborted,
+/// and half a file would stand under its name.
+void Abandon(std::shared_ptr<arrow::io::OutputStream> stream) {
+  static std::mutex mutex;
+  static auto* const abandoned = new std::vector<std::shared_ptr<arrow::io::OutputStream>>();
+  const std::lock_guard lock(mutex);
+  abandoned->push_back(std::move(stream));
 }
 
 class S3File : public OutputFile {
@@ -65,7 +52,7 @@ class S3File : public OutputFile {
          std::shared_ptr<arrow::io::OutputStream> stream)
       : files_(std::move(files)), key_(std::move(key)), where_("s3://" + key_), stream_(std::move(stream)) {}
   ~S3File() override {
-    if (stream_ != nullptr && !stream_->Abort().ok()) AllAbandoned().Add(std::move(stream_));
+    if (stream_ != nullptr && !stream_->Abort().ok()) Abandon(std::move(stream_));
   }
   absl::Status Write(std::string_view data) override {
     bytes_written_ += static_cast<int64_t>(data.size());
@@ -168,7 +155,6 @@ absl::StatusOr<std::unique_ptr<Target>> MakeS3Target(const std::string& bucket_a
   selector.allow_not_found = false;
   auto listed = (*files)->GetFileInfo(selector);
   if (!listed.ok()) return FromArrow(Cat(where, ": bucket '", bucket, "'"), listed.status());
-  AllAbandoned().TryAgain();
   return std::make_unique<S3Target>(*std::move(files), path);
 }
 

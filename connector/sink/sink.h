@@ -9,7 +9,8 @@
 //
 // Threads: one thread calls; calls block. Memory, however many partitions: Options::memory_bytes, the consumer's
 // buffer, one batch unpacked, 4 MiB of dead letters, and for each file that is open (16 raw or 4 Parquet, of one chunk)
-// its buffer or row group; and up to 10 MiB for each S3 upload that could be neither finished nor aborted so far.
+// its buffer or row group; and for each S3 upload that could be neither finished nor aborted, which a key without
+// s3:AbortMultipartUpload makes of each that fails, up to 10 MiB until the process ends.
 #pragma once
 
 #include <cstdint>
@@ -72,7 +73,8 @@ class FileSink {
   virtual SinkProgress progress() const = 0;
 };
 
-/// INVALID_ARGUMENT names the wrong field of `options.config`. The seams must outlive the sink.
+/// INVALID_ARGUMENT names the wrong field of `options.config`; an `endpoint` that is none is told by Open. The seams
+/// must outlive the sink.
 absl::StatusOr<std::unique_ptr<FileSink>> MakeFileSink(FileSink::Options options, const FileSink::Seams& seams);
 
 /// Call once before main returns when any S3 target was made; harmless otherwise. (Arrow's S3 must be finalized before

@@ -42,7 +42,7 @@ std::unique_ptr<Target> MakeLocalTarget(FileSystem* files, std::string folder);
 absl::StatusOr<std::unique_ptr<Target>> MakeS3Target(const std::string& bucket_and_prefix, const S3Config& config);
 /// INVALID_ARGUMENT unless `config.to` is file:// or s3:// and something.
 absl::Status CheckTarget(const SinkConfig& config);
-/// By the scheme of `config.to`, which is checked.
+/// By the scheme of `config.to`; INVALID_ARGUMENT as CheckTarget.
 absl::StatusOr<std::unique_ptr<Target>> MakeTarget(const SinkConfig& config, FileSystem* files);
 
 }  // namespace sluice::connector
