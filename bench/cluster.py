@@ -147,6 +147,11 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def median_and_p99(what, seconds):
+    yield f"{what}, p50", percentile(seconds, 0.5) * 1000, "ms"
+    yield "p99", percentile(seconds, 0.99) * 1000, "ms"
+
+
 def kill(folder, rounds):
     """How long it takes until a record is acknowledged, over rounds of killing the leader."""
     gaps = []
@@ -162,8 +167,7 @@ def kill(folder, rounds):
             gaps.append(first_acknowledgement(cluster, "probe", begin))
             probe.stop()
             come_back(cluster, node)
-    yield "after a kill -9 of the leader nothing was acknowledged for, p50", percentile(gaps, 0.5) * 1000, "ms"
-    yield "p99", percentile(gaps, 0.99) * 1000, "ms"
+    yield from median_and_p99("after a kill -9 of the leader nothing was acknowledged for", gaps)
     yield "rounds", rounds, ""
 
 
@@ -187,10 +191,8 @@ def stop(folder, rounds):
             calm.append(probe.longest_gap(begin - min(end - begin, 1), begin))
             errors += probe.errors
             come_back(cluster, node)
-    yield "after a controlled stop of the leader nothing was acknowledged for, p50", percentile(gaps, 0.5) * 1000, "ms"
-    yield "p99", percentile(gaps, 0.99) * 1000, "ms"
-    yield "the same over as long, at most 1 s, right before the stop, p50", percentile(calm, 0.5) * 1000, "ms"
-    yield "p99", percentile(calm, 0.99) * 1000, "ms"
+    yield from median_and_p99("after a controlled stop of the leader nothing was acknowledged for", gaps)
+    yield from median_and_p99("the same over as long, at most 1 s, right before the stop", calm)
     yield "rounds", rounds, ""
     yield "records that failed", errors, ""
 
