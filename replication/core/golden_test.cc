@@ -6,6 +6,7 @@
 //   campaign N                 propose N [records]                           change N voters 1 2 [learners 3]
 //   ready N...                 carries out Readys, without a sync            persist N...
 //   deliver [to N] [from N]    drop [to N] [from N]                          run        until nothing is left
+//   delay [to N] [from N]      late  delivers what was delayed
 //   renounce N                 as where it cannot read its log
 //   crash N                    losetail N OFFSET  (a crash that loses it)     restart N [doubtful]
 //   isolate [N...]             nobody: heals
@@ -144,6 +145,10 @@ class Script {
       g.Deliver(After(w, "to"), After(w, "from"));
     } else if (w[0] == "drop") {
       g.Drop(After(w, "to"), After(w, "from"));
+    } else if (w[0] == "delay") {
+      g.Delay(After(w, "to"), After(w, "from"));
+    } else if (w[0] == "late") {
+      g.DeliverLate();
     } else if (w[0] == "crash") {
       g.Crash(Number(w[1]));
     } else if (w[0] == "losetail") {

@@ -90,9 +90,9 @@ class Window {
 
 /// What the leader knows of one follower.
 ///
-/// Always holds: match <= next <= the leader's log end, but for a follower that has been told to begin anew. match is
-/// what the follower said in this term, and goes back only when it answers in doubt, or when its disk turns out to have
-/// less than it said.
+/// Always holds: match <= next <= the leader's log end, but for a follower that has been told to begin anew. No batch
+/// of the leader's log spans next: nothing could be sent from there. match is what the follower said in this term, and
+/// goes back only when it answers in doubt, or when its disk turns out to have less than it said.
 struct Progress {
   enum class State : uint8_t {
     kProbe,      ///< Where its log agrees is not known: one message at a time.

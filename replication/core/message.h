@@ -50,7 +50,7 @@ struct AppendResponse {
   /// Rejected only: where the largest epoch here at or below `previous.epoch` ends. Epoch 0: everything here is of
   /// later epochs, but all before hint.end is committed.
   LogPlace hint;
-  Offset log_end;    ///< Of the follower, durable or not.
+  Offset log_end;    ///< Of the follower, durable or not: for whoever reads messages, nothing is decided by it.
   Offset committed;  ///< As the follower knows it.
   uint64_t doubt = kNoDoubt;
   bool cannot_lead = false;  ///< The follower has renounced leadership (Raft::Renounce).
@@ -69,7 +69,7 @@ struct Heartbeat {
 
 struct HeartbeatResponse {
   uint64_t read_seq = 0;
-  Offset log_end;
+  Offset log_end;  ///< As in AppendResponse.
   Offset committed;
   uint64_t doubt = kNoDoubt;
   bool cannot_lead = false;  ///< As in AppendResponse.

@@ -87,7 +87,10 @@ struct RestoredState {
   Bytes raft_state;                ///< The last Ready::raft_state that was written; empty: none yet.
   /// In use where the blob has none: the members that the group is created with, or none for a replica that joins.
   Configuration initial;
-  Offset committed;  ///< Known to be committed, such as what a state machine has applied; 0 where nothing is.
+  /// Of this log as the disk has it, known to be committed; 0 where nothing is. Not what a state machine has applied of
+  /// a batch that the disk may not have, nor what a snapshot brought whose log has not begun: another batch may stand
+  /// there yet. Beyond log_end: as doubtful.
+  Offset committed;
   /// The journal ended in damage that may have been acknowledged. Remembered in Ready::raft_state until it is resolved,
   /// so the first Ready is to be written before anything else happens.
   bool doubtful = false;
@@ -198,7 +201,8 @@ class Raft {
   void OnDurable(uint64_t number);
   /// Answers a LogRead. An error is tried again later.
   void OnRead(uint64_t token, absl::StatusOr<std::vector<record::Batch>> batches);
-  /// Messages to it may have been lost.
+  /// Messages to it may have been lost. Where the driver tells of life: its node says that it does not follow this
+  /// leader.
   void OnUnreachable(const VoterId& voter);
   /// The storage's log start moves up, at most to committed(). Where nothing is left of the log, the driver journals
   /// the Ready that follows before it moves the storage's: a replica that comes back with an empty log and does not
@@ -384,7 +388,7 @@ class Raft {
   // raft_replication.cc
   absl::Status StepAppendResponse(const Message& message, const AppendResponse& response);
   absl::Status StepHeartbeatResponse(const Message& message, const HeartbeatResponse& response);
-  void OnAnswer(Progress& peer, uint64_t doubt, Offset log_end, bool cannot_lead);
+  void OnAnswer(Progress& peer, uint64_t doubt, bool cannot_lead);
   absl::Status OnRejected(Progress& peer, const AppendResponse& response);
   void FlushAppends();
   void FlushTo(Progress& peer);

@@ -29,7 +29,12 @@ absl::Status Raft::RestoreConfigurations(const RestoredState& state, const Repli
   for (const ConfigurationAt& at : stored.configurations) {
     // The blob may be ahead of the log: of a batch that never became durable, or of a reset that did not happen yet.
     const bool before_log = at.offset < log_.start();
-    if (before_log || log_.EpochAt(at.offset) == at.epoch) configurations_.push_back(at);
+    if (before_log || log_.EpochAt(at.offset) == at.epoch) {
+      configurations_.push_back(at);
+    } else {
+      // Not to be found again once the log has grown past it: a reset's has no batch of its own there.
+      state_pending_ = true;
+    }
   }
   if (stored.configurations.empty()) {
     configurations_.push_back({Offset(-1), LeaderEpoch(0), state.initial});

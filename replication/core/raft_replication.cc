@@ -13,7 +13,7 @@ namespace sluice::raft {
 
 // ---- Answers
 
-void Raft::OnAnswer(Progress& peer, uint64_t doubt, Offset log_end, bool cannot_lead) {
+void Raft::OnAnswer(Progress& peer, uint64_t doubt, bool cannot_lead) {
   peer.silent_ticks = 0;
   peer.cannot_lead = cannot_lead;
   if (cannot_lead && lead_->transfer_to == peer.id) lead_->transfer_to = VoterId{};
@@ -21,11 +21,13 @@ void Raft::OnAnswer(Progress& peer, uint64_t doubt, Offset log_end, bool cannot_
   peer.doubt = doubt;
   peer.confirmed_end.reset();
   if (doubt == kNoDoubt) return;
-  // It has restarted and may have lost its tail: what it acknowledged before is not to be built on.
+  // It has restarted and may have lost its tail: what it acknowledged before is not to be built on. Where its log ended
+  // then is no place to ask about: in ours a batch may go on there, and an answer that comes late speaks of a log that
+  // is another by now.
   peer.match = Offset(0);
   peer.acked_committed = Offset(0);
   peer.read_acked = 0;
-  peer.BecomeProbe(std::min(peer.next, log_end));
+  peer.BecomeProbe(peer.next);
   // Its doubt ends with proof, from a round begun after its restart, that no other leader can have come meanwhile.
   peer.confirm_seq = lead_->read_seq + 1;
   if (lead_->transfer_to == peer.id) lead_->transfer_to = VoterId{};
@@ -42,7 +44,7 @@ absl::Status Raft::StepAppendResponse(const Message& message, const AppendRespon
                                           ", beyond what it was sent, which ends at ", log_.end()));
   }
   const bool doubt_ended = peer->doubt != kNoDoubt && response.doubt == kNoDoubt;
-  OnAnswer(*peer, response.doubt, response.log_end, response.cannot_lead);
+  OnAnswer(*peer, response.doubt, response.cannot_lead);
   if (response.rejected) return OnRejected(*peer, response);
   peer->acked_committed = std::max(peer->acked_committed, std::min(response.committed, committed_));
   const bool moved = response.end > peer->match;
@@ -116,7 +118,7 @@ absl::Status Raft::StepHeartbeatResponse(const Message& message, const Heartbeat
         Cat(message.from, " confirms read ", response.read_seq, "; the last one was ", lead_->read_seq));
   }
   const bool doubt_ended = peer->doubt != kNoDoubt && response.doubt == kNoDoubt;
-  OnAnswer(*peer, response.doubt, response.log_end, response.cannot_lead);
+  OnAnswer(*peer, response.doubt, response.cannot_lead);
   peer->acked_committed = std::min(response.committed, committed_);
   if (peer->state == Progress::State::kProbe) peer->paused = false;
   // A message, or its answer, may have been lost; or it restarted and does not know any more how far it agrees.

@@ -190,6 +190,10 @@ void TestGroup::TakeReady(int number) {
   }
   for (Message& message : ready.messages) {
     Line(Describe(message));
+    if (const auto* append = std::get_if<AppendRequest>(&message.body); append != nullptr) {
+      const Offset end = append->previous.end;
+      for (const record::Batch& b : n.memory.log) REQUIRE_FALSE((b.base_offset() < end && end < b.next_offset()));
+    }
     network.push_back(std::move(message));
   }
   Check();
@@ -228,26 +232,34 @@ bool TestGroup::Lost(const Message& message) const {
   return is(message.from) || is(message.to);
 }
 
-void TestGroup::Deliver(int to, int from) {
-  std::deque<Message> now;
-  std::swap(now, network);
-  std::deque<Message> kept;
-  for (Message& message : now) {
-    const int receiver = message.to.node.value();
-    const bool chosen = (to == 0 || to == receiver) && (from == 0 || from == message.from.node.value());
-    if (!chosen) {
-      kept.push_back(std::move(message));
-    } else if (!Lost(message) && nodes.contains(receiver) && nodes.at(receiver).raft) {
-      (void)Step(std::move(message));
-    }
+std::deque<Message> TestGroup::TakeUnderWay(int to, int from) {
+  std::deque<Message> chosen, kept;
+  for (Message& m : std::exchange(network, {})) {
+    const bool is = (to == 0 || to == m.to.node.value()) && (from == 0 || from == m.from.node.value());
+    (is ? chosen : kept).push_back(std::move(m));
   }
   network = std::move(kept);
+  return chosen;
+}
+
+void TestGroup::Deliver(int to, int from) {
+  for (Message& message : TakeUnderWay(to, from)) {
+    const int receiver = message.to.node.value();
+    if (!Lost(message) && nodes.contains(receiver) && nodes.at(receiver).raft) (void)Step(std::move(message));
+  }
 }
 
 void TestGroup::Drop(int to, int from) {
-  std::erase_if(network, [&](const Message& m) {
-    return (to == 0 || to == m.to.node.value()) && (from == 0 || from == m.from.node.value());
-  });
+  (void)TakeUnderWay(to, from);
+}
+
+void TestGroup::Delay(int to, int from) {
+  for (Message& message : TakeUnderWay(to, from)) delayed.push_back(std::move(message));
+}
+
+void TestGroup::DeliverLate() {
+  for (Message& message : std::exchange(delayed, {})) network.push_back(std::move(message));
+  Deliver();
 }
 
 void TestGroup::Run() {

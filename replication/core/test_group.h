@@ -2,8 +2,8 @@
 // holds every message until it is delivered or dropped. Whatever happens is one line in the trace.
 //
 // After every event it checks what must always hold, and fails the test where it does not: one leader a term, nobody
-// commits another batch than somebody did before at the same offset, nobody truncates what it had committed, and what
-// is on disk tiles.
+// commits another batch than somebody did before at the same offset, nobody truncates what it had committed, what is on
+// disk tiles, and appends follow a whole batch of their leader's log.
 #pragma once
 
 #include <algorithm>
@@ -93,6 +93,9 @@ class TestGroup {
   /// Delivers what is under way to `to` (0: everyone) from `from` (0: everyone); what those send in return waits.
   void Deliver(int to = 0, int from = 0);
   void Drop(int to = 0, int from = 0);
+  /// What is under way arrives only with DeliverLate: after what was sent later.
+  void Delay(int to = 0, int from = 0);
+  void DeliverLate();
   /// Readies, syncs and deliveries until nothing is left, snapshots included. Messages to and from `isolated` are lost.
   void Run();
   /// Comes back with what is durable; messages that it was sent are lost.
@@ -118,6 +121,7 @@ class TestGroup {
 
   std::map<int, Node> nodes;
   std::deque<Message> network;
+  std::deque<Message> delayed;
   std::vector<int> isolated;
   Options options;
   std::string trace;
@@ -127,6 +131,7 @@ class TestGroup {
   void Note(int node, const absl::Status& status, const std::string& what);
   void Check();
   bool Lost(const Message& message) const;
+  std::deque<Message> TakeUnderWay(int to, int from);
   void Start(Node& node, bool doubtful);
   std::vector<record::Batch> Read(const Node& node, const LogRead& read) const;
 

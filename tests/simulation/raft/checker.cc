@@ -33,6 +33,7 @@ constexpr std::array<std::string_view, static_cast<size_t>(Invariant::kLiveness)
     "correct peers are understood",
     "a replica starts from its disk",
     "a Ready can be carried out",
+    "a leader's appends follow a whole batch",
     "the healed group makes progress",
 };
 
@@ -302,6 +303,13 @@ void Checker::OnSend(const Observed& replica, const raft::Message& message) {
     if (ack->end > replica.disk->durable().log_end) {
       Fail(Invariant::kAckDurableFirst,
            Cat(Name(replica.id), " acknowledges ", ack->end, ", its disk has ", replica.disk->durable().log_end));
+    }
+  }
+  if (const auto* append = std::get_if<raft::AppendRequest>(&message.body); append != nullptr) {
+    const record::Batch* const batch = replica.disk->appended().At(append->previous.end);
+    if (batch != nullptr && batch->base_offset() != append->previous.end) {
+      Fail(Invariant::kAppendsAtBatches, Cat(Name(replica.id), " sends ", Name(message.to), " what follows ",
+                                             append->previous.end, ", inside its batch ", Place(*batch)));
     }
   }
 }

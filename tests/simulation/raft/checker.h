@@ -43,6 +43,7 @@ enum class Invariant : uint8_t {
   kPeersUnderstood,           ///< Nothing that a correct peer says is refused as an error.
   kRestores,                  ///< A replica starts from what its disk has.
   kReadySound,                ///< A Ready can be carried out as it says.
+  kAppendsAtBatches,          ///< A leader sends what follows a batch of its log, not what follows a part of one.
   kLiveness,                  ///< Once faults heal, the group elects, converges, commits and answers.
 };
 std::string_view InvariantName(Invariant invariant);

@@ -171,7 +171,9 @@ void Group::MustSettle() {
                  learner != next.learners.end()) {
         next.learners.erase(learner);
       } else {
-        step = Step::kLevel;
+        // A change that is not committed yet may still be rolled back by another leader.
+        const Offset last_change = leader->raft()->configurations().back().offset;
+        if (last_change < leader->raft()->committed()) step = Step::kLevel;
         continue;
       }
       leader->ProposeMembership(next);

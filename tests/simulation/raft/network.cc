@@ -1,6 +1,7 @@
 #include "tests/simulation/raft/network.h"
 
 #include <algorithm>
+#include <string_view>
 
 namespace sluice::raft_simulation {
 
@@ -11,7 +12,10 @@ constexpr size_t kOldMessagesKept = 200;
 std::string Describe(const Envelope& envelope) {
   if (const auto* message = std::get_if<raft::Message>(&envelope)) return raft::Describe(*message);
   const auto& alive = std::get<NodeAlive>(envelope);
-  return Cat(alive.from.node, ">", alive.to.node, " t", alive.term, alive.answer ? " node follows" : " node leads");
+  const std::string_view what = !alive.answer   ? " node leads"
+                                : alive.follows ? " node follows"
+                                                : " node does not follow";
+  return Cat(alive.from.node, ">", alive.to.node, " t", alive.term, what);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct NodeAlive {
   VoterId to;
   LeaderEpoch term;
   bool answer = false;
+  bool follows = true;  ///< An answer: its replica follows this leader in `term`.
 };
 
 using Envelope = std::variant<raft::Message, NodeAlive>;

@@ -38,7 +38,7 @@ void Replica::Start() {
   state.epochs = image.Epochs();
   state.raft_state = image.raft_state;
   state.initial = initial_;
-  state.committed = context_.random().OneIn(3) ? Offset(0) : std::min(applied_, image.log_end);
+  state.committed = context_.random().OneIn(3) ? Offset(0) : applied_;
   // The core is to remember what it has written down; a crash before that leaves the damage to be found once more.
   state.doubtful = doubtful_ && !StoredInDoubt();
   context_.trace.Say([&] {
@@ -46,6 +46,7 @@ void Replica::Start() {
                state.log_end, ", committed ", state.committed, doubtful_ ? ", in doubt" : "");
   });
   ++life_;
+  denied_.clear();
   auto restored = raft::Raft::Restore(context_.plan.options, random_, std::move(state));
   if (!restored.ok()) {
     return context_.checker.Fail(Invariant::kRestores, Cat(ShortName(id_), ": ", Message(restored.status())));
@@ -156,7 +157,7 @@ void Replica::TakeReadys() {
     doubtful_ = false;
   }
   if (raft_->committed() > applied_ && context_.random().OneIn(4)) {
-    applied_ = std::min(raft_->committed(), disk_.durable().log_end);
+    applied_ = std::min(raft_->committed(), raft_->durable_end());
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -104,6 +105,7 @@ class Replica {
   void SettleProposals();
   void StartTicking();
   void SendNodeAlive();
+  void HearOf(const NodeAlive& alive);
 
   Context& context_;
   Network& network_;
@@ -112,7 +114,7 @@ class Replica {
   const raft::Configuration initial_;
   SimRandom random_;  ///< The core's.
   ModelDisk disk_;
-  Offset applied_;  ///< What its state machine has durably applied.
+  Offset applied_;  ///< Of the log as the disk has it: known to be committed.
   bool doubtful_ = false;
 
   // Of one life
@@ -120,6 +122,7 @@ class Replica {
   uint64_t life_ = 0;
   bool paused_ = false;
   std::deque<Task> while_paused_;
+  std::map<VoterId, int> denied_;  ///< How often in a row each said that it does not follow.
   bool drain_scheduled_ = false;
   uint64_t last_number_ = 0;
   uint64_t told_durable_ = 0;

@@ -44,13 +44,13 @@ void Replica::BeginInstall() {
       install_.reset();
       return raft_->OnInstallFailed();
     }
-    applied_ = std::max(applied_, base);
     const absl::Status reset = disk_.Write({ResetTo{base}});
     SLUICE_CHECK(reset.ok()) << reset.ToString();
     WhenDurable([this, base] {
       context_.faults.Hit(Fault::kSnapshotInstalled);
       context_.trace.Say([&] { return Cat(ShortName(id_), " has installed a snapshot at ", base); });
       install_.reset();
+      applied_ = std::max(applied_, base);  // of the log that begins there, not of the one before
       raft_->OnSnapshotInstalled(base);
     });
   });
@@ -78,20 +78,26 @@ void Replica::MoveLogStart() {
 
 void Replica::Deliver(const Envelope& envelope) {
   Event([this, envelope] {
-    if (const auto* alive = std::get_if<NodeAlive>(&envelope)) {
-      if (alive->answer) {
-        if (raft_->role() == raft::Role::kLeader) raft_->OnFollowerAlive(alive->from, alive->term);
-      } else if (raft_->leader() == alive->from && raft_->term() == alive->term) {
-        raft_->OnLeaderAlive(alive->term);
-        network_.Send(NodeAlive{id_, alive->from, alive->term, true});
-      }
-      return;
-    }
+    if (const auto* alive = std::get_if<NodeAlive>(&envelope)) return HearOf(*alive);
     const auto& message = std::get<raft::Message>(envelope);
     if (const absl::Status taken = raft_->Step(message); !taken.ok()) {
       context_.checker.Fail(Invariant::kPeersUnderstood, Cat(raft::Describe(message), ": ", Message(taken)));
     }
   });
+}
+
+// What replication/liveness.h says in one message for all groups.
+void Replica::HearOf(const NodeAlive& alive) {
+  if (!alive.answer) {
+    const bool follows = raft_->leader() == alive.from && raft_->term() == alive.term;
+    if (follows) raft_->OnLeaderAlive(alive.term);
+    return network_.Send(NodeAlive{id_, alive.from, alive.term, true, follows});
+  }
+  if (raft_->role() != raft::Role::kLeader || raft_->term() != alive.term) return;
+  int& denied = denied_[alive.from];
+  denied = alive.follows ? 0 : denied + 1;
+  if (alive.follows) return raft_->OnFollowerAlive(alive.from, alive.term);
+  if (denied == 2) raft_->OnUnreachable(alive.from);  // one may cross the leader's first word
 }
 
 void Replica::DeliverMisaddressed(const raft::Message& message) {
