@@ -26,9 +26,12 @@ absl::StatusOr<std::optional<Configuration>> MembershipIn(const record::Batch& b
 }
 
 absl::Status Raft::RestoreConfigurations(const RestoredState& state, const ReplicaRaftState& stored) {
+  // The log has begun anew: it begins with the members that came with that, whatever the one before had at that place.
+  const bool anew = stored.installing.start == log_.start() && stored.base.start != log_.start();
   for (const ConfigurationAt& at : stored.configurations) {
     // The blob may be ahead of the log: of a batch that never became durable, or of a reset that did not happen yet.
-    const bool before_log = at.offset < log_.start();
+    const bool replaced = anew && at.offset == log_.start() - 1 && at.epoch != stored.installing.epoch.exact;
+    const bool before_log = at.offset < log_.start() && !replaced;
     if (before_log || log_.EpochAt(at.offset) == at.epoch) {
       configurations_.push_back(at);
     } else {

@@ -18,9 +18,12 @@ void Raft::OnAnswer(Progress& peer, uint64_t doubt, bool cannot_lead) {
   peer.cannot_lead = cannot_lead;
   if (cannot_lead && lead_->transfer_to == peer.id) lead_->transfer_to = VoterId{};
   if (doubt == peer.doubt) return;
+  // Its doubt has ended as this leader let it end. Where it did not, this is said of a time before the doubt, and what
+  // it acknowledged in doubt counts as little as before.
+  const bool resolved = doubt == kNoDoubt && peer.confirmed_end.has_value();
   peer.doubt = doubt;
   peer.confirmed_end.reset();
-  if (doubt == kNoDoubt) return;
+  if (resolved) return;
   // It has restarted and may have lost its tail: what it acknowledged before is not to be built on. Where its log ended
   // then is no place to ask about: in ours a batch may go on there, and an answer that comes late speaks of a log that
   // is another by now.
@@ -28,6 +31,7 @@ void Raft::OnAnswer(Progress& peer, uint64_t doubt, bool cannot_lead) {
   peer.acked_committed = Offset(0);
   peer.read_acked = 0;
   peer.BecomeProbe(peer.next);
+  if (doubt == kNoDoubt) return;
   // Its doubt ends with proof, from a round begun after its restart, that no other leader can have come meanwhile.
   peer.confirm_seq = lead_->read_seq + 1;
   if (lead_->transfer_to == peer.id) lead_->transfer_to = VoterId{};

@@ -122,7 +122,8 @@ class Replica {
   uint64_t life_ = 0;
   bool paused_ = false;
   std::deque<Task> while_paused_;
-  std::map<VoterId, int> denied_;  ///< How often in a row each said that it does not follow.
+  /// How often in a row each said that it does not follow in that term.
+  std::map<std::pair<VoterId, LeaderEpoch>, int> denied_;
   bool drain_scheduled_ = false;
   uint64_t last_number_ = 0;
   uint64_t told_durable_ = 0;

@@ -94,7 +94,7 @@ void Replica::HearOf(const NodeAlive& alive) {
     return network_.Send(NodeAlive{id_, alive.from, alive.term, true, follows});
   }
   if (raft_->role() != raft::Role::kLeader || raft_->term() != alive.term) return;
-  int& denied = denied_[alive.from];
+  int& denied = denied_[{alive.from, alive.term}];
   denied = alive.follows ? 0 : denied + 1;
   if (alive.follows) return raft_->OnFollowerAlive(alive.from, alive.term);
   if (denied == 2) raft_->OnUnreachable(alive.from);  // one may cross the leader's first word
