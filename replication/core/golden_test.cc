@@ -9,6 +9,7 @@
 //   delay [to N] [from N]      late  delivers what was delayed
 //   renounce N                 as where it cannot read its log
 //   crash N                    losetail N OFFSET  (a crash that loses it)     restart N [doubtful]
+//   tearoff N WRITES           a crash that takes back its last durable writes; the next start is in doubt
 //   isolate [N...]             nobody: heals
 //   transfer N TO              read N CONTEXT                                unreachable N FOLLOWER
 //   snapshot N TO              install N       what run does by itself
@@ -153,6 +154,8 @@ class Script {
       g.Crash(Number(w[1]));
     } else if (w[0] == "losetail") {
       g.LoseTail(Number(w[1]), Offset(Number(w[2])));
+    } else if (w[0] == "tearoff") {
+      g.TearOff(Number(w[1]), static_cast<size_t>(Number(w[2])));
     } else if (w[0] == "restart") {
       g.Restart(Number(w[1]), w.size() > 2);
     } else if (w[0] == "isolate") {

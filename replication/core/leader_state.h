@@ -92,7 +92,8 @@ class Window {
 ///
 /// Always holds: match <= next <= the leader's log end, but for a follower that has been told to begin anew. No batch
 /// of the leader's log spans next: nothing could be sent from there. match is what the follower said in this term, and
-/// goes back only when it answers in doubt, or when its disk turns out to have less than it said.
+/// goes back only when its doubt begins, or ends otherwise than by this leader, or when its disk turns out to have less
+/// than it said.
 struct Progress {
   enum class State : uint8_t {
     kProbe,      ///< Where its log agrees is not known: one message at a time.
@@ -188,6 +189,14 @@ struct LeaderState {
   int transfer_elapsed = 0;
   bool timeout_now_sent = false;
 
+  /// The round that every voter is to answer, so that no replica need be in doubt any more; 0: none.
+  uint64_t DoubtSeq() const {
+    uint64_t seq = 0;
+    for (const Progress& peer : peers) {
+      if (peer.doubt != kNoDoubt && !peer.confirmed_end) seq = std::max(seq, peer.confirm_seq);
+    }
+    return seq;
+  }
   Progress* Find(const VoterId& id) {
     const auto at = std::find_if(peers.begin(), peers.end(), [&](const Progress& p) { return p.id == id; });
     return at == peers.end() ? nullptr : &*at;

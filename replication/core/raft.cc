@@ -172,9 +172,10 @@ absl::Status Raft::StepCurrent(Message& message) {
     return absl::OkStatus();
   }
   SLUICE_RETURN_IF_ERROR(FollowLeader(message));  // TimeoutNow
-  if (MayCampaign()) {
+  // One in doubt may have been a candidate in the next term already, or led in it: it asks the others first.
+  if (MayCampaign() && !in_doubt()) {
     StartElection(true);
-  } else if (renounced_) {
+  } else if (renounced_ || in_doubt()) {
     Send(message.from, Standing());  // what told the leader so was lost
   }
   return absl::OkStatus();
@@ -184,7 +185,7 @@ absl::Status Raft::StepCurrent(Message& message) {
 // term can catch up and be elected.
 void Raft::AnswerStale(const Message& message) {
   if (const auto* vote = std::get_if<VoteRequest>(&message.body)) {
-    Send(message.from, VoteResponse{vote->pre_vote, false, doubt_});
+    Send(message.from, VoteResponse{vote->pre_vote, false, doubt_, vote->doubt});
   } else if (IsFromLeader(message.body)) {
     Send(message.from, Standing());
   }

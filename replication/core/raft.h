@@ -24,10 +24,12 @@
 // nobody knows.
 //
 // Doubt. A replica whose journal ended in damage that may have been acknowledged (RestoredState::doubtful) has perhaps
-// forgotten batches, a term or a vote. Until a leader has shown that it leads now (enough voters without doubt answered
-// it after this replica's restart that no other leader can exist), and the replica durably holds that leader's log as
-// it was then, it is counted for nothing: its vote counts only where every voter agrees (then nothing that still exists
-// anywhere can be missing), its acknowledgements and its answers to a read round not at all.
+// forgotten batches, a term or a vote. Until a leader has shown that it leads now (every voter answered it in its term
+// after this replica's restart: then nobody has, in a later term, a vote that is forgotten here), and the replica
+// durably holds that leader's log as it was then, it is counted for nothing: its vote counts only where every voter
+// agrees (then nothing that still exists anywhere can be missing), its acknowledgements and its answers to a read round
+// not at all. Nor does it count votes that were given to what it was before, and it does not take over at a leader's
+// word: of the next term it may have been a candidate already, or the leader.
 //
 // Membership. One change at a time, in use from its append, rolled back by truncation. A replica that is asked for its
 // vote gives it also as a learner: the asker may know of a promotion that has not reached it; whose votes count is the

@@ -433,4 +433,67 @@ TEST_CASE("a follower that dies in the middle of a snapshot gets another one") {
   CHECK(g.at(3).committed() == g.at(1).committed());
 }
 
+// Votes that were asked for before a replica lost part of its log were given to more than it has.
+TEST_CASE("a candidate in doubt counts no vote that was asked for before its doubt") {
+  Paper g;
+  g.Led();
+  g.isolated = {1};
+  g.Restart(2, true);
+  REQUIRE(g.at(2).Campaign().ok());
+  g.TakeReady(2);
+  g.Persist(2);
+  const uint64_t doubt = g.Sent<VoteRequest>(2).at(0).doubt;
+  REQUIRE(doubt != kNoDoubt);
+  const auto both_grant = [&](bool pre_vote, int term, uint64_t asked_in) {
+    for (int from : {1, 3}) {
+      const VoteResponse yes{.pre_vote = pre_vote, .granted = true, .doubt = kNoDoubt, .candidate_doubt = asked_in};
+      REQUIRE(g.Step(g.From(from, 2, term, yes)).ok());
+    }
+  };
+  both_grant(true, 1, kNoDoubt);
+  CHECK(g.at(2).role() == Role::kPreCandidate);
+  both_grant(true, 1, doubt);
+  REQUIRE(g.at(2).role() == Role::kCandidate);
+  both_grant(false, 2, doubt + 1);
+  both_grant(false, 2, kNoDoubt);
+  CHECK(g.at(2).role() == Role::kCandidate);
+  both_grant(false, 2, doubt);
+  CHECK(g.at(2).role() == Role::kLeader);
+}
+
+// Else the leader would take each for the word of one that is in doubt anew, and count it for nothing.
+TEST_CASE("answers that wait for the disk when a doubt ends do not speak of it afterwards") {
+  Paper g;
+  g.Led();
+  g.Restart(2, true);
+  g.TakeReady(2);
+  g.Persist(2);
+  const Offset end = g.at(2).log_end();
+  const auto take = [&](Offset after) {
+    const LogPlace previous{LeaderEpoch(1), after};
+    AppendRequest append{previous, Offset(0), {TestGroup::Data("x").Assign(after, LeaderEpoch(1))}};
+    REQUIRE(g.Step(g.From(1, 2, 1, std::move(append))).ok());
+    g.TakeReady(2);
+    return g.node(2).unpersisted.back().number;
+  };
+  const uint64_t first = take(end);
+  REQUIRE(g.Step(g.From(1, 2, 1, Heartbeat{Offset(0), true, 0, Offset(0), kNoDoubt})).ok());
+  g.TakeReady(2);
+  const uint64_t doubt = g.Sent<HeartbeatResponse>(2).at(0).doubt;
+  REQUIRE(doubt != kNoDoubt);
+  REQUIRE(g.Step(g.From(1, 2, 1, Heartbeat{Offset(0), false, 0, end + 1, doubt})).ok());
+  const uint64_t second = take(end + 1);
+  REQUIRE(second > first);
+  g.network.clear();
+  g.at(2).OnDurable(first);
+  CHECK_FALSE(g.at(2).in_doubt());
+  g.at(2).OnDurable(second);
+  g.TakeReady(2);
+  const auto answers = g.Sent<AppendResponse>(2);
+  REQUIRE(answers.size() == 2);
+  CHECK(answers[0].doubt == doubt);
+  CHECK(answers[1].end == end + 2);
+  CHECK(answers[1].doubt == kNoDoubt);
+}
+
 }  // namespace sluice::raft

@@ -77,7 +77,7 @@ void Raft::StartPreVote() {
   votes_.clear();
   own_vote_write_ = 0;
   for (const VoterId& voter : configuration().voters) {
-    if (voter != self_) Send(voter, VoteRequest{true, false, ClaimedEnd()});
+    if (voter != self_) Send(voter, VoteRequest{true, false, ClaimedEnd(), doubt_});
   }
   if (configuration().IsVoter(self_)) CountVote(self_, true, in_doubt());
 }
@@ -95,7 +95,7 @@ void Raft::StartElection(bool transfer) {
   // that were given to the longer log that it has lost.
   own_vote_write_ = LatestWrite();
   for (const VoterId& voter : configuration().voters) {
-    if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, ClaimedEnd()});
+    if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, ClaimedEnd(), doubt_});
   }
 }
 
@@ -157,26 +157,28 @@ absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& re
   if (request.pre_vote) {
     // In the candidate's term, as it counts no older one; a refusal may tell of a newer.
     const bool granted = up_to_date && !disturbs;
-    messages_.push_back({self_, message.from, std::max(term(), message.term), VoteResponse{true, granted, doubt_}});
+    messages_.push_back(
+        {self_, message.from, std::max(term(), message.term), VoteResponse{true, granted, doubt_, request.doubt}});
     return absl::OkStatus();
   }
   if (message.term > term()) return absl::OkStatus();  // not listened to while a leader is heard (dissertation 4.2.3)
   const bool free = hard_state_.voted_for.IsNone() && leader_.IsNone();
   const bool may = free || hard_state_.voted_for == message.from || Planted(PlantedBug::kVoteTwice);
   if (!may || !up_to_date || role_ == Role::kLeader) {
-    Send(message.from, VoteResponse{false, false, doubt_});
+    Send(message.from, VoteResponse{false, false, doubt_, request.doubt});
     return absl::OkStatus();
   }
   SetHardState({term(), message.from});
   election_elapsed_ = 0;
   const uint64_t write = Planted(PlantedBug::kAnswerVoteBeforeDurable) ? 0 : hard_state_write_;
-  SendOnceDurable(write, message.from, VoteResponse{false, true, doubt_});
+  SendOnceDurable(write, message.from, VoteResponse{false, true, doubt_, request.doubt});
   return absl::OkStatus();
 }
 
 absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& response) {
   const Role asking = response.pre_vote ? Role::kPreCandidate : Role::kCandidate;
-  if (role_ != asking || !configuration().IsVoter(message.from)) return absl::OkStatus();
+  const bool current = role_ == asking && response.candidate_doubt == doubt_;
+  if (!current || !configuration().IsVoter(message.from)) return absl::OkStatus();
   CountVote(message.from, response.granted, response.doubt != kNoDoubt && !Planted(PlantedBug::kVoteInDoubt));
   return absl::OkStatus();
 }

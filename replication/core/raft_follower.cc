@@ -168,6 +168,10 @@ void Raft::MaybeEndDoubt() {
   state_pending_ = true;
   NotePendingWrite();
   doubt_ends_at_.reset();
+  // Those that wait leave after this one, and would say that it is in doubt anew.
+  for (Held& held : held_) {
+    if (auto* answer = std::get_if<AppendResponse>(&held.message.body)) answer->doubt = kNoDoubt;
+  }
   if (!leader_.IsNone()) Send(leader_, Standing());
 }
 

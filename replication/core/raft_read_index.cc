@@ -70,21 +70,17 @@ void Raft::MaybeFinishReadRound() {
   StartReadRound();
 }
 
-// No quorum of voters can have elected another leader without one of these, and none of these had when it answered.
-// Then all that the replica in doubt ever acknowledged to anyone is in our log, or gone for good.
+// What a replica in doubt may have forgotten is a vote in a later term. It is in nobody's hands once every voter has
+// answered in this one after the restart: who leads in a later term, or still asks for votes there, would not have.
+// Fewer answers show only that nobody has been elected yet. Then all that it ever acknowledged to anyone is in our log,
+// or gone for good.
 void Raft::MaybeConfirmDoubtful() {
-  const Configuration& members = configuration();
-  const size_t enough = members.voters.size() - members.Quorum() + 1;
   for (Progress& asking : lead_->peers) {
     if (asking.doubt == kNoDoubt || asking.confirmed_end || asking.confirm_seq > lead_->read_seq) continue;
-    size_t sure = members.IsVoter(self_) ? 1 : 0;
-    size_t all = sure;
-    for (const Progress& peer : lead_->peers) {
-      if (!peer.voter || peer.read_acked < asking.confirm_seq) continue;
-      ++all;
-      if (peer.doubt == kNoDoubt) ++sure;
-    }
-    if (sure < enough && all < members.voters.size()) continue;
+    const bool all = std::all_of(lead_->peers.begin(), lead_->peers.end(), [&](const Progress& peer) {
+      return !peer.voter || peer.read_acked >= asking.confirm_seq;
+    });
+    if (!all) continue;
     asking.confirmed_end = log_.end();
     SendHeartbeat(asking, true);
   }

@@ -239,8 +239,8 @@ void Raft::SendHeartbeat(Progress& peer, bool answer) {
   Heartbeat heartbeat;
   heartbeat.committed = committed_;
   heartbeat.answer = answer;
-  heartbeat.read_seq =
-      lead_->read_seq > lead_->read_confirmed || peer.confirm_seq > peer.read_acked ? lead_->read_seq : 0;
+  const bool asks = lead_->read_seq > lead_->read_confirmed || peer.read_acked < lead_->DoubtSeq();
+  heartbeat.read_seq = asks ? lead_->read_seq : 0;
   if (peer.doubt != kNoDoubt && peer.confirmed_end) {
     heartbeat.doubt = peer.doubt;
     heartbeat.confirmed_end = *peer.confirmed_end;
@@ -255,7 +255,7 @@ void Raft::PokeFollower(const VoterId& id) {
 
 bool Raft::Settled(const Progress& peer) const {
   return peer.state == Progress::State::kReplicate && peer.match == log_.end() && peer.acked_committed == committed_ &&
-         peer.doubt == kNoDoubt && lead_->read_seq == lead_->read_confirmed;
+         peer.doubt == kNoDoubt && peer.read_acked >= lead_->DoubtSeq() && lead_->read_seq == lead_->read_confirmed;
 }
 
 bool Raft::Quiet() const {
