@@ -122,8 +122,9 @@ struct Progress {
 
   bool cannot_lead = false;  ///< It has renounced, as its last answer says.
   uint64_t doubt = kNoDoubt;
-  uint64_t confirm_seq = 0;             ///< The read round that must show that we lead.
-  std::optional<Offset> confirmed_end;  ///< It has.
+  Offset doubt_since;                   ///< Where our log ended when we heard of this doubt.
+  uint64_t confirm_seq = 0;             ///< The read round that every voter is to answer.
+  std::optional<Offset> confirmed_end;  ///< How far its log must reach; set once nobody can lead by its vote.
 
   bool snapshot_asked = false;              ///< The driver has been told.
   std::optional<InstallSnapshot> snapshot;  ///< Sent; repeated until it is answered.

@@ -24,12 +24,13 @@
 // nobody knows.
 //
 // Doubt. A replica whose journal ended in damage that may have been acknowledged (RestoredState::doubtful) has perhaps
-// forgotten batches, a term or a vote. Until a leader has shown that it leads now (every voter answered it in its term
-// after this replica's restart: then nobody has, in a later term, a vote that is forgotten here), and the replica
-// durably holds that leader's log as it was then, it is counted for nothing: its vote counts only where every voter
-// agrees (then nothing that still exists anywhere can be missing), its acknowledgements and its answers to a read round
-// not at all. Nor does it count votes that were given to what it was before, and it does not take over at a leader's
-// word: of the next term it may have been a candidate already, or the leader.
+// forgotten batches, a term or a vote. Until a leader has shown that it leads now, and that nobody can lead by a vote
+// that is forgotten here (after this replica's restart something new was committed without any replica in doubt, or
+// every voter answered in the leader's term; exactly: NobodyHoldsVoteOf), and the replica durably holds that leader's
+// log as it was then, it is counted for nothing: its vote counts only where every voter agrees (then nothing that still
+// exists anywhere can be missing), its acknowledgements and its answers to a read round not at all. Nor does it count
+// votes that were given to what it was before, and it does not take over at a leader's word: of the next term it may
+// have been a candidate already, or the leader.
 //
 // Membership. One change at a time, in use from its append, rolled back by truncation. A replica that is asked for its
 // vote gives it also as a learner: the asker may know of a promotion that has not reached it; whose votes count is the
@@ -218,8 +219,9 @@ class Raft {
   /// Appends `batch` (taken only when OK) at log_end() in the present epoch. Unavailable also while leadership is being
   /// handed over; InvalidArgument for control batches that only the core writes.
   absl::StatusOr<Proposed> Propose(record::PendingBatch&& batch);
-  /// Changes the members by one step. FailedPrecondition while another change is uncommitted or nothing of this term is
-  /// committed yet, InvalidArgument where it is not one step; otherwise as Propose.
+  /// Changes the members by one step. FailedPrecondition while another change is uncommitted, nothing of this term is
+  /// committed yet, or too few of the new voters are in no doubt to commit it; InvalidArgument where it is not one
+  /// step; otherwise as Propose.
   absl::StatusOr<Proposed> ProposeMembership(const Configuration& next);
   /// A result for `context` comes with a later Ready; not before something of this term is committed.
   absl::Status ReadIndex(uint64_t context);
@@ -406,6 +408,8 @@ class Raft {
   void StartReadRound();
   void MaybeFinishReadRound();
   void MaybeConfirmDoubtful();
+  bool NobodyHoldsVoteOf(const Progress& doubtful) const;
+  size_t VotersInDoubt(const Configuration& members) const;
   void FailReads();
 
   const Options& options_;

@@ -96,6 +96,12 @@ absl::StatusOr<Proposed> Raft::ProposeMembership(const Configuration& next) {
   }
   SLUICE_ASSIGN_OR_RETURN(const Configuration checked, Configuration::Make(next.voters, next.learners));
   SLUICE_RETURN_IF_ERROR(configuration().CheckStep(checked));
+  const size_t doubtful = VotersInDoubt(checked);
+  if (checked.voters.size() - doubtful < checked.Quorum()) {
+    return absl::FailedPreconditionError(
+        Cat(doubtful, " of these ", checked.voters.size(),
+            " voters are in doubt of what they had, and the others too few to commit"));
+  }
   const Proposed placed = AppendAsLeader(record::MakeControlBatch(record::Membership{checked.Encode()}, now_ms_));
   configurations_.push_back({placed.last_offset, placed.epoch, checked});
   state_pending_ = true;
@@ -130,6 +136,7 @@ void Raft::MaybeCommit() {
   if (log_.EpochBefore(end) != term() && !Planted(PlantedBug::kCommitOldTermByCounting)) return;
   const bool was_serving = Serving();
   Commit(end);
+  MaybeConfirmDoubtful();
   if (!configuration().IsVoter(self_) && configurations_.back().offset < committed_) return HandOverAfterRemoval();
   if (!was_serving && !lead_->reads.empty()) StartReadRound();
 }

@@ -2,7 +2,7 @@
 // answered a heartbeat that was sent after it came. Rounds are shared: reads that come while one is under way wait for
 // the next.
 //
-// The same rounds show to a replica in doubt that its leader leads.
+// The same rounds are one of the two ways in which a doubt ends.
 #include <algorithm>
 #include <functional>
 #include <utility>
@@ -70,17 +70,32 @@ void Raft::MaybeFinishReadRound() {
   StartReadRound();
 }
 
-// What a replica in doubt may have forgotten is a vote in a later term. It is in nobody's hands once every voter has
-// answered in this one after the restart: who leads in a later term, or still asks for votes there, would not have.
-// Fewer answers show only that nobody has been elected yet. Then all that it ever acknowledged to anyone is in our log,
-// or gone for good.
+size_t Raft::VotersInDoubt(const Configuration& members) const {
+  const auto in_doubt = [&](const Progress& peer) { return peer.doubt != kNoDoubt && members.IsVoter(peer.id); };
+  return static_cast<size_t>(std::count_if(lead_->peers.begin(), lead_->peers.end(), in_doubt));
+}
+
+// What it may have forgotten is a vote in a later term, which may yet help to elect somebody. It does not once
+// something that was proposed after the restart is committed, for that counts none in doubt: whoever was given the vote
+// lacks the entry, and of the others too few can vote for a log without it. Or else once every voter has answered in
+// this term after the restart: who asks for votes in a later one, or leads there, would not have. Voters by another
+// configuration than ours are not asked: so that one, and this term, must be committed, unless without those in doubt
+// nothing can be.
+bool Raft::NobodyHoldsVoteOf(const Progress& doubtful) const {
+  if (committed_ > doubtful.doubt_since) return true;
+  const auto answered = [&](const Progress& peer) { return !peer.voter || peer.read_acked >= doubtful.confirm_seq; };
+  if (!std::all_of(lead_->peers.begin(), lead_->peers.end(), answered)) return false;
+  if (Serving() && configurations_.back().offset < committed_) return true;
+  // Without members that are known to be committed, a voter that lags may be waiting for a snapshot (FlushTo).
+  const Configuration& members = configuration();
+  return members.voters.size() - VotersInDoubt(members) < members.Quorum() ||
+         LastCommittedConfiguration()->configuration.voters.empty();
+}
+
+// Then all that it ever acknowledged to anyone is in our log, or gone for good.
 void Raft::MaybeConfirmDoubtful() {
   for (Progress& asking : lead_->peers) {
-    if (asking.doubt == kNoDoubt || asking.confirmed_end || asking.confirm_seq > lead_->read_seq) continue;
-    const bool all = std::all_of(lead_->peers.begin(), lead_->peers.end(), [&](const Progress& peer) {
-      return !peer.voter || peer.read_acked >= asking.confirm_seq;
-    });
-    if (!all) continue;
+    if (asking.doubt == kNoDoubt || asking.confirmed_end || !NobodyHoldsVoteOf(asking)) continue;
     asking.confirmed_end = log_.end();
     SendHeartbeat(asking, true);
   }

@@ -32,7 +32,8 @@ void Raft::OnAnswer(Progress& peer, uint64_t doubt, bool cannot_lead) {
   peer.read_acked = 0;
   peer.BecomeProbe(peer.next);
   if (doubt == kNoDoubt) return;
-  // Its doubt ends with proof, from a round begun after its restart, that no other leader can have come meanwhile.
+  // Its doubt ends with proof that no other leader can have come meanwhile (NobodyHoldsVoteOf), maybe by a new round.
+  peer.doubt_since = log_.end();
   peer.confirm_seq = lead_->read_seq + 1;
   if (lead_->transfer_to == peer.id) lead_->transfer_to = VoterId{};
   StartReadRound();
