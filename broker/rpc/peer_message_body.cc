@@ -65,21 +65,21 @@ void WritePlace(const raft::LogPlace& from, pb::LogPlace* to) {
 // Each names all fields of its message, so that one that is added and would not travel does not compile.
 
 void Write(const raft::VoteRequest& from, pb::GroupMessage* message) {
-  const auto& [pre_vote, transfer, last, doubt] = from;
+  const auto& [pre_vote, transfer, last, campaign] = from;
   pb::VoteRequest* to = message->mutable_vote_request();
   to->set_pre_vote(pre_vote);
   to->set_transfer(transfer);
   WritePlace(last, to->mutable_last());
-  to->set_doubt(doubt);
+  to->set_campaign(campaign);
 }
 
 void Write(const raft::VoteResponse& from, pb::GroupMessage* message) {
-  const auto& [pre_vote, granted, doubt, candidate_doubt] = from;
+  const auto& [pre_vote, granted, doubt, campaign] = from;
   pb::VoteResponse* to = message->mutable_vote_response();
   to->set_pre_vote(pre_vote);
   to->set_granted(granted);
   to->set_doubt(doubt);
-  to->set_candidate_doubt(candidate_doubt);
+  to->set_campaign(campaign);
 }
 
 void Write(const raft::AppendRequest& from, pb::GroupMessage* message) {
@@ -149,7 +149,8 @@ void Write(const raft::TimeoutNow&, pb::GroupMessage* message) {
 // ---- Reading the bodies
 
 absl::StatusOr<raft::MessageBody> Read(const pb::VoteRequest& from) {
-  raft::VoteRequest to{.pre_vote = from.pre_vote(), .transfer = from.transfer(), .last = {}, .doubt = from.doubt()};
+  raft::VoteRequest to{
+      .pre_vote = from.pre_vote(), .transfer = from.transfer(), .last = {}, .campaign = from.campaign()};
   SLUICE_RETURN_IF_ERROR(ReadPlace(from.last(), &to.last));
   return to;
 }
@@ -196,10 +197,8 @@ absl::StatusOr<raft::MessageBody> ReadBody(const pb::GroupMessage& from) {
       return Read(from.vote_request());
     case pb::GroupMessage::kVoteResponse: {
       const pb::VoteResponse& body = from.vote_response();
-      return raft::VoteResponse{.pre_vote = body.pre_vote(),
-                                .granted = body.granted(),
-                                .doubt = body.doubt(),
-                                .candidate_doubt = body.candidate_doubt()};
+      return raft::VoteResponse{
+          .pre_vote = body.pre_vote(), .granted = body.granted(), .doubt = body.doubt(), .campaign = body.campaign()};
     }
     case pb::GroupMessage::kAppendRequest:
       return Read(from.append_request());

@@ -73,8 +73,8 @@ std::vector<raft::MessageBody> EveryBody() {
   append.batches.push_back(PeerBatch(Offset(12), LeaderEpoch(5), 3'000));
   const VoterId voter{NodeId(2), Uuid::FromRandom(8, 8)};
   return {
-      raft::VoteRequest{.pre_vote = true, .transfer = true, .last = {LeaderEpoch(4), Offset(10)}, .doubt = 13},
-      raft::VoteResponse{.pre_vote = false, .granted = true, .doubt = 12, .candidate_doubt = 14},
+      raft::VoteRequest{.pre_vote = true, .transfer = true, .last = {LeaderEpoch(4), Offset(10)}, .campaign = 13},
+      raft::VoteResponse{.pre_vote = false, .granted = true, .doubt = 12, .campaign = 14},
       std::move(append),
       raft::AppendResponse{.rejected = true,
                            .end = Offset(1),

@@ -20,8 +20,7 @@ std::string Unfit(bool cannot_lead) {
 
 struct Describer {
   std::string operator()(const VoteRequest& m) const {
-    return Cat(m.pre_vote ? "PreVote?" : "Vote?", " log ", Place(m.last), m.transfer ? ", transfer" : "",
-               Doubt(m.doubt));
+    return Cat(m.pre_vote ? "PreVote?" : "Vote?", " log ", Place(m.last), m.transfer ? ", transfer" : "");
   }
   std::string operator()(const VoteResponse& m) const {
     return Cat(m.pre_vote ? "PreVote" : "Vote", m.granted ? " yes" : " no", Doubt(m.doubt));

@@ -27,15 +27,16 @@ struct VoteRequest {
   bool pre_vote = false;
   bool transfer = false;  ///< The leader asked for this election; receivers do not wait for it to fall silent.
   LogPlace last;          ///< The end of the candidate's log.
-  uint64_t doubt = kNoDoubt;
+  uint64_t campaign = 0;  ///< Drawn for each; echoed.
 };
 
 struct VoteResponse {
   bool pre_vote = false;
   bool granted = false;
   uint64_t doubt = kNoDoubt;  ///< Counts only where every voter agrees.
-  /// As the request said it. A vote for the log that the candidate had before a doubt is none for what is left of it.
-  uint64_t candidate_doubt = kNoDoubt;
+  /// Of the request. Who forgot the term of a campaign may ask in that term again, with another log: votes for the one
+  /// are none for the other.
+  uint64_t campaign = 0;
 };
 
 /// Batches that follow `previous`; none to ask whether the logs agree there.

@@ -185,7 +185,7 @@ absl::Status Raft::StepCurrent(Message& message) {
 // term can catch up and be elected.
 void Raft::AnswerStale(const Message& message) {
   if (const auto* vote = std::get_if<VoteRequest>(&message.body)) {
-    Send(message.from, VoteResponse{vote->pre_vote, false, doubt_, vote->doubt});
+    Send(message.from, VoteResponse{vote->pre_vote, false, doubt_, vote->campaign});
   } else if (IsFromLeader(message.body)) {
     Send(message.from, Standing());
   }

@@ -28,9 +28,9 @@
 // that is forgotten here (after this replica's restart something new was committed without any replica in doubt, or
 // every voter answered in the leader's term; exactly: NobodyHoldsVoteOf), and the replica durably holds that leader's
 // log as it was then, it is counted for nothing: its vote counts only where every voter agrees (then nothing that still
-// exists anywhere can be missing), its acknowledgements and its answers to a read round not at all. Nor does it count
-// votes that were given to what it was before, and it does not take over at a leader's word: of the next term it may
-// have been a candidate already, or the leader.
+// exists anywhere can be missing), and so is every vote for it; its acknowledgements and its answers to a read round
+// count not at all. Nor does it take over at a leader's word: of the next term it may have been a candidate already, or
+// the leader.
 //
 // Membership. One change at a time, in use from its append, rolled back by truncation. A replica that is asked for its
 // vote gives it also as a learner: the asker may know of a promotion that has not reached it; whose votes count is the
@@ -447,6 +447,7 @@ class Raft {
     bool in_doubt;
   };
   std::vector<VoteReceived> votes_;
+  uint64_t campaign_ = 0;        ///< The last one's; random, so that no other life of this replica had it.
   uint64_t own_vote_write_ = 0;  ///< The write that makes the vote for ourselves durable; 0: none awaited.
   bool transfer_campaign_ = false;
 

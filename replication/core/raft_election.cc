@@ -76,8 +76,9 @@ void Raft::StartPreVote() {
   SetRole(Role::kPreCandidate, VoterId{});
   votes_.clear();
   own_vote_write_ = 0;
+  campaign_ = random_.Next();
   for (const VoterId& voter : configuration().voters) {
-    if (voter != self_) Send(voter, VoteRequest{true, false, ClaimedEnd(), doubt_});
+    if (voter != self_) Send(voter, VoteRequest{true, false, ClaimedEnd(), campaign_});
   }
   if (configuration().IsVoter(self_)) CountVote(self_, true, in_doubt());
 }
@@ -94,8 +95,9 @@ void Raft::StartElection(bool transfer) {
   // that crashes could come back in an older term with a shorter log, campaign in the same term again, and count votes
   // that were given to the longer log that it has lost.
   own_vote_write_ = LatestWrite();
+  campaign_ = random_.Next();
   for (const VoterId& voter : configuration().voters) {
-    if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, ClaimedEnd(), doubt_});
+    if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, ClaimedEnd(), campaign_});
   }
 }
 
@@ -116,8 +118,9 @@ void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
     if (v.granted && !v.in_doubt) ++sure;
   }
   const Configuration& members = configuration();
-  // Every voter, in doubt or not: then whatever still exists of the log anywhere is at most what the candidate holds.
-  if (sure >= members.Quorum() || yes == members.voters.size()) {
+  // Every voter, in doubt or not: then whatever still exists of the log anywhere is at most what the candidate holds,
+  // and nobody asks for votes in a later term. A candidate in doubt needs that, for it may have given one.
+  if ((!this->in_doubt() && sure >= members.Quorum()) || yes == members.voters.size()) {
     const bool was_pre_vote = role_ == Role::kPreCandidate;
     votes_.clear();
     if (was_pre_vote) {
@@ -158,26 +161,26 @@ absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& re
     // In the candidate's term, as it counts no older one; a refusal may tell of a newer.
     const bool granted = up_to_date && !disturbs;
     messages_.push_back(
-        {self_, message.from, std::max(term(), message.term), VoteResponse{true, granted, doubt_, request.doubt}});
+        {self_, message.from, std::max(term(), message.term), VoteResponse{true, granted, doubt_, request.campaign}});
     return absl::OkStatus();
   }
   if (message.term > term()) return absl::OkStatus();  // not listened to while a leader is heard (dissertation 4.2.3)
   const bool free = hard_state_.voted_for.IsNone() && leader_.IsNone();
   const bool may = free || hard_state_.voted_for == message.from || Planted(PlantedBug::kVoteTwice);
   if (!may || !up_to_date || role_ == Role::kLeader) {
-    Send(message.from, VoteResponse{false, false, doubt_, request.doubt});
+    Send(message.from, VoteResponse{false, false, doubt_, request.campaign});
     return absl::OkStatus();
   }
   SetHardState({term(), message.from});
   election_elapsed_ = 0;
   const uint64_t write = Planted(PlantedBug::kAnswerVoteBeforeDurable) ? 0 : hard_state_write_;
-  SendOnceDurable(write, message.from, VoteResponse{false, true, doubt_, request.doubt});
+  SendOnceDurable(write, message.from, VoteResponse{false, true, doubt_, request.campaign});
   return absl::OkStatus();
 }
 
 absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& response) {
   const Role asking = response.pre_vote ? Role::kPreCandidate : Role::kCandidate;
-  const bool current = role_ == asking && response.candidate_doubt == doubt_;
+  const bool current = role_ == asking && response.campaign == campaign_;
   if (!current || !configuration().IsVoter(message.from)) return absl::OkStatus();
   CountVote(message.from, response.granted, response.doubt != kNoDoubt && !Planted(PlantedBug::kVoteInDoubt));
   return absl::OkStatus();

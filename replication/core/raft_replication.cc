@@ -128,7 +128,9 @@ absl::Status Raft::StepHeartbeatResponse(const Message& message, const Heartbeat
   if (peer->state == Progress::State::kProbe) peer->paused = false;
   // A message, or its answer, may have been lost; or it restarted and does not know any more how far it agrees.
   const bool behind = peer->match < peer->next || peer->acked_committed < std::min(peer->match, peer->sent_committed);
-  if (peer->state == Progress::State::kReplicate && behind) peer->ask = true;
+  // Its doubt may end, but it has not been shown since it lost sight of its leader that its log is the leader's.
+  const bool unproven = peer->doubt != kNoDoubt && peer->confirmed_end;
+  if (peer->state == Progress::State::kReplicate && (behind || unproven)) peer->ask = true;
   peer->read_acked = std::max(peer->read_acked, response.read_seq);
   MaybeFinishReadRound();
   MaybeConfirmDoubtful();
