@@ -113,7 +113,7 @@ void Checker::OnAppend(const Observed& replica, const record::Batch& batch) {
   }
 }
 
-void Checker::OnTruncate(const Observed& replica, Offset new_end) {
+void Checker::OnTruncate(const Observed& replica, Offset new_end, LeaderEpoch instead) {
   const Known& known = known_[replica.id];
   // One Ready may hold a cut, what is appended there, and word that it is committed: so not known.committed.
   if (new_end < known.compared) {
@@ -125,7 +125,8 @@ void Checker::OnTruncate(const Observed& replica, Offset new_end) {
     const size_t i = CommittedIndex(batch->base_offset());
     if (i >= committed_.size() || committed_[i].batch.bytes() != batch->bytes()) continue;
     // A leader of an older term than the one that committed it may still have it cut off: there it counts for nothing.
-    if (committed_[i].by_term > replica.raft->term()) continue;
+    // The replica itself may know of a newer term by now. A newer leader has no older batch there (kLeaderComplete).
+    if (committed_[i].by_term > instead) continue;
     Fail(Invariant::kCommittedStays, Cat(Name(replica.id), " cuts off ", Place(*batch), ", which is committed"));
   }
 }

@@ -83,8 +83,8 @@ class Checker {
   // ---- The life of a replica
   /// `batch` is in its log now.
   void OnAppend(const Observed& replica, const record::Batch& batch);
-  /// Its log is about to be cut.
-  void OnTruncate(const Observed& replica, Offset new_end);
+  /// Its log is about to be cut, for batches that begin with one of epoch `instead`.
+  void OnTruncate(const Observed& replica, Offset new_end, LeaderEpoch instead);
   void OnStarted(const Observed& replica);
   /// Damage took `gone` from its disk, and perhaps votes.
   void OnDamaged(const VoterId& id, const std::vector<record::Batch>& gone);

@@ -191,7 +191,8 @@ void Replica::WriteReady(raft::Ready& ready) {
   std::vector<DiskOp> ops;
   if (ready.hard_state) ops.emplace_back(*ready.hard_state);
   if (ready.truncate_to) {
-    context_.checker.OnTruncate(observed(), *ready.truncate_to);
+    context_.checker.OnTruncate(observed(), *ready.truncate_to,
+                                ready.append.empty() ? raft_->term() : ready.append.front().epoch());
     ops.emplace_back(TruncateTo{*ready.truncate_to});
   }
   if (ready.raft_state) ops.emplace_back(StateBlob{*ready.raft_state});
