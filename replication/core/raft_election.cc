@@ -118,8 +118,8 @@ void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
     if (v.granted && !v.in_doubt) ++sure;
   }
   const Configuration& members = configuration();
-  // Every voter, in doubt or not: then whatever still exists of the log anywhere is at most what the candidate holds,
-  // and nobody asks for votes in a later term. A candidate in doubt needs that, for it may have given one.
+  // Every voter, in doubt or not: then whatever still exists of the log anywhere is at most what the candidate holds. A
+  // candidate in doubt needs that, also so that nobody asks for votes in a later term who has one that it forgot.
   if ((!this->in_doubt() && sure >= members.Quorum()) || yes == members.voters.size()) {
     const bool was_pre_vote = role_ == Role::kPreCandidate;
     votes_.clear();
