@@ -9,8 +9,8 @@
 //
 // Threads: one thread calls; calls block. Memory, however many partitions: Options::memory_bytes, the consumer's
 // buffer, one batch unpacked, 4 MiB of dead letters, and for each file that is open (16 raw or 4 Parquet, of one chunk)
-// its buffer or row group; and up to 10 MiB until the process ends for each S3 upload that could be neither finished nor
-// aborted: the server was away (each outage, then, costs those of the files that were open), or the key is without
+// its buffer or row group; and up to 10 MiB until the process ends for each S3 upload that could be neither finished
+// nor aborted: the server was away (each outage, then, costs those of the files that were open), or the key is without
 // s3:AbortMultipartUpload.
 #pragma once
 
