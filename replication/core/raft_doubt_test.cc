@@ -1,0 +1,79 @@
+// Doubt (raft.h), where a golden script cannot show it: numbers that are not printed, writes that become durable one by
+// one.
+#include <catch2/catch.hpp>
+
+#include <utility>
+
+#include "replication/core/paper_group.h"
+
+namespace sluice::raft {
+
+// A candidate that loses the end of its journal forgets the term and asks in it again, maybe with less of a log.
+TEST_CASE("a candidate counts no vote that was asked for in another campaign") {
+  Paper g;
+  g.Led();
+  const auto both_grant = [&](bool pre_vote, int term, uint64_t campaign) {
+    for (int from : {1, 3}) {
+      const VoteResponse yes{.pre_vote = pre_vote, .granted = true, .doubt = kNoDoubt, .campaign = campaign};
+      REQUIRE(g.Step(g.From(from, 2, term, yes)).ok());
+    }
+  };
+  const auto asked = [&] {
+    g.TakeReady(2);
+    g.Persist(2);
+    g.TakeReady(2);
+    const uint64_t campaign = g.Sent<VoteRequest>(2).at(0).campaign;
+    g.network.clear();
+    return campaign;
+  };
+  REQUIRE(g.at(2).Campaign().ok());
+  const uint64_t first = asked();
+  REQUIRE(g.at(2).Campaign().ok());
+  const uint64_t second = asked();
+  both_grant(true, 1, first);
+  CHECK(g.at(2).role() == Role::kPreCandidate);
+  both_grant(true, 1, second);
+  REQUIRE(g.at(2).role() == Role::kCandidate);
+  const uint64_t third = asked();
+  both_grant(false, 2, second);
+  CHECK(g.at(2).role() == Role::kCandidate);
+  both_grant(false, 2, third);
+  CHECK(g.at(2).role() == Role::kLeader);
+}
+
+// Else the leader would take each for the word of one that is in doubt anew, and count it for nothing.
+TEST_CASE("answers that wait for the disk when a doubt ends do not speak of it afterwards") {
+  Paper g;
+  g.Led();
+  g.Restart(2, true);
+  g.TakeReady(2);
+  g.Persist(2);
+  const Offset end = g.at(2).log_end();
+  const auto take = [&](Offset after) {
+    const LogPlace previous{LeaderEpoch(1), after};
+    AppendRequest append{previous, Offset(0), {TestGroup::Data("x").Assign(after, LeaderEpoch(1))}};
+    REQUIRE(g.Step(g.From(1, 2, 1, std::move(append))).ok());
+    g.TakeReady(2);
+    return g.node(2).unpersisted.back().number;
+  };
+  const uint64_t first = take(end);
+  REQUIRE(g.Step(g.From(1, 2, 1, Heartbeat{Offset(0), true, 0, Offset(0), kNoDoubt})).ok());
+  g.TakeReady(2);
+  const uint64_t doubt = g.Sent<HeartbeatResponse>(2).at(0).doubt;
+  REQUIRE(doubt != kNoDoubt);
+  REQUIRE(g.Step(g.From(1, 2, 1, Heartbeat{Offset(0), false, 0, end + 1, doubt})).ok());
+  const uint64_t second = take(end + 1);
+  REQUIRE(second > first);
+  g.network.clear();
+  g.at(2).OnDurable(first);
+  CHECK_FALSE(g.at(2).in_doubt());
+  g.at(2).OnDurable(second);
+  g.TakeReady(2);
+  const auto answers = g.Sent<AppendResponse>(2);
+  REQUIRE(answers.size() == 2);
+  CHECK(answers[0].doubt == doubt);
+  CHECK(answers[1].end == end + 2);
+  CHECK(answers[1].doubt == kNoDoubt);
+}
+
+}  // namespace sluice::raft
