@@ -18,6 +18,7 @@ struct StreamResult {
   int64_t bytes = 0;
   double seconds = 0;
   std::vector<double> latencies_ms;  ///< Of an open loop: from when a message should have left to its answer.
+  std::vector<double> late_ms;       ///< Of an open loop: from then to when the client gave it to gRPC.
 };
 
 class StreamClient {
