@@ -23,6 +23,7 @@ enum class PlantedBug {
   kServeBeforeOwnCommit,       ///< A new leader serves reads before it has committed an entry of its own term.
   kVoteForShorterLog,          ///< The candidate's log is not compared.
   kVoteInDoubt,                ///< A replica whose log may have lost its tail votes and counts like any other.
+  kEndDoubtAtOnce,             ///< A doubt ends though a vote that was forgotten may still elect somebody.
   kForgetMembershipRollback,   ///< A truncation leaves the configuration that it removed in use.
   kCommitBeyondVerified,       ///< A follower takes the leader's commit for entries that it has not compared.
   // above the core

@@ -49,6 +49,7 @@ class Group final : public Replica::Group {
 
   std::vector<Observed> Everyone() const override;
   void OnLeader(Replica& replica) override;
+  void OnCandidate(Replica& replica) override;
 
  private:
   VoterId MakeId(size_t slot);
@@ -71,6 +72,7 @@ class Group final : public Replica::Group {
   void DamageBehindLeader();
   void Wipe();
   void Pause(Replica& replica);
+  void PauseFor(Replica& replica, absl::Duration time);
   void ChangeMembers();
   std::vector<raft::Configuration> Steps(const raft::Configuration& from) const;
   void CountChange(const VoterId& leader, const raft::Configuration& from, const raft::Configuration& to);
@@ -80,6 +82,12 @@ class Group final : public Replica::Group {
   bool Lacks(const VoterId& id) const;
   bool Bearable(const raft::Configuration& members, const VoterId& also_lost) const;
   bool MayLose(const VoterId& id) const;
+
+  // storm.cc
+  void DivideForVote();
+  void CampaignUntil(Replica& candidate, absl::Duration end);
+  void MeetCandidate(Replica& candidate);
+  void MeetVoter(Replica& voter, absl::Duration late);
 
   // group.cc: the end
   void Heal();
@@ -102,6 +110,7 @@ class Group final : public Replica::Group {
     raft::Proposed at;
   };
   std::vector<Change> changes_;
+  std::vector<bool> supporters_;  ///< By slot: who is to hear of the next candidacy; empty: anybody.
   record::BatchBuilder builder_;
   int64_t values_made_ = 0;
   uint8_t incarnations_made_ = 0;

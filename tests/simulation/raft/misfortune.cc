@@ -59,6 +59,8 @@ void Group::Act(Action action) {
       return Damage(*any);
     case Action::kDamageBehindLeader:
       return DamageBehindLeader();
+    case Action::kDivideForVote:
+      return DivideForVote();
     case Action::kWipe:
       return Wipe();
     case Action::kPause:
@@ -157,10 +159,14 @@ void Group::Wipe() {
 }
 
 void Group::Pause(Replica& replica) {
+  PauseFor(replica, Between(context_.random(), kTick, 60 * kTick));
+}
+
+void Group::PauseFor(Replica& replica, absl::Duration time) {
   if (!replica.up() || replica.paused()) return;
   context_.faults.Hit(Fault::kPause);
   replica.Pause();
-  context_.scheduler.At(Between(context_.random(), kTick, 60 * kTick), [this, &replica] {
+  context_.scheduler.At(time, [this, &replica] {
     const bool led = replica.leads();
     replica.Resume();
     // Somebody may still ask it for a read, before it has heard of anything that happened meanwhile.

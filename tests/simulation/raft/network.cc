@@ -21,12 +21,17 @@ std::string Describe(const Envelope& envelope) {
 }  // namespace
 
 Network::Network(Context& context, Deliver deliver)
-    : context_(context), deliver_(std::move(deliver)), cut_(slots() * slots()), last_due_(slots() * slots()) {}
+    : context_(context),
+      deliver_(std::move(deliver)),
+      cut_(slots() * slots()),
+      held_until_(slots() * slots()),
+      last_due_(slots() * slots()) {}
 
 absl::Duration Network::DrawDelay(size_t from, size_t to) {
   const Plan& plan = context_.plan;
   const absl::Duration most = context_.healed ? std::min(plan.delay_max, plan.delay_min + 0.2 * kTick) : plan.delay_max;
-  absl::Duration delay = Between(context_.random(), plan.delay_min, most);
+  absl::Duration delay = Between(context_.random(), plan.delay_min, most) +
+                         std::max(held_until_[from * slots() + to] - context_.scheduler.now(), absl::ZeroDuration());
   if (plan.in_order || context_.healed) {
     absl::Duration& last = last_due_[from * slots() + to];
     last = std::max(last + absl::Nanoseconds(1), context_.scheduler.now() + delay);
@@ -73,12 +78,16 @@ void Network::Send(Envelope envelope) {
 void Network::CutSymmetric() {
   std::vector<bool> side(slots());
   for (size_t i = 0; i < slots(); ++i) side[i] = context_.random().OneIn(2);
+  CutBetween(side);
+  context_.faults.Hit(Fault::kCutSymmetric);
+}
+
+void Network::CutBetween(const std::vector<bool>& side) {
   for (size_t a = 0; a < slots(); ++a) {
     for (size_t b = 0; b < slots(); ++b) {
       if (side[a] != side[b]) Cut(a, b);
     }
   }
-  context_.faults.Hit(Fault::kCutSymmetric);
 }
 
 void Network::CutOneWay() {
@@ -109,8 +118,18 @@ void Network::CutOff(size_t slot) {
   context_.faults.Hit(Fault::kCutLeader);
 }
 
-void Network::Heal() {
+void Network::Hold(size_t from, size_t to, absl::Duration time) {
+  context_.faults.Hit(Fault::kLinkHeld);
+  held_until_[from * slots() + to] = context_.scheduler.now() + time;
+}
+
+void Network::HealCuts() {
   std::fill(cut_.begin(), cut_.end(), false);
+}
+
+void Network::Heal() {
+  std::fill(held_until_.begin(), held_until_.end(), absl::ZeroDuration());
+  HealCuts();
 }
 
 void Network::Refind() {

@@ -45,10 +45,16 @@ class Network {
   void Send(Envelope envelope);
 
   void CutSymmetric();
+  /// Those whose place is set from all others.
+  void CutBetween(const std::vector<bool>& side);
   void CutOneWay();
   /// Two halves that see each other only through one replica.
   void CutBridge();
   void CutOff(size_t slot);
+  /// Nothing that `from` sends to `to` arrives before `time` has passed; then all of it does.
+  void Hold(size_t from, size_t to, absl::Duration time);
+  /// All links work again; what is held stays so.
+  void HealCuts();
   /// All links work again.
   void Heal();
   /// Delivers a few messages of long ago once more.
@@ -64,7 +70,8 @@ class Network {
   Context& context_;
   const Deliver deliver_;
   std::vector<bool> cut_;
-  std::vector<absl::Duration> last_due_;  ///< By link.
+  std::vector<absl::Duration> held_until_;  ///< By link.
+  std::vector<absl::Duration> last_due_;    ///< By link.
   std::deque<Envelope> old_;
 };
 

@@ -14,6 +14,8 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {
     "cut, one way",
     "cut, bridge",
     "cut, leader alone",
+    "cut, for a vote",
+    "link held",
     "crash",
     "crash of the leader",
     "crash of all",
@@ -29,6 +31,7 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {
     "read outdated",
     "damage, data lost",
     "damage, false alarm",
+    "damage, vote forgotten",
     "disk wiped",
     "log start moved",
     "snapshot installed",
@@ -54,7 +57,9 @@ absl::Duration Ticks(SimRandom& random, double least, double most) {
 }
 
 void DrawGroup(SimRandom& random, Plan* plan) {
-  plan->voters = OneOf(random, {1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5});
+  plan->storm_of_doubt = random.OneIn(4);
+  plan->voters =
+      plan->storm_of_doubt ? OneOf(random, {3, 4, 5, 5, 5}) : OneOf(random, {1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5});
   plan->spares = static_cast<int>(random.Below(3));
   raft::Options& options = plan->options;
   options.election_ticks = 6 + static_cast<int>(random.Below(8));
@@ -69,6 +74,27 @@ void DrawGroup(SimRandom& random, Plan* plan) {
     const int percent = skewed ? 60 + static_cast<int>(random.Below(100)) : 95 + static_cast<int>(random.Below(11));
     plan->ticks.push_back(kTick * percent / 100);
   }
+}
+
+// Hardly any fault but those that make elections, doubts and late messages.
+void DrawStormOfDoubt(SimRandom& random, Plan* plan) {
+  plan->delay_max = plan->delay_min + Ticks(random, 0.01, 1);
+  plan->loss_percent = random.OneIn(3) ? static_cast<int>(random.Below(6)) : 0;
+  plan->sync_max = Ticks(random, 0.01, 1);
+  plan->slow_sync_percent = plan->sync_failure_per_10000 = plan->read_failure_percent = 0;
+  plan->read_max = Ticks(random, 0.01, 1);
+  plan->client_interval = Ticks(random, 1, random.OneIn(2) ? 8 : 60);
+  plan->action_interval = Ticks(random, 6, 30);
+  plan->length_ticks = 300 + static_cast<int>(random.Below(900));
+  plan->weights.fill(0);
+  for (const Action action : {Action::kCrashLeader, Action::kCutLeader, Action::kCutSymmetric, Action::kCampaign,
+                              Action::kTransfer, Action::kLeaderLost, Action::kDamage, Action::kDamageBehindLeader,
+                              Action::kPauseLeader, Action::kCrash, Action::kDivideForVote}) {
+    plan->weights[static_cast<size_t>(action)] = random.OneIn(2) ? 0 : static_cast<int>(random.Below(3)) + 1;
+  }
+  plan->weights[static_cast<size_t>(Action::kMembership)] = random.OneIn(2) ? 0 : 2;
+  plan->weights[static_cast<size_t>(Action::kHealNetwork)] = 6;
+  plan->weights[static_cast<size_t>(Action::kDivideForVote)] += 10;
 }
 
 }  // namespace
@@ -109,6 +135,7 @@ Plan DrawPlan(SimRandom& random) {
   plan.weights[static_cast<size_t>(Action::kMembership)] *= 2;
   plan.weights[static_cast<size_t>(Action::kCrashAll)] /= 3;
   plan.weights[static_cast<size_t>(Action::kWipe)] /= 2;
+  if (plan.storm_of_doubt) DrawStormOfDoubt(random, &plan);
   return plan;
 }
 

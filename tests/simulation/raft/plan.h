@@ -32,6 +32,8 @@ enum class Fault : uint8_t {
   kCutOneWay,
   kCutBridge,
   kCutLeader,
+  kCutForVote,
+  kLinkHeld,
   // process
   kCrash,
   kCrashLeader,
@@ -46,9 +48,10 @@ enum class Fault : uint8_t {
   kSyncFailed,
   kSyncSlow,
   kReadFailed,
-  kReadOutdated,  ///< The log was cut between a read's request and its answer.
-  kDamageLoss,    ///< What had been durable is gone; the replica is in doubt.
-  kDamageAlarm,   ///< In doubt, and nothing durable was lost.
+  kReadOutdated,   ///< The log was cut between a read's request and its answer.
+  kDamageLoss,     ///< What had been durable is gone; the replica is in doubt.
+  kDamageAlarm,    ///< In doubt, and nothing durable was lost.
+  kVoteForgotten,  ///< By damage: one that the candidate may not have heard of yet.
   kDiskWiped,
   // logs
   kLogStartMoved,
@@ -80,6 +83,7 @@ enum class Action : uint8_t {
   kCrashAll,
   kDamage,              ///< A crash whose journal ends in damage.
   kDamageBehindLeader,  ///< The leader dies and a follower comes back damaged, at once.
+  kDivideForVote,       ///< As many as elect a leader are cut off from theirs, and one of them is to campaign.
   kWipe,
   kPause,
   kPauseLeader,
@@ -134,6 +138,11 @@ struct Plan {
   int record_bytes_max = 0;
   absl::Duration action_interval;
   std::array<int, kActions> weights{};
+
+  /// What a replica in doubt may break needs several things at once, which chance hardly ever brings together: one that
+  /// voted forgets it while its vote, or the candidate, is held up, and the others go on. Here that is arranged
+  /// (storm.cc).
+  bool storm_of_doubt = false;
 
   int slots() const { return voters + spares; }
 };

@@ -31,6 +31,7 @@ constexpr simulation::Planting kBugs[] = {
     {PlantedBug::kServeBeforeOwnCommit, "a new leader serves reads too early"},
     {PlantedBug::kVoteForShorterLog, "the candidate's log is not compared"},
     {PlantedBug::kVoteInDoubt, "a replica in doubt counts like any other"},
+    {PlantedBug::kEndDoubtAtOnce, "a doubt ends though a vote that was forgotten may still elect somebody"},
     {PlantedBug::kForgetMembershipRollback, "a truncated configuration stays in use"},
     {PlantedBug::kCommitBeyondVerified, "commit moves over batches that were not compared"},
 };

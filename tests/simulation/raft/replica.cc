@@ -107,6 +107,9 @@ void Replica::Damage(size_t most) {
   context_.trace.Say([&] {
     return Cat(ShortName(id_), " finds its journal damaged; log to ", before, " is cut at ", disk_.durable().log_end);
   });
+  const VoterId& vote = state_before.voted_for;
+  const bool vote_lost = disk_.durable().hard_state.term < state_before.term && vote != VoterId{};
+  if (vote_lost) context_.faults.Hit(Fault::kVoteForgotten);
   if (lost) context_.checker.OnDamaged(id_, gone);
   doubtful_ = true;
 }
@@ -184,6 +187,7 @@ void Replica::CarryOut(raft::Ready ready) {
       return Cat(ShortName(id_), " is ", raft::RoleName(ready.role_change->role), " in term ", ready.role_change->term);
     });
     if (ready.role_change->role == raft::Role::kLeader) group_.OnLeader(*this);
+    if (ready.role_change->role == raft::Role::kCandidate) group_.OnCandidate(*this);
   }
 }
 

@@ -30,6 +30,8 @@ class Replica {
     virtual ~Group() = default;
     virtual std::vector<Observed> Everyone() const = 0;
     virtual void OnLeader(Replica& replica) = 0;
+    /// It asks for votes in a term of its own.
+    virtual void OnCandidate(Replica& replica) = 0;
   };
 
   /// `initial`: the members that the group begins with, or none.
