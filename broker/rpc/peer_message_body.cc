@@ -74,12 +74,13 @@ void Write(const raft::VoteRequest& from, pb::GroupMessage* message) {
 }
 
 void Write(const raft::VoteResponse& from, pb::GroupMessage* message) {
-  const auto& [pre_vote, granted, doubt, campaign] = from;
+  const auto& [pre_vote, granted, doubt, campaign, members] = from;
   pb::VoteResponse* to = message->mutable_vote_response();
   to->set_pre_vote(pre_vote);
   to->set_granted(granted);
   to->set_doubt(doubt);
   to->set_campaign(campaign);
+  WritePlace(members, to->mutable_members());
 }
 
 void Write(const raft::AppendRequest& from, pb::GroupMessage* message) {
@@ -155,6 +156,16 @@ absl::StatusOr<raft::MessageBody> Read(const pb::VoteRequest& from) {
   return to;
 }
 
+absl::StatusOr<raft::MessageBody> Read(const pb::VoteResponse& from) {
+  raft::VoteResponse to{.pre_vote = from.pre_vote(),
+                        .granted = from.granted(),
+                        .doubt = from.doubt(),
+                        .campaign = from.campaign(),
+                        .members = {}};
+  SLUICE_RETURN_IF_ERROR(ReadPlace(from.members(), &to.members));
+  return to;
+}
+
 absl::StatusOr<raft::MessageBody> Read(const pb::AppendResponse& from) {
   raft::AppendResponse to{.rejected = from.rejected(),
                           .end = Offset(from.end()),
@@ -195,11 +206,8 @@ absl::StatusOr<raft::MessageBody> ReadBody(const pb::GroupMessage& from) {
   switch (from.body_case()) {
     case pb::GroupMessage::kVoteRequest:
       return Read(from.vote_request());
-    case pb::GroupMessage::kVoteResponse: {
-      const pb::VoteResponse& body = from.vote_response();
-      return raft::VoteResponse{
-          .pre_vote = body.pre_vote(), .granted = body.granted(), .doubt = body.doubt(), .campaign = body.campaign()};
-    }
+    case pb::GroupMessage::kVoteResponse:
+      return Read(from.vote_response());
     case pb::GroupMessage::kAppendRequest:
       return Read(from.append_request());
     case pb::GroupMessage::kAppendResponse:

@@ -74,7 +74,8 @@ std::vector<raft::MessageBody> EveryBody() {
   const VoterId voter{NodeId(2), Uuid::FromRandom(8, 8)};
   return {
       raft::VoteRequest{.pre_vote = true, .transfer = true, .last = {LeaderEpoch(4), Offset(10)}, .campaign = 13},
-      raft::VoteResponse{.pre_vote = false, .granted = true, .doubt = 12, .campaign = 14},
+      raft::VoteResponse{
+          .pre_vote = false, .granted = true, .doubt = 12, .campaign = 14, .members = {LeaderEpoch(3), Offset(9)}},
       std::move(append),
       raft::AppendResponse{.rejected = true,
                            .end = Offset(1),

@@ -23,7 +23,8 @@ struct Describer {
     return Cat(m.pre_vote ? "PreVote?" : "Vote?", " log ", Place(m.last), m.transfer ? ", transfer" : "");
   }
   std::string operator()(const VoteResponse& m) const {
-    return Cat(m.pre_vote ? "PreVote" : "Vote", m.granted ? " yes" : " no", Doubt(m.doubt));
+    return Cat(m.pre_vote ? "PreVote" : "Vote", m.granted ? " yes" : " no", Doubt(m.doubt),
+               m.members.end.value() > 0 ? Cat(", members ", Place(m.members)) : "");
   }
   std::string operator()(const AppendRequest& m) const {
     std::string out = Cat("Append after ", Place(m.previous));

@@ -37,6 +37,9 @@ struct VoteResponse {
   /// Of the request. Who forgot the term of a campaign may ask in that term again, with another log: votes for the one
   /// are none for the other.
   uint64_t campaign = 0;
+  /// After the last change of members that the voter knows to be committed; 0: none since the group began. A candidate
+  /// that has it too learns that it need not ask those before it.
+  LogPlace members{};
 };
 
 /// Batches that follow `previous`; none to ask whether the logs agree there.

@@ -145,7 +145,9 @@ absl::Status Raft::Step(Message message) {
   SLUICE_RETURN_IF_ERROR(CheckEnvelope(message));
   if (IsAbsurd(message.term)) SLUICE_RETURN_IF_ERROR(TakeAbsurdTerm(message));
   // A removed member has no say, and what it answers to an earlier leader must not dethrone this one.
-  if (IsAnswer(message.body) && !configuration().Contains(message.from)) return absl::OkStatus();
+  if (IsAnswer(message.body) && !configuration().Contains(message.from) && !IsAskedForVote(message)) {
+    return absl::OkStatus();
+  }
   dirty_ = true;
   if (message.term < term()) {
     AnswerStale(message);
@@ -185,7 +187,7 @@ absl::Status Raft::StepCurrent(Message& message) {
 // term can catch up and be elected.
 void Raft::AnswerStale(const Message& message) {
   if (const auto* vote = std::get_if<VoteRequest>(&message.body)) {
-    Send(message.from, VoteResponse{vote->pre_vote, false, doubt_, vote->campaign});
+    Send(message.from, AnswerTo(*vote, false));
   } else if (IsFromLeader(message.body)) {
     Send(message.from, Standing());
   }

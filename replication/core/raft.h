@@ -28,9 +28,9 @@
 // that is forgotten here (after this replica's restart something new was committed without any replica in doubt, or
 // every voter answered in the leader's term; exactly: NobodyHoldsVoteOf), and the replica durably holds that leader's
 // log as it was then, it is counted for nothing: its vote counts only where every voter agrees (then nothing that still
-// exists anywhere can be missing), and so is every vote for it; its acknowledgements and its answers to a read round
-// count not at all. Nor does it take over at a leader's word: of the next term it may have been a candidate already, or
-// the leader.
+// exists anywhere can be missing), by each configuration that may be in force, and so is every vote for it; its
+// acknowledgements and its answers to a read round count not at all. Nor does it take over at a leader's word: of the
+// next term it may have been a candidate already, or the leader.
 //
 // Membership. One change at a time, in use from its append, rolled back by truncation. A replica that is asked for its
 // vote gives it also as a learner: the asker may know of a promotion that has not reached it; whose votes count is the
@@ -346,6 +346,8 @@ class Raft {
   void RollBackConfigurations(Offset new_end);
   void ForgetOldConfigurations();
   std::vector<ConfigurationAt>::const_iterator LastCommittedConfiguration() const;
+  /// Of every configuration that something may still be committed with, or was, as far as this replica knows.
+  std::vector<VoterId> VotersInForce() const;
   void OnConfigurationChanged();
 
   // raft_election.cc
@@ -355,6 +357,9 @@ class Raft {
   LogPlace ClaimedEnd() const;
   void StartPreVote();
   void StartElection(bool transfer);
+  bool IsAskedForVote(const Message& answer) const;
+  VoteResponse AnswerTo(const VoteRequest& request, bool granted) const;
+  void LearnCommittedMembers(const LogPlace& members);
   void CountVote(const VoterId& voter, bool granted, bool in_doubt);
   void OnElectionWon();
   absl::Status StepVoteRequest(const Message& message, const VoteRequest& request);

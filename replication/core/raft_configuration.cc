@@ -74,6 +74,16 @@ std::vector<ConfigurationAt>::const_iterator Raft::LastCommittedConfiguration() 
   return std::prev(beyond);
 }
 
+std::vector<VoterId> Raft::VotersInForce() const {
+  std::vector<VoterId> voters;
+  for (auto at = LastCommittedConfiguration(); at != configurations_.end(); ++at) {
+    for (const VoterId& voter : at->configuration.voters) {
+      if (std::find(voters.begin(), voters.end(), voter) == voters.end()) voters.push_back(voter);
+    }
+  }
+  return voters;
+}
+
 void Raft::ForgetOldConfigurations() {
   // Those before the last committed one can never be in use again, once this disk has it: a crash may still take it
   // from the end of the log, and then the one before it is the log's last.

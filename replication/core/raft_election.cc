@@ -77,10 +77,10 @@ void Raft::StartPreVote() {
   votes_.clear();
   own_vote_write_ = 0;
   campaign_ = random_.Next();
-  for (const VoterId& voter : configuration().voters) {
+  for (const VoterId& voter : VotersInForce()) {
     if (voter != self_) Send(voter, VoteRequest{true, false, ClaimedEnd(), campaign_});
   }
-  if (configuration().IsVoter(self_)) CountVote(self_, true, in_doubt());
+  CountVote(self_, true, in_doubt());
 }
 
 void Raft::StartElection(bool transfer) {
@@ -96,7 +96,7 @@ void Raft::StartElection(bool transfer) {
   // that were given to the longer log that it has lost.
   own_vote_write_ = LatestWrite();
   campaign_ = random_.Next();
-  for (const VoterId& voter : configuration().voters) {
+  for (const VoterId& voter : VotersInForce()) {
     if (voter != self_) SendOnceDurable(own_vote_write_, voter, VoteRequest{false, transfer, ClaimedEnd(), campaign_});
   }
 }
@@ -104,23 +104,35 @@ void Raft::StartElection(bool transfer) {
 void Raft::OnVoteDurable() {
   if (own_vote_write_ == 0 || own_vote_write_ > durable_write_) return;
   own_vote_write_ = 0;
-  if (role_ == Role::kCandidate && configuration().IsVoter(self_)) CountVote(self_, true, in_doubt());
+  if (role_ == Role::kCandidate) CountVote(self_, true, in_doubt());
 }
 
+bool Raft::IsAskedForVote(const Message& answer) const {
+  if (!std::holds_alternative<VoteResponse>(answer.body)) return false;
+  if (role_ != Role::kPreCandidate && role_ != Role::kCandidate) return false;
+  const std::vector<VoterId> in_force = VotersInForce();
+  return std::find(in_force.begin(), in_force.end(), answer.from) != in_force.end();
+}
+
+// Only what voters say counts; `voter` may be anyone.
 void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
+  const std::vector<VoterId> in_force = VotersInForce();
+  if (std::find(in_force.begin(), in_force.end(), voter) == in_force.end()) return;
   const auto same = [&](const VoteReceived& v) { return v.voter == voter; };
   if (std::any_of(votes_.begin(), votes_.end(), same)) return;
   votes_.push_back({voter, granted, in_doubt});
+  const Configuration& members = configuration();
   size_t sure = 0, yes = 0, no = 0;
   for (const VoteReceived& v : votes_) {
-    if (!v.granted) ++no;
+    const bool counts = members.IsVoter(v.voter);
     if (v.granted) ++yes;
-    if (v.granted && !v.in_doubt) ++sure;
+    if (v.granted && !v.in_doubt && counts) ++sure;
+    if (!v.granted && counts) ++no;
   }
-  const Configuration& members = configuration();
   // Every voter, in doubt or not: then whatever still exists of the log anywhere is at most what the candidate holds. A
-  // candidate in doubt needs that, also so that nobody asks for votes in a later term who has one that it forgot.
-  if ((!this->in_doubt() && sure >= members.Quorum()) || yes == members.voters.size()) {
+  // candidate in doubt needs that, also so that nobody asks for votes in a later term who has one that it forgot. Those
+  // of older members too, for what was forgotten may be that the last change was taken back, and what came instead.
+  if ((!this->in_doubt() && sure >= members.Quorum()) || yes == in_force.size()) {
     const bool was_pre_vote = role_ == Role::kPreCandidate;
     votes_.clear();
     if (was_pre_vote) {
@@ -139,6 +151,13 @@ void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
 bool Raft::HearsLeader() const {
   if (role_ == Role::kLeader) return true;
   return !leader_.IsNone() && election_elapsed_ < options_.election_ticks;
+}
+
+VoteResponse Raft::AnswerTo(const VoteRequest& request, bool granted) const {
+  VoteResponse answer{request.pre_vote, granted, doubt_, request.campaign, {}};
+  const ConfigurationAt& members = *LastCommittedConfiguration();
+  if (members.offset.value() >= 0) answer.members = {members.epoch, members.offset + 1};
+  return answer;
 }
 
 absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& request) {
@@ -160,28 +179,40 @@ absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& re
   if (request.pre_vote) {
     // In the candidate's term, as it counts no older one; a refusal may tell of a newer.
     const bool granted = up_to_date && !disturbs;
-    messages_.push_back(
-        {self_, message.from, std::max(term(), message.term), VoteResponse{true, granted, doubt_, request.campaign}});
+    messages_.push_back({self_, message.from, std::max(term(), message.term), AnswerTo(request, granted)});
     return absl::OkStatus();
   }
   if (message.term > term()) return absl::OkStatus();  // not listened to while a leader is heard (dissertation 4.2.3)
   const bool free = hard_state_.voted_for.IsNone() && leader_.IsNone();
   const bool may = free || hard_state_.voted_for == message.from || Planted(PlantedBug::kVoteTwice);
   if (!may || !up_to_date || role_ == Role::kLeader) {
-    Send(message.from, VoteResponse{false, false, doubt_, request.campaign});
+    Send(message.from, AnswerTo(request, false));
     return absl::OkStatus();
   }
   SetHardState({term(), message.from});
   election_elapsed_ = 0;
   const uint64_t write = Planted(PlantedBug::kAnswerVoteBeforeDurable) ? 0 : hard_state_write_;
-  SendOnceDurable(write, message.from, VoteResponse{false, true, doubt_, request.campaign});
+  SendOnceDurable(write, message.from, AnswerTo(request, true));
   return absl::OkStatus();
 }
 
+// What is committed for one is so for all, with everything before it: logs that have the same entry are the same up to
+// it.
+void Raft::LearnCommittedMembers(const LogPlace& members) {
+  const auto same = [&](const ConfigurationAt& at) {
+    return at.offset + 1 == members.end && at.epoch == members.epoch;
+  };
+  if (std::any_of(configurations_.begin(), configurations_.end(), same)) Commit(std::min(members.end, log_.end()));
+}
+
 absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& response) {
+  if (response.members.end.value() < 0) {
+    return absl::InvalidArgumentError(Cat(message.from, " knows members at offset ", response.members.end));
+  }
+  if (role_ != Role::kLeader) LearnCommittedMembers(response.members);
   const Role asking = response.pre_vote ? Role::kPreCandidate : Role::kCandidate;
   const bool current = role_ == asking && response.campaign == campaign_;
-  if (!current || !configuration().IsVoter(message.from)) return absl::OkStatus();
+  if (!current) return absl::OkStatus();
   CountVote(message.from, response.granted, response.doubt != kNoDoubt && !Planted(PlantedBug::kVoteInDoubt));
   return absl::OkStatus();
 }
