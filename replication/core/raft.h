@@ -346,7 +346,8 @@ class Raft {
   void RollBackConfigurations(Offset new_end);
   void ForgetOldConfigurations();
   std::vector<ConfigurationAt>::const_iterator LastCommittedConfiguration() const;
-  /// Of every configuration that something may still be committed with, or was, as far as this replica knows.
+  /// Of every configuration that something may still be committed with, or was, as far as this replica knows. Where
+  /// every voter must agree, it is these.
   std::vector<VoterId> VotersInForce() const;
   void OnConfigurationChanged();
 

@@ -114,25 +114,27 @@ bool Raft::IsAskedForVote(const Message& answer) const {
   return std::find(in_force.begin(), in_force.end(), answer.from) != in_force.end();
 }
 
-// Only what voters say counts; `voter` may be anyone.
+// `voter` may be anyone; who counts is looked at anew with each vote, for members may have been learned to be
+// committed.
 void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
-  const std::vector<VoterId> in_force = VotersInForce();
-  if (std::find(in_force.begin(), in_force.end(), voter) == in_force.end()) return;
   const auto same = [&](const VoteReceived& v) { return v.voter == voter; };
   if (std::any_of(votes_.begin(), votes_.end(), same)) return;
   votes_.push_back({voter, granted, in_doubt});
   const Configuration& members = configuration();
-  size_t sure = 0, yes = 0, no = 0;
+  size_t sure = 0, no = 0;
   for (const VoteReceived& v : votes_) {
-    const bool counts = members.IsVoter(v.voter);
-    if (v.granted) ++yes;
-    if (v.granted && !v.in_doubt && counts) ++sure;
-    if (!v.granted && counts) ++no;
+    if (!members.IsVoter(v.voter)) continue;
+    if (v.granted && !v.in_doubt) ++sure;
+    if (!v.granted) ++no;
   }
+  const std::vector<VoterId> in_force = VotersInForce();
+  const bool all = std::all_of(in_force.begin(), in_force.end(), [&](const VoterId& id) {
+    return std::any_of(votes_.begin(), votes_.end(), [&](const VoteReceived& v) { return v.voter == id && v.granted; });
+  });
   // Every voter, in doubt or not: then whatever still exists of the log anywhere is at most what the candidate holds. A
   // candidate in doubt needs that, also so that nobody asks for votes in a later term who has one that it forgot. Those
   // of older members too, for what was forgotten may be that the last change was taken back, and what came instead.
-  if ((!this->in_doubt() && sure >= members.Quorum()) || yes == in_force.size()) {
+  if ((!this->in_doubt() && sure >= members.Quorum()) || all) {
     const bool was_pre_vote = role_ == Role::kPreCandidate;
     votes_.clear();
     if (was_pre_vote) {
