@@ -291,9 +291,9 @@ bool Bench::Latency() {
                 100 * (child.CpuSeconds() - before) / result->seconds);
     return true;
   };
-  if (!run("a server that drops them", *bare_, *to_bare_, "/bare/Sink", each_,
-           [](const std::string&) { return true; }) ||
-      !run("the broker, synced first", *broker_, *to_broker_, "/sluice.v1.Log/Produce", 3 * each_, Acknowledged)) {
+  if (!run("the broker, synced first", *broker_, *to_broker_, "/sluice.v1.Log/Produce", 3 * each_, Acknowledged) ||
+      !run("a server that drops them", *bare_, *to_bare_, "/bare/Sink", each_,
+           [](const std::string&) { return true; })) {
     return false;
   }
   std::printf("Memory of the broker after the load: %.1f MB\n", broker_->ResidentMegabytes());

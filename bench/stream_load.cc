@@ -77,8 +77,8 @@ struct Stream {
   grpc::ByteBuffer answer;  // here, because a read may be under way until the queue is empty
 };
 
-// Puts kTick on a queue each `interval` from `begin` until `end`, to some 20 us, from a thread of its own: an alarm of
-// gRPC set for later comes at a whole millisecond, on the average half of one too late.
+// Puts kTick on a queue each `interval` from `begin` until `end`, mostly to less than 100 us, from a thread of its own:
+// an alarm of gRPC set for later comes at a whole millisecond, on the average half of one too late.
 class Metronome {
  public:
   Metronome(grpc::CompletionQueue& queue, Steady::time_point begin, Steady::time_point end,

@@ -211,10 +211,10 @@ absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& 
   if (response.members.end.value() < 0) {
     return absl::InvalidArgumentError(Cat(message.from, " knows members at offset ", response.members.end));
   }
-  if (role_ != Role::kLeader) LearnCommittedMembers(response.members);
   const Role asking = response.pre_vote ? Role::kPreCandidate : Role::kCandidate;
   const bool current = role_ == asking && response.campaign == campaign_;
   if (!current) return absl::OkStatus();
+  LearnCommittedMembers(response.members);
   CountVote(message.from, response.granted, response.doubt != kNoDoubt && !Planted(PlantedBug::kVoteInDoubt));
   return absl::OkStatus();
 }

@@ -27,11 +27,14 @@ Network::Network(Context& context, Deliver deliver)
       held_until_(slots() * slots()),
       last_due_(slots() * slots()) {}
 
+absl::Duration Network::Held(size_t from, size_t to) const {
+  return std::max(held_until_[from * slots() + to] - context_.scheduler.now(), absl::ZeroDuration());
+}
+
 absl::Duration Network::DrawDelay(size_t from, size_t to) {
   const Plan& plan = context_.plan;
   const absl::Duration most = context_.healed ? std::min(plan.delay_max, plan.delay_min + 0.2 * kTick) : plan.delay_max;
-  absl::Duration delay = Between(context_.random(), plan.delay_min, most) +
-                         std::max(held_until_[from * slots() + to] - context_.scheduler.now(), absl::ZeroDuration());
+  absl::Duration delay = Between(context_.random(), plan.delay_min, most) + Held(from, to);
   if (plan.in_order || context_.healed) {
     absl::Duration& last = last_due_[from * slots() + to];
     last = std::max(last + absl::Nanoseconds(1), context_.scheduler.now() + delay);
@@ -65,13 +68,13 @@ void Network::Send(Envelope envelope) {
   const bool late = !context_.healed && random.Below(1000) < static_cast<uint64_t>(context_.plan.late_per_mille);
   if (late) {
     context_.faults.Hit(Fault::kMessageLate);
-    Schedule(Between(random, 5 * kTick, 200 * kTick), envelope);
+    Schedule(Held(from, to) + Between(random, 5 * kTick, 200 * kTick), envelope);
   } else {
     Schedule(DrawDelay(from, to), envelope);
   }
   if (context_.Chance(context_.plan.duplicate_percent)) {
     context_.faults.Hit(Fault::kMessageDuplicated);
-    Schedule(Between(random, context_.plan.delay_min, 3 * context_.plan.delay_max), envelope);
+    Schedule(Held(from, to) + Between(random, context_.plan.delay_min, 3 * context_.plan.delay_max), envelope);
   }
 }
 
@@ -129,6 +132,8 @@ void Network::HealCuts() {
 
 void Network::Heal() {
   std::fill(held_until_.begin(), held_until_.end(), absl::ZeroDuration());
+  // What is held already comes late, and nothing waits for it.
+  std::fill(last_due_.begin(), last_due_.end(), absl::ZeroDuration());
   HealCuts();
 }
 

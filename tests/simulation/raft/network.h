@@ -55,13 +55,15 @@ class Network {
   void Hold(size_t from, size_t to, absl::Duration time);
   /// All links work again; what is held stays so.
   void HealCuts();
-  /// All links work again.
+  /// All links work again, and hold nothing that is sent from now on.
   void Heal();
   /// Delivers a few messages of long ago once more.
   void Refind();
 
  private:
   absl::Duration DrawDelay(size_t from, size_t to);
+  /// How much longer the link holds what is sent on it.
+  absl::Duration Held(size_t from, size_t to) const;
   void Schedule(absl::Duration delay, const Envelope& envelope);
   void Cut(size_t from, size_t to) { cut_[from * slots() + to] = true; }
   bool IsCut(size_t from, size_t to) const { return cut_[from * slots() + to]; }

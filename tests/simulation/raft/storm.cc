@@ -72,7 +72,7 @@ void Group::MeetCandidate(Replica& candidate) {
     if (asked[other] && !pauses) network_->Hold(other, candidate.slot(), late);
   }
   if (pauses) {
-    // Once its own vote is on its disk, and its requests have left.
+    // Mostly once its own vote is on its disk, and its requests have left.
     context_.scheduler.At(Between(random, kTick, 2.5 * kTick), [this, &candidate, late] {
       if (!context_.healed) PauseFor(candidate, late);
     });
