@@ -76,4 +76,34 @@ TEST_CASE("answers that wait for the disk when a doubt ends do not speak of it a
   CHECK(answers[1].doubt == kNoDoubt);
 }
 
+// What is learned so moves a candidate's commit; a follower's is its leader's to move, also where a snapshot is on its
+// way.
+TEST_CASE("members that a voter knows to be committed are learned by the candidate that asked, and by nobody else") {
+  Paper g;
+  g.Led();
+  g.isolated = {1, 3};
+  const auto change = g.Change(1, TestGroup::Members({1, 2}));
+  REQUIRE(change.ok());
+  g.isolated = {3};
+  g.at(1).StepDown();
+  g.Run();
+  REQUIRE(g.at(1).log_end() == change->last_offset + 1);
+  const Offset before = g.at(1).committed();
+  REQUIRE(before <= change->last_offset);
+  const auto hears = [&](uint64_t campaign) {
+    VoteResponse no{.pre_vote = true, .granted = false, .doubt = kNoDoubt, .campaign = campaign};
+    no.members = {change->epoch, change->last_offset + 1};
+    REQUIRE(g.Step(g.From(2, 1, 1, no)).ok());
+  };
+  hears(0);
+  CHECK(g.at(1).committed() == before);
+  REQUIRE(g.at(1).Campaign().ok());
+  g.TakeReady(1);
+  const uint64_t campaign = g.Sent<VoteRequest>(1).at(0).campaign;
+  hears(campaign + 1);
+  CHECK(g.at(1).committed() == before);
+  hears(campaign);
+  CHECK(g.at(1).committed() == change->last_offset + 1);
+}
+
 }  // namespace sluice::raft
