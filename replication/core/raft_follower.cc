@@ -146,7 +146,8 @@ absl::Status Raft::StepHeartbeat(const Message& message, const Heartbeat& heartb
   SLUICE_RETURN_IF_ERROR(FollowLeader(message));
   CommitVerified(heartbeat.committed);
   if (in_doubt() && heartbeat.doubt == doubt_) doubt_ends_at_ = heartbeat.confirmed_end;
-  if (heartbeat.answer) Send(message.from, Standing(heartbeat.read_seq));
+  // Its leader may not have heard yet that it is in doubt, and take it for what it was before.
+  if (heartbeat.answer || in_doubt()) Send(message.from, Standing(heartbeat.read_seq));
   MaybeEndDoubt();
   return absl::OkStatus();
 }
