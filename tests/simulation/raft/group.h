@@ -38,7 +38,7 @@ Outcome RunSeed(uint64_t seed, std::ostream* trace = nullptr);
 std::string Report(const Outcome& outcome);
 
 /// How many seeds a short run has.
-inline constexpr uint64_t kSeedsShort = 1000;
+inline constexpr uint64_t kSeedsShort = 3000;
 
 using simulation::CurrentSeed;
 
