@@ -18,6 +18,7 @@
 #include "broker/rpc/peer_test_batches.h"
 #include "broker/rpc/peer_test_node.h"
 #include "tests/mute_listener.h"
+#include "tests/tcp_relay.h"
 
 namespace sluice::broker::rpc {
 namespace {
@@ -257,6 +258,20 @@ TEST_CASE("A second process that says it is a node that is connected is refused,
   REQUIRE(one.AwaitMessages(PeerGroup(1), 1));
   two = nullptr;
   CHECK(impostor.AwaitConnected(1));
+}
+
+TEST_CASE("A network that falls silent ends the stream on both sides, and frees the place of who was behind it") {
+  PeerTestNode one(PeerOptions(1));
+  PeerTestNode two(PeerOptions(2));
+  TcpRelay network(one.address());
+  two.net->SetPeer(NodeId(1), network.address());
+  REQUIRE(two.AwaitConnected(1));
+  PeerTestNode again(PeerOptions(2, 2));
+  again.net->SetPeer(NodeId(1), one.address());
+  REQUIRE(one.AwaitLog("two nodes have one id"));
+  network.FallSilent();
+  CHECK(two.AwaitBroken(1));
+  CHECK(again.AwaitConnected(1));
 }
 
 // A caller of the peers' service that is no node of ours.

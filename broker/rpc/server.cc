@@ -33,8 +33,6 @@ constexpr int kAcceptsPerQueue = 4;
 constexpr int64_t kEnvelopeBytesMax = 64 << 10;
 // gRPC's own buffers, beside the messages under way.
 constexpr size_t kTransportBytes = 64 << 20;
-constexpr absl::Duration kKeepaliveTime = absl::Seconds(60);
-constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(20);
 // Between two lines of the log about what clients can do as often as they like.
 constexpr absl::Duration kLogEvery = absl::Seconds(10);
 
@@ -48,10 +46,10 @@ void SetChannelArguments(const ServerOptions& options, grpc::ServerBuilder* buil
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.streams_max);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 16 << 10);
   builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
-  // A dead client is found out within 80 s, and a client may look for a dead server every 10 s.
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Ms(kKeepaliveTime));
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Ms(kKeepaliveTimeout));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Ms(options.keepalive_time));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Ms(options.keepalive_timeout));
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  // A client may look for a dead server every 10 s.
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 9'000);
   // Batches carry their own compression, with a bound; a compressed message is inflated by gRPC without one.
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
@@ -157,7 +155,7 @@ class ServerImpl final : public Server, public CallHost {
   void Take(int connection) {
     // gRPC would set it on a listener of its own: what was sent and is not acknowledged for so long ends the
     // connection.
-    const int user_timeout_ms = Ms(kKeepaliveTimeout);
+    const int user_timeout_ms = Ms(options_.keepalive_timeout);
     setsockopt(connection, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
     parameters.fd = connection;

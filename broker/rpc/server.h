@@ -34,6 +34,10 @@ struct ServerOptions {
   int streams_max = 10'000;               ///< Calls under way, of all connections together.
   /// A client that has not taken its answer after this long is cut off, but only when others wait for memory to read.
   absl::Duration read_stall_max = absl::Seconds(30);
+  /// A client that has been silent this long is asked whether it lives, and has as long as the second to answer; what
+  /// is sent to it and not acknowledged for the second ends its connection too.
+  absl::Duration keepalive_time = absl::Seconds(60);
+  absl::Duration keepalive_timeout = absl::Seconds(20);
   Logger log = Logger::Silent();
 };
 

@@ -4,6 +4,7 @@
 #include "broker/rpc/test_node.h"
 #include "grpc/health/v1/health.pb.h"
 #include "grpc/reflection/v1alpha/reflection.pb.h"
+#include "tests/tcp_relay.h"
 
 namespace sluice::broker::rpc {
 namespace {
@@ -112,6 +113,27 @@ TEST_CASE("More connections than the bound are refused at once, and taken again 
   second = nullptr;
   CHECK(ask(fourth, true).ok());
   CHECK(Soon([&] { return node.server().stats().connections == 3; }));
+}
+
+TEST_CASE("A client behind a network that fell silent loses its connection and its stream") {
+  ServerOptions options;
+  options.keepalive_time = absl::Seconds(1);
+  options.keepalive_timeout = absl::Seconds(1);
+  TestNode node(options);
+  node.CreateTopic("t");
+  TcpRelay network(node.server().address());
+  const auto channel = grpc::CreateChannel(network.address(), grpc::InsecureChannelCredentials());
+  grpc::ClientContext context;
+  const auto stream = v1::Log::NewStub(channel)->Consume(&context);
+  REQUIRE(Soon([&] { return node.server().stats().calls_active == 1; }));
+  CHECK(node.server().stats().connections == 2);  // with the one that made the topic, which answers
+  std::this_thread::sleep_for(std::chrono::seconds(4));
+  CHECK(node.server().stats().calls_active == 1);  // silent, but alive
+  network.FallSilent();
+  CHECK(Soon([&] { return node.server().stats().calls_active == 0; }));
+  CHECK(Soon([&] { return node.server().stats().connections == 1; }));
+  context.TryCancel();
+  (void)stream->Finish();
 }
 
 TEST_CASE("Topics, offsets, deletion of records and the cluster answer as the schema says") {
