@@ -50,6 +50,7 @@ class Group final : public Replica::Group {
   std::vector<Observed> Everyone() const override;
   void OnLeader(Replica& replica) override;
   void OnCandidate(Replica& replica) override;
+  void OnInstall(Replica& replica) override;
 
  private:
   VoterId MakeId(size_t slot);

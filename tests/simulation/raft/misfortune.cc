@@ -115,6 +115,14 @@ void Group::CrashOne(Replica& replica) {
   StartLater(replica);
 }
 
+// An install takes a moment that chance alone hardly ever meets.
+void Group::OnInstall(Replica& replica) {
+  if (!context_.Chance(10)) return;
+  context_.scheduler.At(Between(context_.random(), absl::ZeroDuration(), 10 * kTick), [this, &replica] {
+    if (!context_.healed && replica.installing()) CrashOne(replica);
+  });
+}
+
 void Group::Damage(Replica& replica) {
   const bool may_lose = MayLose(replica.id());
   // A false alarm anywhere is safe; but with a voter gone for good, a majority in doubt could never agree again.

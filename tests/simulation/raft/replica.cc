@@ -180,6 +180,7 @@ void Replica::CarryOut(raft::Ready ready) {
   if (ready.install) {
     if (install_) context_.checker.Fail(Invariant::kReadySound, Cat(ShortName(id_), " installs two snapshots at once"));
     install_ = Installation{*std::move(ready.install), ready.number};
+    group_.OnInstall(*this);
     BeginInstall();
   }
   if (ready.role_change) {

@@ -32,6 +32,8 @@ class Replica {
     virtual void OnLeader(Replica& replica) = 0;
     /// It asks for votes in a term of its own.
     virtual void OnCandidate(Replica& replica) = 0;
+    /// It is to install a snapshot.
+    virtual void OnInstall(Replica& replica) = 0;
   };
 
   /// `initial`: the members that the group begins with, or none.
