@@ -123,7 +123,7 @@ struct Progress {
   bool cannot_lead = false;  ///< It has renounced, as its last answer says.
   uint64_t doubt = kNoDoubt;
   Offset doubt_since;                   ///< Where our log ended when we heard of this doubt.
-  uint64_t confirm_seq = 0;             ///< The read round that every voter is to answer.
+  uint64_t confirm_seq = 0;             ///< The read round that every member is to answer.
   std::optional<Offset> confirmed_end;  ///< How far its log must reach; set once nobody can lead by its vote.
 
   bool snapshot_asked = false;              ///< The driver has been told.
@@ -190,7 +190,7 @@ struct LeaderState {
   int transfer_elapsed = 0;
   bool timeout_now_sent = false;
 
-  /// The round that every voter is to answer, so that no replica need be in doubt any more; 0: none.
+  /// The round that every member is to answer, so that no replica need be in doubt any more; 0: none.
   uint64_t DoubtSeq() const {
     uint64_t seq = 0;
     for (const Progress& peer : peers) {

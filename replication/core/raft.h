@@ -26,7 +26,7 @@
 // Doubt. A replica whose journal ended in damage that may have been acknowledged (RestoredState::doubtful) has perhaps
 // forgotten batches, a term or a vote. Until a leader has shown that it leads now, and that nobody can lead by a vote
 // that is forgotten here (after this replica's restart something new was committed without any replica in doubt, or
-// every voter answered in the leader's term; exactly: NobodyHoldsVoteOf), and the replica durably holds that leader's
+// every member answered in the leader's term; exactly: NobodyHoldsVoteOf), and the replica durably holds that leader's
 // log as it was then, it is counted for nothing: its vote counts only where every voter agrees (then nothing that still
 // exists anywhere can be missing), by each configuration that may be in force, and so is every vote for it; its
 // acknowledgements and its answers to a read round count not at all. Nor does it take over at a leader's word: of the

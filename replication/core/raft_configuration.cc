@@ -89,7 +89,10 @@ void Raft::ForgetOldConfigurations() {
   // from the end of the log, and then the one before it is the log's last.
   while (configurations_.size() > 1 && configurations_[1].offset < std::min(committed_, durable_end_)) {
     configurations_.erase(configurations_.begin());
-    state_pending_ = true;  // goes with the next write: an older list only remembers more
+    state_pending_ = true;
+    // However quiet the group is: who comes back in doubt asks the voters of every configuration that it remembers, and
+    // those of an older one may be gone for good.
+    NotePendingWrite();
   }
 }
 

@@ -260,6 +260,27 @@ TEST_CASE("7: a snapshot of what a follower has already leaves its log as it is"
   CHECK(g.Sent<AppendResponse>(2).size() == 1);
 }
 
+// Else nothing could be sent from where it says that it got.
+TEST_CASE("7: a follower that knows the half of a batch to be committed answers a snapshot with where a batch ends") {
+  Paper g;
+  g.Led();
+  REQUIRE(g.Propose(1, "x", 4).ok());
+  g.Run();
+  const Offset base = g.at(2).log_end() - 4;
+  g.Restart(2);
+  g.network.clear();
+  const record::Batch batch = g.node(2).memory.log.back();
+  REQUIRE(g.Step(g.From(1, 2, 1, AppendRequest{{LeaderEpoch(1), base}, base + 2, {batch}})).ok());
+  REQUIRE(g.at(2).committed() == base + 2);
+  g.TakeReady(2);
+  g.network.clear();
+  const ConfigurationAt members{Offset(-1), LeaderEpoch(0), TestGroup::Members({1, 2, 3})};
+  REQUIRE(g.Step(g.From(1, 2, 1, InstallSnapshot{{LeaderEpoch(1), base}, LeaderEpoch(1), members, base, {}})).ok());
+  g.TakeReady(2);
+  REQUIRE(g.Sent<AppendResponse>(2).size() == 1);
+  CHECK(g.Sent<AppendResponse>(2)[0].end == base);
+}
+
 // ---- diss. 6.2, 9.6: check quorum and pre-vote
 
 TEST_CASE("diss. 6.2: a leader that no quorum answers steps down, one that a quorum answers stays") {

@@ -76,8 +76,7 @@ TEST_CASE("answers that wait for the disk when a doubt ends do not speak of it a
   CHECK(answers[1].doubt == kNoDoubt);
 }
 
-// What is learned so moves a candidate's commit; a follower's is its leader's to move, also where a snapshot is on its
-// way.
+// What is learned so moves a candidate's commit; a follower's is its leader's to move.
 TEST_CASE("members that a voter knows to be committed are learned by the candidate that asked, and by nobody else") {
   Paper g;
   g.Led();
@@ -104,6 +103,35 @@ TEST_CASE("members that a voter knows to be committed are learned by the candida
   CHECK(g.at(1).committed() == before);
   hears(campaign);
   CHECK(g.at(1).committed() == change->last_offset + 1);
+}
+
+// A log that has begun anew tells its members by where it begins.
+TEST_CASE("members that are committed are learned from a voter whose log begins behind their change") {
+  Paper g;
+  g.Led();
+  g.isolated = {1, 3};
+  const auto change = g.Change(1, TestGroup::Members({1, 2}));
+  REQUIRE(change.ok());
+  for (int i = 0; i < 3; ++i) REQUIRE(g.Propose(1).ok());
+  g.isolated = {3};
+  g.at(1).StepDown();
+  g.Run();
+  const Offset before = g.at(1).committed(), end = g.at(1).log_end();
+  REQUIRE(before <= change->last_offset);
+  REQUIRE(end == change->last_offset + 4);
+  const auto hears = [&](LogPlace members) {
+    g.network.clear();
+    REQUIRE(g.at(1).Campaign().ok());
+    g.TakeReady(1);
+    VoteResponse no{.pre_vote = true, .granted = false, .doubt = kNoDoubt, .campaign = 0, .members = members};
+    no.campaign = g.Sent<VoteRequest>(1).at(0).campaign;
+    REQUIRE(g.Step(g.From(2, 1, 1, no)).ok());
+    return g.at(1).committed();
+  };
+  CHECK(hears({LeaderEpoch(0), end - 1}) == before);
+  CHECK(hears({LeaderEpoch(2), end - 1}) == before);
+  CHECK(hears({LeaderEpoch(1), end + 1}) == before);
+  CHECK(hears({LeaderEpoch(1), end - 1}) == change->last_offset + 1);
 }
 
 }  // namespace sluice::raft

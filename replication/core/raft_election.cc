@@ -199,12 +199,12 @@ absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& re
 }
 
 // What is committed for one is so for all, with everything before it: logs that have the same entry are the same up to
-// it.
+// it. The entry need not be the change itself: where a log has begun anew, its members stand at the base.
 void Raft::LearnCommittedMembers(const LogPlace& members) {
-  const auto same = [&](const ConfigurationAt& at) {
-    return at.offset + 1 == members.end && at.epoch == members.epoch;
-  };
-  if (std::any_of(configurations_.begin(), configurations_.end(), same)) Commit(std::min(members.end, log_.end()));
+  if (log_.EpochBefore(members.end) != members.epoch) return;
+  const auto beyond = [&](const ConfigurationAt& at) { return at.offset >= members.end; };
+  const auto next = std::find_if(configurations_.begin(), configurations_.end(), beyond);
+  if (next != configurations_.begin()) Commit(std::min(std::prev(next)->offset + 1, log_.end()));
 }
 
 absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& response) {
@@ -215,6 +215,10 @@ absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& 
   const bool current = role_ == asking && response.campaign == campaign_;
   if (!current) return absl::OkStatus();
   LearnCommittedMembers(response.members);
+  if (!MayCampaign()) {
+    BecomeFollower(term(), VoterId{});
+    return absl::OkStatus();
+  }
   CountVote(message.from, response.granted, response.doubt != kNoDoubt && !Planted(PlantedBug::kVoteInDoubt));
   return absl::OkStatus();
 }

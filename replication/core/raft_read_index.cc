@@ -38,8 +38,9 @@ void Raft::StartReadRound() {
       read.index = committed_;
     }
   }
+  const uint64_t doubt_seq = lead_->DoubtSeq();
   for (Progress& peer : lead_->peers) {
-    if (peer.voter) SendHeartbeat(peer, true);
+    if (peer.voter || peer.read_acked < doubt_seq) SendHeartbeat(peer, true);
   }
   MaybeFinishReadRound();
   MaybeConfirmDoubtful();
@@ -77,15 +78,20 @@ size_t Raft::VotersInDoubt(const Configuration& members) const {
 
 // What it may have forgotten is a vote in a later term, which may yet help to elect somebody. It does not once
 // something that was proposed after the restart is committed, for that counts none in doubt: whoever was given the vote
-// lacks the entry, and of the others too few can vote for a log without it. Or else once every voter has answered in
-// this term after the restart: who asks for votes in a later one, or leads there, would not have. Voters by another
-// configuration than ours are not asked: so that one, and this term, must be committed, unless without those in doubt
-// nothing can be.
+// lacks the entry, and of the others too few can vote for a log without it. Or else once every member has answered in
+// this term after the restart: who asks for votes in a later one, or leads there, would not have. A learner too: it may
+// have been a voter, and not know yet that this has ended. Who is no member by our configuration is not asked: so that
+// one, and this term, must be committed. Where nothing can be, without those in doubt, all voters are enough.
 bool Raft::NobodyHoldsVoteOf(const Progress& doubtful) const {
   if (committed_ > doubtful.doubt_since || Planted(PlantedBug::kEndDoubtAtOnce)) return true;
-  const auto answered = [&](const Progress& peer) { return !peer.voter || peer.read_acked >= doubtful.confirm_seq; };
-  if (!std::all_of(lead_->peers.begin(), lead_->peers.end(), answered)) return false;
-  if (Serving() && configurations_.back().offset < committed_) return true;
+  bool voters_answered = true, members_answered = true;
+  for (const Progress& peer : lead_->peers) {
+    const bool answered = peer.read_acked >= doubtful.confirm_seq;
+    members_answered = members_answered && answered;
+    voters_answered = voters_answered && (answered || !peer.voter);
+  }
+  if (!voters_answered) return false;
+  if (members_answered && Serving() && configurations_.back().offset < committed_) return true;
   // Without members that are known to be committed, a voter that lags may be waiting for a snapshot (FlushTo).
   const Configuration& members = configuration();
   return members.voters.size() - VotersInDoubt(members) < members.Quorum() ||

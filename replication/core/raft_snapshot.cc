@@ -74,9 +74,9 @@ absl::Status Raft::StepInstallSnapshot(const Message& message, InstallSnapshot& 
       verified_end_ = std::max(verified_end_, base.end);
       Commit(base.end);
     }
-    // No more may be known here than where the log starts, which may lie inside a batch: nothing could be sent from
+    // What is known to be committed here may end inside a batch, where a log start is: nothing could be sent from
     // there.
-    AcknowledgeAppend(message.from, committed_ == log_.start() ? base.end : std::max(base.end, committed_));
+    AcknowledgeAppend(message.from, base.end);
     return absl::OkStatus();
   }
   install_ = SnapshotInstall{message.from, base, snapshot.log_start, std::move(snapshot.detail)};
