@@ -94,6 +94,7 @@ Outcome Group::Run() {
   if (!context_.checker.violation()) {
     Heal();
     MustSettle();
+    if (context_.random().OneIn(4)) LosePower();
   }
   Outcome outcome;
   outcome.violation = context_.checker.violation();
@@ -194,6 +195,27 @@ void Group::MustSettle() {
     }
   }
   if (step != Step::kDone) context_.checker.Fail(Invariant::kLiveness, WhyNotSettled());
+}
+
+// Power fails everywhere, and every journal is found to end in damage, though it took nothing. Who is no member any
+// more never comes back, and must not be missed.
+void Group::LosePower() {
+  // Mostly the last that was written is that a member is taken out.
+  Replica* leader = Leader();
+  if (leader != nullptr && !context_.random().OneIn(3)) (void)RemoveOther(*leader);
+  RunTicks(60);
+  leader = Leader();
+  if (context_.checker.violation() || leader == nullptr || !Settled(*leader)) return;
+  const raft::Configuration members = leader->raft()->configuration();
+  context_.faults.Hit(Fault::kPowerLost);
+  context_.trace.Say([&] { return Cat("power fails; of ", members.ToString(), " all come back in doubt"); });
+  for (Replica* replica : slots_) {
+    replica->Crash();
+    if (!members.Contains(replica->id())) continue;
+    replica->Damage(0);
+    StartLater(*replica);
+  }
+  MustSettle();
 }
 
 // ---- Running

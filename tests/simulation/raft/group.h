@@ -75,6 +75,9 @@ class Group final : public Replica::Group {
   void Pause(Replica& replica);
   void PauseFor(Replica& replica, absl::Duration time);
   void ChangeMembers();
+  bool ProposeChange(Replica& leader, const raft::Configuration& to);
+  bool RemoveOther(Replica& leader);
+  bool Demote(Replica& leader, const VoterId& voter);
   std::vector<raft::Configuration> Steps(const raft::Configuration& from) const;
   void CountChange(const VoterId& leader, const raft::Configuration& from, const raft::Configuration& to);
   /// Every configuration that some replica uses, could go back to, or could be sent.
@@ -86,6 +89,7 @@ class Group final : public Replica::Group {
 
   // storm.cc
   void DivideForVote();
+  void CampaignFor(Replica& candidate);
   void CampaignUntil(Replica& candidate, absl::Duration end);
   void MeetCandidate(Replica& candidate);
   void MeetVoter(Replica& voter, absl::Duration late);
@@ -93,6 +97,7 @@ class Group final : public Replica::Group {
   // group.cc: the end
   void Heal();
   void MustSettle();
+  void LosePower();
   bool Settled(const Replica& leader) const;
   std::string WhyNotSettled() const;
 

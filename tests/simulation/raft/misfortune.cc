@@ -224,13 +224,35 @@ void Group::ChangeMembers() {
     const raft::Configuration from = leader->raft()->configuration();
     const auto steps = Steps(from);
     if (steps.empty()) return;
-    const raft::Configuration& to = steps[context_.random().Below(steps.size())];
-    const Offset at = leader->raft()->log_end();
-    const LeaderEpoch term = leader->raft()->term();
-    if (!leader->ProposeMembership(to)) return;
-    changes_.push_back({to, {at, at, term}});
-    CountChange(leader->id(), from, to);
+    if (!ProposeChange(*leader, steps[context_.random().Below(steps.size())])) return;
   }
+}
+
+bool Group::ProposeChange(Replica& leader, const raft::Configuration& to) {
+  const raft::Configuration from = leader.raft()->configuration();
+  const Offset at = leader.raft()->log_end();
+  const LeaderEpoch term = leader.raft()->term();
+  if (!leader.ProposeMembership(to)) return false;
+  changes_.push_back({to, {at, at, term}});
+  CountChange(leader.id(), from, to);
+  return true;
+}
+
+bool Group::RemoveOther(Replica& leader) {
+  raft::Configuration to = leader.raft()->configuration();
+  Without(&to.voters, leader.id());
+  std::vector<VoterId>& from = !to.voters.empty() ? to.voters : to.learners;
+  if (from.empty()) return false;
+  from.erase(from.begin() + static_cast<std::ptrdiff_t>(context_.random().Below(from.size())));
+  With(&to.voters, leader.id());
+  return ProposeChange(leader, to);
+}
+
+bool Group::Demote(Replica& leader, const VoterId& voter) {
+  raft::Configuration to = leader.raft()->configuration();
+  Without(&to.voters, voter);
+  With(&to.learners, voter);
+  return !to.voters.empty() && Bearable(to, VoterId{}) && ProposeChange(leader, to);
 }
 
 void Group::CountChange(const VoterId& leader, const raft::Configuration& from, const raft::Configuration& to) {

@@ -33,6 +33,7 @@ constexpr std::array<std::string_view, kFaultKinds> kNames = {
     "damage, false alarm",
     "damage, vote forgotten",
     "disk wiped",
+    "power lost",
     "log start moved",
     "snapshot installed",
     "snapshot failed",

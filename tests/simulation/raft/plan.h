@@ -53,6 +53,7 @@ enum class Fault : uint8_t {
   kDamageAlarm,    ///< In doubt, and nothing durable was lost.
   kVoteForgotten,  ///< By damage: one that the candidate may not have heard of yet.
   kDiskWiped,
+  kPowerLost,  ///< All members come back in doubt, and nobody else comes back.
   // logs
   kLogStartMoved,
   kSnapshotInstalled,

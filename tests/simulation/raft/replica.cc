@@ -38,7 +38,7 @@ void Replica::Start() {
   state.epochs = image.Epochs();
   state.raft_state = image.raft_state;
   state.initial = initial_;
-  state.committed = context_.random().OneIn(3) ? Offset(0) : applied_;
+  state.committed = context_.random().OneIn(3) ? applied_ : image.log_start;
   // The core is to remember what it has written down; a crash before that leaves the damage to be found once more.
   state.doubtful = doubtful_ && !StoredInDoubt();
   context_.trace.Say([&] {

@@ -13,7 +13,7 @@ void Group::DivideForVote() {
   SimRandom& random = context_.random();
   Replica* const leader = Leader();
   if (leader == nullptr) return;
-  const raft::Configuration& members = leader->raft()->configuration();
+  const raft::Configuration members = leader->raft()->configuration();
   std::vector<Replica*> others;
   for (const VoterId& id : members.voters) {
     Replica* const voter = Find(id);
@@ -26,6 +26,18 @@ void Group::DivideForVote() {
     supporters_[others[i]->slot()] = true;
   }
   network_->Heal();
+  if (random.OneIn(4) && Demote(*leader, others[0]->id())) {
+    // Before it hears that the change is committed: until then it may lead.
+    Replica* const late = others[members.Quorum() - 1];
+    context_.scheduler.At(Between(random, 0.2 * kTick, 3 * kTick), [this, candidate = others[0], late] {
+      if (context_.healed || supporters_.empty()) return;
+      context_.faults.Hit(Fault::kCutForVote);
+      network_->CutBetween(supporters_);
+      supporters_[late->slot()] = false;
+      CampaignFor(*candidate);
+    });
+    return;
+  }
   switch (random.Below(4)) {
     case 0:
       CrashOne(*leader);
@@ -38,8 +50,12 @@ void Group::DivideForVote() {
       // It goes on leading, for the requests will not reach it.
       return leader->Transfer(others[0]->id());
   }
+  CampaignFor(*others[0]);
+}
+
+void Group::CampaignFor(Replica& candidate) {
   const int patience = 3 * context_.plan.options.election_ticks;
-  CampaignUntil(*others[0], context_.scheduler.now() + patience * kTick);
+  CampaignUntil(candidate, context_.scheduler.now() + patience * kTick);
 }
 
 void Group::CampaignUntil(Replica& candidate, absl::Duration end) {
