@@ -33,6 +33,7 @@ void Group::Begin() {
   const auto count = static_cast<size_t>(context_.plan.slots());
   slots_.resize(count);
   std::vector<VoterId> voters;
+  voters.reserve(static_cast<size_t>(context_.plan.voters));
   for (int i = 0; i < context_.plan.voters; ++i) voters.push_back(MakeId(static_cast<size_t>(i)));
   const auto initial = raft::Configuration::Make(voters, {});
   for (size_t slot = 0; slot < count; ++slot) {
