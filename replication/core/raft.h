@@ -30,7 +30,8 @@
 // log as it was then, it is counted for nothing: its vote counts only where every voter agrees (then nothing that still
 // exists anywhere can be missing), by each configuration that may be in force, and so is every vote for it; its
 // acknowledgements and its answers to a read round count not at all. Nor does it take over at a leader's word: of the
-// next term it may have been a candidate already, or the leader.
+// next term it may have been a candidate already, or the leader. Elected by all, it counts itself for nothing until it
+// has committed something (LeaderCounts), for there may be voters that it did not know of; then its doubt is over.
 //
 // Membership. One change at a time, in use from its append, rolled back by truncation. A replica that is asked for its
 // vote gives it also as a learner: the asker may know of a promotion that has not reached it; whose votes count is the
@@ -354,6 +355,7 @@ class Raft {
   // raft_election.cc
   void ResetElectionTimer();
   void TickElection();
+  bool IsVoterInForce() const;
   bool MayCampaign() const;
   LogPlace ClaimedEnd() const;
   void StartPreVote();
@@ -389,6 +391,7 @@ class Raft {
   void LeaveLeadership();
   void TickLeader();
   void CheckQuorum();
+  bool LeaderCounts(const Configuration& members) const;
   void MaybeCommit();
   Proposed AppendAsLeader(record::PendingBatch&& batch);
   absl::Status CheckProposal() const;

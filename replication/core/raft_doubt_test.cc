@@ -134,4 +134,16 @@ TEST_CASE("members that are committed are learned from a voter whose log begins 
   CHECK(hears({LeaderEpoch(1), end - 1}) == change->last_offset + 1);
 }
 
+// What a candidate learns of members with each answer does not end a campaign that began in the last but one term.
+TEST_CASE("the last term that there is can be won") {
+  Paper g;
+  for (int n : {1, 2, 3}) {
+    g.node(n).durable.hard_state = {LeaderEpoch(INT32_MAX - 2), VoterId{}};
+    g.Restart(n);
+  }
+  REQUIRE(g.Campaign(1).ok());
+  g.Run();
+  CHECK(g.Leader() == 1);
+}
+
 }  // namespace sluice::raft

@@ -55,10 +55,13 @@ LogPlace Raft::ClaimedEnd() const {
 
 // Also a voter whose removal is not known to be committed: it may be the only one that has the removal, and the others
 // cannot outvote its longer log (dissertation section 4.2.2). It does not count its own vote then.
-bool Raft::MayCampaign() const {
+bool Raft::IsVoterInForce() const {
   const auto voter = [&](const ConfigurationAt& at) { return at.configuration.IsVoter(self_); };
-  const bool any = std::any_of(LastCommittedConfiguration(), configurations_.end(), voter);
-  return any && !configuration().voters.empty() && !install_ && !renounced_ && term().value() < kTermMax;
+  return std::any_of(LastCommittedConfiguration(), configurations_.end(), voter);
+}
+
+bool Raft::MayCampaign() const {
+  return IsVoterInForce() && !configuration().voters.empty() && !install_ && !renounced_ && term().value() < kTermMax;
 }
 
 absl::Status Raft::Campaign() {
@@ -140,8 +143,6 @@ void Raft::CountVote(const VoterId& voter, bool granted, bool in_doubt) {
     if (was_pre_vote) {
       StartElection(false);
     } else {
-      if (doubt_ != kNoDoubt) state_pending_ = true;
-      doubt_ = kNoDoubt;
       BecomeLeader();
     }
   } else if (no > members.voters.size() - members.Quorum()) {
@@ -215,7 +216,7 @@ absl::Status Raft::StepVoteResponse(const Message& message, const VoteResponse& 
   const bool current = role_ == asking && response.campaign == campaign_;
   if (!current) return absl::OkStatus();
   LearnCommittedMembers(response.members);
-  if (!MayCampaign()) {
+  if (!IsVoterInForce()) {
     BecomeFollower(term(), VoterId{});
     return absl::OkStatus();
   }

@@ -116,12 +116,22 @@ absl::StatusOr<Proposed> Raft::ProposeMembership(const Configuration& next) {
 
 // ---- Commit
 
+// A leader in doubt was elected by every voter that it knew of. One that it did not, who was taken out or made a
+// learner and has not heard that this is committed, may have its forgotten vote for a later term, and be elected with
+// it by who has less than what this leader commits: so that is not to be committed with its help, as with any other's
+// in doubt.
+bool Raft::LeaderCounts(const Configuration& members) const {
+  if (!in_doubt() || Planted(PlantedBug::kVoteInDoubt)) return true;
+  return members.voters.size() - VotersInDoubt(members) - 1 < members.Quorum();  // else nothing could be
+}
+
 void Raft::MaybeCommit() {
   const Configuration& members = configuration();
   std::vector<Offset> ends;
   ends.reserve(members.voters.size());
   if (members.IsVoter(self_)) {
-    ends.push_back(Planted(PlantedBug::kLeaderCountsBeforeDurable) ? log_.end() : durable_end_);
+    const Offset end = Planted(PlantedBug::kLeaderCountsBeforeDurable) ? log_.end() : durable_end_;
+    ends.push_back(LeaderCounts(members) ? end : Offset(0));
   }
   for (const Progress& peer : lead_->peers) {
     const bool counts = peer.doubt == kNoDoubt || Planted(PlantedBug::kVoteInDoubt);
@@ -136,6 +146,11 @@ void Raft::MaybeCommit() {
   if (log_.EpochBefore(end) != term() && !Planted(PlantedBug::kCommitOldTermByCounting)) return;
   const bool was_serving = Serving();
   Commit(end);
+  if (in_doubt()) {
+    doubt_ = kNoDoubt;
+    state_pending_ = true;
+    NotePendingWrite();
+  }
   MaybeConfirmDoubtful();
   if (!configuration().IsVoter(self_) && configurations_.back().offset < committed_) return HandOverAfterRemoval();
   if (!was_serving && !lead_->reads.empty()) StartReadRound();
