@@ -286,6 +286,30 @@ void World::Damage(Node& victim) {
   victim.Damage();
 }
 
+// What a damaged disk gives back is what was written to it, or nothing.
+void World::ReadWhatIsLeft(Node& damaged) {
+  for (const auto& [id, node] : nodes_) {
+    const auto all = !failed() && node->serving() ? Placement(id) : std::nullopt;
+    if (!all) continue;
+    for (const auto& [replica, placed] : *all) {
+      if (replica == broker::kControllerReplica) continue;  // partitions of a topic that came between two questions
+      Offset at = damaged.ReplicaStart(replica);
+      bool reads = std::count(placed.nodes.begin(), placed.nodes.end(), damaged.id()) > 0;
+      // Headers are read on the way to a batch.
+      if (reads && damaged.up() && context_.random().OneIn(2)) damaged.FlipBitOfRead(2 + context_.random().Below(3));
+      while (reads && !failed()) {
+        const auto read = Await<absl::StatusOr<replication::ReadResult>>(
+            [&, &asked = replica](auto done) { damaged.ReadReplica(asked, at, std::move(done)); });
+        reads = read && read->ok() && !(*read)->batches.empty();
+        if (!reads) break;
+        for (const record::Batch& batch : (*read)->batches) context_.history.OnSeen(placed.key, batch);
+        at = (*read)->next_offset;
+      }
+    }
+    return;
+  }
+}
+
 void World::ReplaceDamaged() {
   if (!damaged_ || failed()) return;
   Node& victim = *nodes_.at(*damaged_);
@@ -297,6 +321,7 @@ void World::ReplaceDamaged() {
   for (const PartitionKey& key : site_.Partitions()) {
     if (!failed()) MustTakeValue(key);
   }
+  ReadWhatIsLeft(victim);
   if (failed()) return;
   damaged_.reset();
   disk_lost_ = true;

@@ -137,7 +137,11 @@ void Node::DamageDisk() {
   const Damaged kind = OneOf(random_, {Damaged::kRead, Damaged::kCut, Damaged::kBlock, Damaged::kBit, Damaged::kBit});
   const std::string path = AnyFile(kind == Damaged::kCut || kind == Damaged::kBlock);
   if (kind == Damaged::kRead || path.empty()) {
-    fs_->FlipBitOfRead(1 + random_.Below(30));
+    // Some of the reads of its start, or later ones: nothing else is wrong with its disk, so that it starts, and
+    // serves.
+    const uint64_t nth = random_.Below(30);
+    fs_->FlipBitOfRead(1 + nth * nth);
+    damages_ = 1;
     return context_.trace.Say([&] { return Cat("node ", id_, ": a read will be wrong"); });
   }
   const std::string before = fs_->Contents(path);
@@ -245,6 +249,11 @@ std::shared_ptr<broker::ProduceSession> Node::Session(uint64_t name) {
   auto& session = sessions_[name];
   if (session == nullptr) session = broker_->NewSession();
   return session;
+}
+
+Offset Node::ReplicaStart(const ReplicaId& replica) const {
+  const auto log = up() && raft_ != nullptr ? raft_->Find(replica) : nullptr;
+  return log == nullptr ? Offset(0) : log->storage_log().log_start();
 }
 
 void Node::ReadReplica(const ReplicaId& replica, Offset from,

@@ -122,6 +122,10 @@ class Node {
   void Deliver(Task task);
   /// The session of that name in this life, made at its first use.
   std::shared_ptr<broker::ProduceSession> Session(uint64_t name);
+  /// A read of its disk, the n-th from now, returns what is not there.
+  void FlipBitOfRead(uint64_t nth) { fs_->FlipBitOfRead(nth); }
+  /// Where its log starts; 0 where there is none.
+  Offset ReplicaStart(const ReplicaId& replica) const;
   /// Committed batches that this node's replica holds, whoever leads; Unavailable where there is none.
   void ReadReplica(const ReplicaId& replica, Offset from,
                    absl::AnyInvocable<void(absl::StatusOr<replication::ReadResult>)> done);

@@ -98,6 +98,7 @@ class World {
   void Damage(Node& victim);
   /// As an operator does it: once the others work.
   void ReplaceDamaged();
+  void ReadWhatIsLeft(Node& damaged);
   /// Once a disk is lost, the others must not be damaged too: their nodes die, but without loss of power.
   bool OthersAreSpared() const { return disk_lost_ || damaged_.has_value(); }
   Blow Spared(Blow blow) const;

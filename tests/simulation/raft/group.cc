@@ -204,9 +204,14 @@ void Group::LosePower() {
   // Mostly the last that was written is that a member is taken out.
   Replica* leader = Leader();
   if (leader != nullptr && !context_.random().OneIn(3)) (void)RemoveOther(*leader);
-  RunTicks(60);
-  leader = Leader();
-  if (context_.checker.violation() || leader == nullptr || !Settled(*leader)) return;
+  int calm = 0;
+  for (int ticks = 0; ticks < kSettleTicksMax && calm < 30 && !context_.checker.violation(); ++ticks) {
+    RunTicks(1);
+    leader = Leader();
+    calm = leader != nullptr && Settled(*leader) ? calm + 1 : 0;
+  }
+  if (context_.checker.violation()) return;
+  if (calm < 30) return context_.checker.Fail(Invariant::kLiveness, WhyNotSettled());
   const raft::Configuration members = leader->raft()->configuration();
   context_.faults.Hit(Fault::kPowerLost);
   context_.trace.Say([&] { return Cat("power fails; of ", members.ToString(), " all come back in doubt"); });
