@@ -68,7 +68,8 @@ void Group::Act(Action action) {
     case Action::kPauseLeader:
       if (leader == nullptr) return;
       context_.faults.Hit(Fault::kPauseLeader);
-      return Pause(*leader);
+      // Mostly long enough for another one to lead.
+      return PauseFor(*leader, Between(context_.random(), 10 * kTick, 80 * kTick));
     case Action::kCutSymmetric:
       return network_->CutSymmetric();
     case Action::kCutOneWay:
@@ -174,12 +175,7 @@ void Group::PauseFor(Replica& replica, absl::Duration time) {
   if (!replica.up() || replica.paused()) return;
   context_.faults.Hit(Fault::kPause);
   replica.Pause();
-  context_.scheduler.At(time, [this, &replica] {
-    const bool led = replica.leads();
-    replica.Resume();
-    // Somebody may still ask it for a read, before it has heard of anything that happened meanwhile.
-    if (led && !context_.healed) replica.ReadIndex();
-  });
+  context_.scheduler.At(time, [&replica] { replica.Resume(); });
 }
 
 // ---- Members

@@ -125,6 +125,8 @@ void Replica::Resume() {
   context_.trace.Say([&] { return Cat(ShortName(id_), " goes on"); });
   paused_ = false;
   std::deque<Task> tasks = std::exchange(while_paused_, {});
+  // Somebody may ask it for a read before it hears of anything that happened meanwhile.
+  if (leads() && !context_.healed) ReadIndex();
   for (Task& task : tasks) {
     if (!up()) return;
     task();
