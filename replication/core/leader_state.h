@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -185,6 +186,9 @@ struct LeaderState {
   std::vector<PendingRead> reads;
   uint64_t read_seq = 0;        ///< The last round begun.
   uint64_t read_confirmed = 0;  ///< The last round that a quorum answered.
+
+  /// Voters by another membership that may be in force, and no members by ours: the last round that each answered.
+  std::map<VoterId, uint64_t> former_acked;
 
   VoterId transfer_to;
   int transfer_elapsed = 0;

@@ -82,9 +82,8 @@ absl::StatusOr<std::unique_ptr<Raft>> Raft::Restore(const Options& options, Rand
   if (lost) state.committed = Offset(0);
   std::unique_ptr<Raft> raft(new Raft(options, random, state, std::move(log)));
   SLUICE_RETURN_IF_ERROR(raft->RestoreConfigurations(state, stored));
-  // A sole voter has nobody to ask.
-  const Configuration& members = raft->configuration();
-  const bool alone = members.voters.size() == 1 && members.IsVoter(state.self);
+  // A sole voter has nobody to ask, unless there was another one, who may not know yet that it is none any more.
+  const bool alone = raft->VotersInForce() == std::vector<VoterId>{state.self};
   if (lost && !alone && !Planted(PlantedBug::kVoteInDoubt)) {
     while (raft->doubt_ == kNoDoubt) raft->doubt_ = random.Next();
     // The next start may find nothing wrong with the journal any more; the doubt must outlive it.
@@ -145,9 +144,8 @@ absl::Status Raft::Step(Message message) {
   SLUICE_RETURN_IF_ERROR(CheckEnvelope(message));
   if (IsAbsurd(message.term)) SLUICE_RETURN_IF_ERROR(TakeAbsurdTerm(message));
   // A removed member has no say, and what it answers to an earlier leader must not dethrone this one.
-  if (IsAnswer(message.body) && !configuration().Contains(message.from) && !IsAskedForVote(message)) {
-    return absl::OkStatus();
-  }
+  const bool stranger = IsAnswer(message.body) && !configuration().Contains(message.from);
+  if (stranger && !IsAskedForVote(message) && !IsAskedFormerVoter(message)) return absl::OkStatus();
   dirty_ = true;
   if (message.term < term()) {
     AnswerStale(message);

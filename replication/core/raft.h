@@ -31,7 +31,8 @@
 // exists anywhere can be missing), by each configuration that may be in force, and so is every vote for it; its
 // acknowledgements and its answers to a read round count not at all. Nor does it take over at a leader's word: of the
 // next term it may have been a candidate already, or the leader. Elected by all, it counts itself for nothing until it
-// has committed something (LeaderCounts), for there may be voters that it did not know of; then its doubt is over.
+// has committed something (LeaderCounts), for there may be voters that it did not know of; then its doubt is over. A
+// sole voter that remembers no other is never in doubt: it has nobody to ask.
 //
 // Membership. One change at a time, in use from its append, rolled back by truncation. A replica that is asked for its
 // vote gives it also as a learner: the asker may know of a promotion that has not reached it; whose votes count is the
@@ -417,6 +418,8 @@ class Raft {
   void StartReadRound();
   void MaybeFinishReadRound();
   void MaybeConfirmDoubtful();
+  void AskFormerVoters();
+  bool IsAskedFormerVoter(const Message& answer) const;
   bool NobodyHoldsVoteOf(const Progress& doubtful) const;
   size_t VotersInDoubt(const Configuration& members) const;
   void FailReads();

@@ -187,6 +187,7 @@ void Raft::TickLeader() {
     if (options_.explicit_heartbeats || !Settled(peer)) SendHeartbeat(peer, true);
     if (peer.in_flight.empty()) peer.in_flight.Release();
   }
+  AskFormerVoters();
   TrimWindow();
   lead_->window.Release();
 }

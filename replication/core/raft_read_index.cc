@@ -42,6 +42,7 @@ void Raft::StartReadRound() {
   for (Progress& peer : lead_->peers) {
     if (peer.voter || peer.read_acked < doubt_seq) SendHeartbeat(peer, true);
   }
+  AskFormerVoters();
   MaybeFinishReadRound();
   MaybeConfirmDoubtful();
 }
@@ -80,22 +81,45 @@ size_t Raft::VotersInDoubt(const Configuration& members) const {
 // something that was proposed after the restart is committed, for that counts none in doubt: whoever was given the vote
 // lacks the entry, and of the others too few can vote for a log without it. Or else once every member has answered in
 // this term after the restart: who asks for votes in a later one, or leads there, would not have. A learner too: it may
-// have been a voter, and not know yet that this has ended. Who is no member by our configuration is not asked: so that
-// one, and this term, must be committed. Where nothing can be, without those in doubt, all voters are enough.
+// have been a voter, and not know yet that this has ended. This term and our configuration must be committed then.
+// Where nothing can be, without those in doubt, every voter must have answered, by each configuration that may be in
+// force.
 bool Raft::NobodyHoldsVoteOf(const Progress& doubtful) const {
   if (committed_ > doubtful.doubt_since || Planted(PlantedBug::kEndDoubtAtOnce)) return true;
-  bool voters_answered = true, members_answered = true;
-  for (const Progress& peer : lead_->peers) {
-    const bool answered = peer.read_acked >= doubtful.confirm_seq;
-    members_answered = members_answered && answered;
-    voters_answered = voters_answered && (answered || !peer.voter);
+  const auto answered = [&](const Progress& peer) { return peer.read_acked >= doubtful.confirm_seq; };
+  for (const VoterId& voter : VotersInForce()) {
+    if (voter == self_) continue;
+    const Progress* const peer = lead_->Find(voter);
+    const auto former = lead_->former_acked.find(voter);
+    const bool former_answered = former != lead_->former_acked.end() && former->second >= doubtful.confirm_seq;
+    if (peer != nullptr ? !answered(*peer) : !former_answered) return false;
   }
-  if (!voters_answered) return false;
-  if (members_answered && Serving() && configurations_.back().offset < committed_) return true;
+  const bool all_answered = std::all_of(lead_->peers.begin(), lead_->peers.end(), answered);
+  if (all_answered && Serving() && configurations_.back().offset < committed_) return true;
   // Without members that are known to be committed, a voter that lags may be waiting for a snapshot (FlushTo).
   const Configuration& members = configuration();
   return members.voters.size() - VotersInDoubt(members) < members.Quorum() ||
          LastCommittedConfiguration()->configuration.voters.empty();
+}
+
+// Those that a change takes out while it may still be taken back hear nothing else from us.
+void Raft::AskFormerVoters() {
+  const uint64_t doubt_seq = lead_->DoubtSeq();
+  if (doubt_seq == 0) return;
+  for (const VoterId& voter : VotersInForce()) {
+    if (voter == self_ || lead_->Find(voter) != nullptr || lead_->former_acked[voter] >= doubt_seq) continue;
+    Heartbeat heartbeat;
+    heartbeat.committed = committed_;
+    heartbeat.read_seq = lead_->read_seq;
+    Send(voter, heartbeat);
+  }
+}
+
+bool Raft::IsAskedFormerVoter(const Message& answer) const {
+  if (role_ != Role::kLeader || !std::holds_alternative<HeartbeatResponse>(answer.body)) return false;
+  const std::vector<VoterId> in_force = VotersInForce();
+  return lead_->former_acked.contains(answer.from) &&
+         std::find(in_force.begin(), in_force.end(), answer.from) != in_force.end();
 }
 
 // Then all that it ever acknowledged to anyone is in our log, or gone for good.

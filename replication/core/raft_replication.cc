@@ -48,9 +48,13 @@ absl::Status Raft::StepAppendResponse(const Message& message, const AppendRespon
     return absl::InvalidArgumentError(Cat(message.from, " answers for offset ", response.end,
                                           ", beyond what it was sent, which ends at ", log_.end()));
   }
-  const bool doubt_ended = peer->doubt != kNoDoubt && response.doubt == kNoDoubt;
+  const bool doubt_changed = peer->doubt != response.doubt;
   OnAnswer(*peer, response.doubt, response.cannot_lead);
-  if (response.rejected) return OnRejected(*peer, response);
+  if (response.rejected) {
+    absl::Status taken = OnRejected(*peer, response);
+    if (doubt_changed) MaybeCommit();
+    return taken;
+  }
   peer->acked_committed = std::max(peer->acked_committed, std::min(response.committed, committed_));
   const bool moved = response.end > peer->match;
   peer->match = std::max(peer->match, response.end);
@@ -69,7 +73,7 @@ absl::Status Raft::StepAppendResponse(const Message& message, const AppendRespon
       }
       break;
   }
-  if (moved || doubt_ended) {
+  if (moved || doubt_changed) {
     TrimWindow();
     MaybeCommit();
     if (role_ == Role::kLeader) ContinueTransfer();
@@ -117,12 +121,18 @@ absl::Status Raft::OnRejected(Progress& peer, const AppendResponse& response) {
 absl::Status Raft::StepHeartbeatResponse(const Message& message, const HeartbeatResponse& response) {
   if (role_ != Role::kLeader) return absl::OkStatus();
   Progress* peer = lead_->Find(message.from);
-  if (peer == nullptr) return absl::OkStatus();
+  const auto former = lead_->former_acked.find(message.from);
+  if (peer == nullptr && former == lead_->former_acked.end()) return absl::OkStatus();
   if (response.read_seq > lead_->read_seq || response.log_end.value() < 0 || response.committed.value() < 0) {
     return absl::InvalidArgumentError(
         Cat(message.from, " confirms read ", response.read_seq, "; the last one was ", lead_->read_seq));
   }
-  const bool doubt_ended = peer->doubt != kNoDoubt && response.doubt == kNoDoubt;
+  if (peer == nullptr) {
+    former->second = std::max(former->second, response.read_seq);
+    MaybeConfirmDoubtful();
+    return absl::OkStatus();
+  }
+  const bool doubt_changed = peer->doubt != response.doubt;
   OnAnswer(*peer, response.doubt, response.cannot_lead);
   peer->acked_committed = std::min(response.committed, committed_);
   if (peer->state == Progress::State::kProbe) peer->paused = false;
@@ -134,7 +144,7 @@ absl::Status Raft::StepHeartbeatResponse(const Message& message, const Heartbeat
   peer->read_acked = std::max(peer->read_acked, response.read_seq);
   MaybeFinishReadRound();
   MaybeConfirmDoubtful();
-  if (doubt_ended) MaybeCommit();
+  if (doubt_changed) MaybeCommit();
   if (role_ == Role::kLeader) {
     if (transferring()) lead_->timeout_now_sent = false;  // it may have been lost
     ContinueTransfer();

@@ -52,7 +52,10 @@ void Replica::Start() {
     return context_.checker.Fail(Invariant::kRestores, Cat(ShortName(id_), ": ", Message(restored.status())));
   }
   raft_ = *std::move(restored);
-  const bool alone = raft_->configuration().voters.size() == 1 && raft_->configuration().IsVoter(id_);
+  const auto& members = raft_->configurations();
+  const bool alone = std::all_of(members.begin(), members.end(), [this](const raft::ConfigurationAt& at) {
+    return at.configuration.voters == std::vector<VoterId>{id_};
+  });
   if (alone) doubtful_ = false;
   if (doubtful_ && !raft_->in_doubt()) {
     return context_.checker.Fail(Invariant::kRestores, Cat(ShortName(id_), " has forgotten that it is in doubt"));
