@@ -117,13 +117,14 @@ void Write(const raft::Heartbeat& from, pb::GroupMessage* message) {
 }
 
 void Write(const raft::HeartbeatResponse& from, pb::GroupMessage* message) {
-  const auto& [read_seq, log_end, committed, doubt, cannot_lead] = from;
+  const auto& [read_seq, log_end, committed, doubt, cannot_lead, members] = from;
   pb::HeartbeatResponse* to = message->mutable_heartbeat_response();
   to->set_read_seq(read_seq);
   to->set_log_end(log_end.value());
   to->set_committed(committed.value());
   to->set_doubt(doubt);
   to->set_cannot_lead(cannot_lead);
+  WritePlace(members, to->mutable_members());
 }
 
 void Write(const raft::InstallSnapshot& from, pb::GroupMessage* message) {
@@ -222,11 +223,14 @@ absl::StatusOr<raft::MessageBody> ReadBody(const pb::GroupMessage& from) {
     }
     case pb::GroupMessage::kHeartbeatResponse: {
       const pb::HeartbeatResponse& body = from.heartbeat_response();
-      return raft::HeartbeatResponse{.read_seq = body.read_seq(),
-                                     .log_end = Offset(body.log_end()),
-                                     .committed = Offset(body.committed()),
-                                     .doubt = body.doubt(),
-                                     .cannot_lead = body.cannot_lead()};
+      raft::HeartbeatResponse to{.read_seq = body.read_seq(),
+                                 .log_end = Offset(body.log_end()),
+                                 .committed = Offset(body.committed()),
+                                 .doubt = body.doubt(),
+                                 .cannot_lead = body.cannot_lead(),
+                                 .members = {}};
+      SLUICE_RETURN_IF_ERROR(ReadPlace(body.members(), &to.members));
+      return to;
     }
     case pb::GroupMessage::kInstallSnapshot:
       return Read(from.install_snapshot());

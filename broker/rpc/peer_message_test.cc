@@ -86,8 +86,12 @@ std::vector<raft::MessageBody> EveryBody() {
                            .cannot_lead = true},
       raft::Heartbeat{
           .committed = Offset(1), .answer = false, .read_seq = 2, .confirmed_end = Offset(3), .doubt = UINT64_MAX},
-      raft::HeartbeatResponse{
-          .read_seq = 1, .log_end = Offset(2), .committed = Offset(3), .doubt = 4, .cannot_lead = true},
+      raft::HeartbeatResponse{.read_seq = 1,
+                              .log_end = Offset(2),
+                              .committed = Offset(3),
+                              .doubt = 4,
+                              .cannot_lead = true,
+                              .members = {LeaderEpoch(5), Offset(6)}},
       raft::InstallSnapshot{.base = {LeaderEpoch(4), Offset(10)},
                             .next_epoch = LeaderEpoch(5),
                             .configuration = {Offset(-1), LeaderEpoch(0), *raft::Configuration::Make({voter}, {})},

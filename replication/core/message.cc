@@ -49,6 +49,7 @@ struct Describer {
   std::string operator()(const HeartbeatResponse& m) const {
     std::string out = Cat("Alive log to ", m.log_end.value(), ", committed ", m.committed.value());
     if (m.read_seq != 0) out += Cat(", read ", m.read_seq);
+    if (m.members.end.value() > 0) out += Cat(", members ", Place(m.members));
     return out + Doubt(m.doubt) + Unfit(m.cannot_lead);
   }
   std::string operator()(const InstallSnapshot& m) const {

@@ -80,6 +80,7 @@ struct HeartbeatResponse {
   Offset committed;
   uint64_t doubt = kNoDoubt;
   bool cannot_lead = false;  ///< As in AppendResponse.
+  LogPlace members{};        ///< As in VoteResponse; with the answer to a round (read_seq) only.
 };
 
 /// The follower's log cannot be continued: it is to begin anew at `base.end`.

@@ -362,6 +362,7 @@ class Raft {
   void StartPreVote();
   void StartElection(bool transfer);
   bool IsAskedForVote(const Message& answer) const;
+  LogPlace CommittedMembers() const;
   VoteResponse AnswerTo(const VoteRequest& request, bool granted) const;
   void LearnCommittedMembers(const LogPlace& members);
   void CountVote(const VoterId& voter, bool granted, bool in_doubt);
@@ -421,6 +422,7 @@ class Raft {
   void AskFormerVoters();
   bool IsAskedFormerVoter(const Message& answer) const;
   bool NobodyHoldsVoteOf(const Progress& doubtful) const;
+  bool NothingCommitsWithoutDoubtful() const;
   size_t VotersInDoubt(const Configuration& members) const;
   void FailReads();
 

@@ -156,11 +156,13 @@ bool Raft::HearsLeader() const {
   return !leader_.IsNone() && election_elapsed_ < options_.election_ticks;
 }
 
-VoteResponse Raft::AnswerTo(const VoteRequest& request, bool granted) const {
-  VoteResponse answer{request.pre_vote, granted, doubt_, request.campaign, {}};
+LogPlace Raft::CommittedMembers() const {
   const ConfigurationAt& members = *LastCommittedConfiguration();
-  if (members.offset.value() >= 0) answer.members = {members.epoch, members.offset + 1};
-  return answer;
+  return members.offset.value() >= 0 ? LogPlace{members.epoch, members.offset + 1} : LogPlace{};
+}
+
+VoteResponse Raft::AnswerTo(const VoteRequest& request, bool granted) const {
+  return {request.pre_vote, granted, doubt_, request.campaign, CommittedMembers()};
 }
 
 absl::Status Raft::StepVoteRequest(const Message& message, const VoteRequest& request) {

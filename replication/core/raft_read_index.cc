@@ -96,7 +96,11 @@ bool Raft::NobodyHoldsVoteOf(const Progress& doubtful) const {
   }
   const bool all_answered = std::all_of(lead_->peers.begin(), lead_->peers.end(), answered);
   if (all_answered && Serving() && configurations_.back().offset < committed_) return true;
-  // Without members that are known to be committed, a voter that lags may be waiting for a snapshot (FlushTo).
+  return NothingCommitsWithoutDoubtful();
+}
+
+// Without members that are known to be committed, a voter that lags may be waiting for a snapshot (FlushTo).
+bool Raft::NothingCommitsWithoutDoubtful() const {
   const Configuration& members = configuration();
   return members.voters.size() - VotersInDoubt(members) < members.Quorum() ||
          LastCommittedConfiguration()->configuration.voters.empty();
@@ -105,7 +109,8 @@ bool Raft::NobodyHoldsVoteOf(const Progress& doubtful) const {
 // Those that a change takes out while it may still be taken back hear nothing else from us.
 void Raft::AskFormerVoters() {
   const uint64_t doubt_seq = lead_->DoubtSeq();
-  if (doubt_seq == 0) return;
+  if (doubt_seq == 0) return lead_->former_acked.clear();
+  if (!NothingCommitsWithoutDoubtful()) return;
   for (const VoterId& voter : VotersInForce()) {
     if (voter == self_ || lead_->Find(voter) != nullptr || lead_->former_acked[voter] >= doubt_seq) continue;
     Heartbeat heartbeat;

@@ -123,10 +123,13 @@ absl::Status Raft::StepHeartbeatResponse(const Message& message, const Heartbeat
   Progress* peer = lead_->Find(message.from);
   const auto former = lead_->former_acked.find(message.from);
   if (peer == nullptr && former == lead_->former_acked.end()) return absl::OkStatus();
-  if (response.read_seq > lead_->read_seq || response.log_end.value() < 0 || response.committed.value() < 0) {
+  if (response.read_seq > lead_->read_seq || response.log_end.value() < 0 || response.committed.value() < 0 ||
+      response.members.end.value() < 0) {
     return absl::InvalidArgumentError(
         Cat(message.from, " confirms read ", response.read_seq, "; the last one was ", lead_->read_seq));
   }
+  // Who is known to be out need not be asked (NobodyHoldsVoteOf), and may never answer.
+  LearnCommittedMembers(response.members);
   if (peer == nullptr) {
     former->second = std::max(former->second, response.read_seq);
     MaybeConfirmDoubtful();
