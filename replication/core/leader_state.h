@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <vector>
 
@@ -124,7 +123,6 @@ struct Progress {
   bool cannot_lead = false;  ///< It has renounced, as its last answer says.
   uint64_t doubt = kNoDoubt;
   Offset doubt_since;                   ///< Where our log ended when we heard of this doubt.
-  uint64_t confirm_seq = 0;             ///< The read round that every member is to answer.
   std::optional<Offset> confirmed_end;  ///< How far its log must reach; set once nobody can lead by its vote.
 
   bool snapshot_asked = false;              ///< The driver has been told.
@@ -178,7 +176,9 @@ struct LeaderState {
     Offset index;
   };
 
-  std::vector<Progress> peers;  ///< Every member but this replica, in the configuration's order.
+  /// Every member but this replica, in the configuration's order. Then, where too many are in doubt, the voters that an
+  /// uncommitted change takes out.
+  std::vector<Progress> peers;
   Window window;
   Offset term_start;  ///< Where this term's first batch begins.
   int heartbeat_elapsed = 0;
@@ -187,21 +187,10 @@ struct LeaderState {
   uint64_t read_seq = 0;        ///< The last round begun.
   uint64_t read_confirmed = 0;  ///< The last round that a quorum answered.
 
-  /// Voters by another membership that may be in force, and no members by ours: the last round that each answered.
-  std::map<VoterId, uint64_t> former_acked;
-
   VoterId transfer_to;
   int transfer_elapsed = 0;
   bool timeout_now_sent = false;
 
-  /// The round that every member is to answer, so that no replica need be in doubt any more; 0: none.
-  uint64_t DoubtSeq() const {
-    uint64_t seq = 0;
-    for (const Progress& peer : peers) {
-      if (peer.doubt != kNoDoubt && !peer.confirmed_end) seq = std::max(seq, peer.confirm_seq);
-    }
-    return seq;
-  }
   Progress* Find(const VoterId& id) {
     const auto at = std::find_if(peers.begin(), peers.end(), [&](const Progress& p) { return p.id == id; });
     return at == peers.end() ? nullptr : &*at;

@@ -68,8 +68,8 @@ struct Heartbeat {
   Offset committed;
   bool answer = true;     ///< False: only to tell of `committed`.
   uint64_t read_seq = 0;  ///< Echoed; confirms that the leader still led when it asked.
-  /// With `doubt` of the receiver: the sender is known to lead, and the receiver's doubt ends once it holds the log up
-  /// to here.
+  /// With `doubt` of the receiver: something that was proposed since is committed, and the doubt ends once the receiver
+  /// holds the log up to here.
   Offset confirmed_end;
   uint64_t doubt = kNoDoubt;
 };
@@ -80,7 +80,9 @@ struct HeartbeatResponse {
   Offset committed;
   uint64_t doubt = kNoDoubt;
   bool cannot_lead = false;  ///< As in AppendResponse.
-  LogPlace members{};        ///< As in VoteResponse; with the answer to a round (read_seq) only.
+  /// As in VoteResponse. A leader takes a change of members in its own log for committed once one follower says so:
+  /// like all that members say of what is committed, it is believed.
+  LogPlace members{};
 };
 
 /// The follower's log cannot be continued: it is to begin anew at `base.end`.

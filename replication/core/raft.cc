@@ -144,8 +144,9 @@ absl::Status Raft::Step(Message message) {
   SLUICE_RETURN_IF_ERROR(CheckEnvelope(message));
   if (IsAbsurd(message.term)) SLUICE_RETURN_IF_ERROR(TakeAbsurdTerm(message));
   // A removed member has no say, and what it answers to an earlier leader must not dethrone this one.
-  const bool stranger = IsAnswer(message.body) && !configuration().Contains(message.from);
-  if (stranger && !IsAskedForVote(message) && !IsAskedFormerVoter(message)) return absl::OkStatus();
+  const bool stranger = IsAnswer(message.body) && !configuration().Contains(message.from) &&
+                        (lead_ == nullptr || lead_->Find(message.from) == nullptr);
+  if (stranger && !IsAskedForVote(message)) return absl::OkStatus();
   dirty_ = true;
   if (message.term < term()) {
     AnswerStale(message);

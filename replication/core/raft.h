@@ -24,15 +24,15 @@
 // nobody knows.
 //
 // Doubt. A replica whose journal ended in damage that may have been acknowledged (RestoredState::doubtful) has perhaps
-// forgotten batches, a term or a vote. Until a leader has shown that it leads now, and that nobody can lead by a vote
-// that is forgotten here (after this replica's restart something new was committed without any replica in doubt, or
-// every member answered in the leader's term; exactly: NobodyHoldsVoteOf), and the replica durably holds that leader's
-// log as it was then, it is counted for nothing: its vote counts only where every voter agrees (then nothing that still
-// exists anywhere can be missing), by each configuration that may be in force, and so is every vote for it; its
-// acknowledgements and its answers to a read round count not at all. Nor does it take over at a leader's word: of the
-// next term it may have been a candidate already, or the leader. Elected by all, it counts itself for nothing until it
-// has committed something (LeaderCounts), for there may be voters that it did not know of; then its doubt is over. A
-// sole voter that remembers no other is never in doubt: it has nobody to ask.
+// forgotten batches, a term or a vote. It is counted for nothing until its leader has committed something that was
+// proposed when it knew of the doubt (for the leader's own: of its term), and the replica durably holds that leader's
+// log as it was then. A leader commits what a quorum holds of which none is in doubt, itself included; or where too few
+// are in no doubt for that, what every voter holds, by each configuration that may be in force. Either way too few are
+// left to elect somebody without it by a vote that was forgotten. An idle group writes something for it. Until then its
+// vote counts only where every voter agrees (then nothing that still exists anywhere can be missing), by each
+// configuration that may be in force, and so does every vote for it; its answers to a read round count not at all. Nor
+// does it take over at a leader's word: of the next term it may have been a candidate already, or the leader. A sole
+// voter that remembers no other is never in doubt: it has nobody to ask.
 //
 // Membership. One change at a time, in use from its append, rolled back by truncation. A replica that is asked for its
 // vote gives it also as a learner: the asker may know of a promotion that has not reached it; whose votes count is the
@@ -351,7 +351,9 @@ class Raft {
   /// Of every configuration that something may still be committed with, or was, as far as this replica knows. Where
   /// every voter must agree, it is these.
   std::vector<VoterId> VotersInForce() const;
-  void OnConfigurationChanged();
+  /// As VoteResponse::members.
+  LogPlace CommittedMembers() const;
+  void SetPeers();
 
   // raft_election.cc
   void ResetElectionTimer();
@@ -362,7 +364,6 @@ class Raft {
   void StartPreVote();
   void StartElection(bool transfer);
   bool IsAskedForVote(const Message& answer) const;
-  LogPlace CommittedMembers() const;
   VoteResponse AnswerTo(const VoteRequest& request, bool granted) const;
   void LearnCommittedMembers(const LogPlace& members);
   void CountVote(const VoterId& voter, bool granted, bool in_doubt);
@@ -393,8 +394,13 @@ class Raft {
   void LeaveLeadership();
   void TickLeader();
   void CheckQuorum();
-  bool LeaderCounts(const Configuration& members) const;
+  /// Too few voters are in no doubt to commit anything.
+  bool NeedsAll() const;
+  Offset AgreedEnd() const;
   void MaybeCommit();
+  size_t VotersInDoubt(const Configuration& members) const;
+  void MaybeEndDoubts();
+  void ProposeForDoubts();
   Proposed AppendAsLeader(record::PendingBatch&& batch);
   absl::Status CheckProposal() const;
   void ContinueTransfer();
@@ -418,12 +424,6 @@ class Raft {
   // raft_read_index.cc
   void StartReadRound();
   void MaybeFinishReadRound();
-  void MaybeConfirmDoubtful();
-  void AskFormerVoters();
-  bool IsAskedFormerVoter(const Message& answer) const;
-  bool NobodyHoldsVoteOf(const Progress& doubtful) const;
-  bool NothingCommitsWithoutDoubtful() const;
-  size_t VotersInDoubt(const Configuration& members) const;
   void FailReads();
 
   const Options& options_;

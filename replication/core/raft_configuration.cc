@@ -56,7 +56,7 @@ absl::Status Raft::TakeConfiguration(const record::Batch& batch) {
   if (!*membership) return absl::OkStatus();
   configurations_.push_back({batch.last_offset(), batch.epoch(), **std::move(membership)});
   state_pending_ = true;
-  OnConfigurationChanged();
+  if (role_ == Role::kLeader) SetPeers();
   return absl::OkStatus();
 }
 
@@ -96,8 +96,27 @@ void Raft::ForgetOldConfigurations() {
   }
 }
 
-void Raft::OnConfigurationChanged() {
-  if (role_ != Role::kLeader) return;
+// Where a log has begun anew behind an entry whose epoch nobody knew any more, the entry that follows says as well
+// which log it is.
+LogPlace Raft::CommittedMembers() const {
+  const auto members = LastCommittedConfiguration();
+  if (members->offset.value() < 0) return {};
+  if (members->epoch.value() > 0) return {members->epoch, members->offset + 1};
+  const Offset begin = std::max(members->offset + 1, log_.start());
+  if (const auto epoch = log_.EpochBefore(begin)) return {*epoch, begin};
+  const auto epoch = log_.EpochAt(begin);
+  const bool changes = std::next(members) != configurations_.end() && std::next(members)->offset <= begin;
+  return epoch && !changes ? LogPlace{*epoch, begin + 1} : LogPlace{};
+}
+
+void Raft::SetPeers() {
+  const Configuration& members = configuration();
+  std::vector<VoterId> former;
+  if (configurations_.size() > 1 && NeedsAll()) {
+    for (const VoterId& voter : VotersInForce()) {
+      if (voter != self_ && !members.Contains(voter)) former.push_back(voter);
+    }
+  }
   std::vector<Progress> peers;
   const auto take = [&](const VoterId& id, bool voter) {
     if (id == self_) return;
@@ -112,10 +131,11 @@ void Raft::OnConfigurationChanged() {
     }
     peers.back().voter = voter;
   };
-  for (const VoterId& id : configuration().voters) take(id, true);
-  for (const VoterId& id : configuration().learners) take(id, false);
+  for (const VoterId& id : members.voters) take(id, true);
+  for (const VoterId& id : members.learners) take(id, false);
+  for (const VoterId& id : former) take(id, false);
   lead_->peers = std::move(peers);
-  if (!configuration().IsVoter(lead_->transfer_to)) lead_->transfer_to = VoterId{};
+  if (!members.IsVoter(lead_->transfer_to)) lead_->transfer_to = VoterId{};
 }
 
 }  // namespace sluice::raft

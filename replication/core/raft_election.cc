@@ -156,11 +156,6 @@ bool Raft::HearsLeader() const {
   return !leader_.IsNone() && election_elapsed_ < options_.election_ticks;
 }
 
-LogPlace Raft::CommittedMembers() const {
-  const ConfigurationAt& members = *LastCommittedConfiguration();
-  return members.offset.value() >= 0 ? LogPlace{members.epoch, members.offset + 1} : LogPlace{};
-}
-
 VoteResponse Raft::AnswerTo(const VoteRequest& request, bool granted) const {
   return {request.pre_vote, granted, doubt_, request.campaign, CommittedMembers()};
 }

@@ -153,7 +153,7 @@ absl::Status Raft::StepHeartbeat(const Message& message, const Heartbeat& heartb
 }
 
 HeartbeatResponse Raft::Standing(uint64_t read_seq) const {
-  return {read_seq, log_.end(), committed_, doubt_, renounced_, read_seq != 0 ? CommittedMembers() : LogPlace{}};
+  return {read_seq, log_.end(), committed_, doubt_, renounced_, CommittedMembers()};
 }
 
 void Raft::CommitVerified(Offset leader_committed) {

@@ -19,7 +19,7 @@ void Raft::BecomeLeader() {
   SetRole(Role::kLeader, self_);
   votes_ = {};
   lead_->term_start = log_.end();
-  OnConfigurationChanged();
+  SetPeers();
   // Commits what earlier leaders left, and tells every reader of the log who leads from here on.
   AppendAsLeader(record::MakeControlBatch(record::LeaderChange{self_.node}, now_ms_));
 }
@@ -105,55 +105,93 @@ absl::StatusOr<Proposed> Raft::ProposeMembership(const Configuration& next) {
   const Proposed placed = AppendAsLeader(record::MakeControlBatch(record::Membership{checked.Encode()}, now_ms_));
   configurations_.push_back({placed.last_offset, placed.epoch, checked});
   state_pending_ = true;
-  OnConfigurationChanged();
+  SetPeers();
   MaybeCommit();  // fewer voters may already be enough, also for a read round
   if (role_ == Role::kLeader) {
     MaybeFinishReadRound();
-    MaybeConfirmDoubtful();
   }
   return placed;
 }
 
 // ---- Commit
 
-// A leader in doubt was elected by every voter that it knew of. One that it did not, who was taken out or made a
-// learner and has not heard that this is committed, may have its forgotten vote for a later term, and be elected with
-// it by who has less than what this leader commits: so that is not to be committed with its help, as with any other's
-// in doubt.
-bool Raft::LeaderCounts(const Configuration& members) const {
-  if (!in_doubt() || Planted(PlantedBug::kVoteInDoubt)) return true;
-  return members.voters.size() - VotersInDoubt(members) - 1 < members.Quorum();  // else nothing could be
+// This replica too.
+size_t Raft::VotersInDoubt(const Configuration& members) const {
+  const auto in_doubt = [&](const Progress& peer) { return peer.doubt != kNoDoubt && members.IsVoter(peer.id); };
+  const auto peers = std::count_if(lead_->peers.begin(), lead_->peers.end(), in_doubt);
+  return static_cast<size_t>(peers) + (this->in_doubt() && members.IsVoter(self_) ? 1 : 0);
 }
 
-void Raft::MaybeCommit() {
+bool Raft::NeedsAll() const {
   const Configuration& members = configuration();
+  return members.voters.size() - VotersInDoubt(members) < members.Quorum();
+}
+
+// How far the voters have our log, as far as it takes to commit. One in doubt may have given somebody a vote that it
+// forgot, who has less, and would be elected with it by those who have not got this either: so it takes a quorum
+// without it, this replica included. Or all voters, by each configuration that may be in force: then nobody is left to
+// elect him.
+Offset Raft::AgreedEnd() const {
+  const Configuration& members = configuration();
+  const Offset own = Planted(PlantedBug::kLeaderCountsBeforeDurable) ? log_.end() : durable_end_;
+  const bool doubts_count = Planted(PlantedBug::kVoteInDoubt);
   std::vector<Offset> ends;
   ends.reserve(members.voters.size());
-  if (members.IsVoter(self_)) {
-    const Offset end = Planted(PlantedBug::kLeaderCountsBeforeDurable) ? log_.end() : durable_end_;
-    ends.push_back(LeaderCounts(members) ? end : Offset(0));
-  }
+  if (members.IsVoter(self_)) ends.push_back(in_doubt() && !doubts_count ? Offset(0) : own);
   for (const Progress& peer : lead_->peers) {
-    const bool counts = peer.doubt == kNoDoubt || Planted(PlantedBug::kVoteInDoubt);
-    if (peer.voter) ends.push_back(counts ? peer.match : Offset(0));
+    if (peer.voter) ends.push_back(peer.doubt == kNoDoubt || doubts_count ? peer.match : Offset(0));
   }
   const size_t quorum = members.Quorum();
   std::nth_element(ends.begin(), ends.begin() + static_cast<std::ptrdiff_t>(quorum - 1), ends.end(),
                    std::greater<Offset>());
-  const Offset end = ends[quorum - 1];
+  const Offset agreed = ends[quorum - 1];
+  if (!NeedsAll()) return agreed;
+  Offset all = own;
+  for (const VoterId& voter : VotersInForce()) {
+    if (voter == self_) continue;
+    const Progress* const peer = lead_->Find(voter);
+    all = std::min(all, peer != nullptr ? peer->match : Offset(0));
+  }
+  return std::max(agreed, all);
+}
+
+void Raft::MaybeCommit() {
+  const Offset end = AgreedEnd();
   if (end <= committed_) return;
   // Only what this term appended is committed by counting; what is before it goes along (section 5.4.2, figure 8).
   if (log_.EpochBefore(end) != term() && !Planted(PlantedBug::kCommitOldTermByCounting)) return;
   const bool was_serving = Serving();
   Commit(end);
-  if (in_doubt()) {
+  MaybeEndDoubts();
+  if (!configuration().IsVoter(self_) && configurations_.back().offset < committed_) return HandOverAfterRemoval();
+  if (!was_serving && !lead_->reads.empty()) StartReadRound();
+}
+
+// What one in doubt may have forgotten is a vote in a later term, with which a candidate may yet be elected. Not once
+// something is committed that was proposed when the doubt was known: the candidate lacks it, and so it lacks the votes
+// of all that have it (AgreedEnd). Then all that the one in doubt ever acknowledged to anyone is in our log, or gone
+// for good.
+void Raft::MaybeEndDoubts() {
+  const auto is_over = [&](Offset since) { return committed_ > since || Planted(PlantedBug::kEndDoubtAtOnce); };
+  if (in_doubt() && is_over(lead_->term_start)) {
     doubt_ = kNoDoubt;
     state_pending_ = true;
     NotePendingWrite();
   }
-  MaybeConfirmDoubtful();
-  if (!configuration().IsVoter(self_) && configurations_.back().offset < committed_) return HandOverAfterRemoval();
-  if (!was_serving && !lead_->reads.empty()) StartReadRound();
+  for (Progress& peer : lead_->peers) {
+    if (peer.doubt == kNoDoubt || peer.confirmed_end || !is_over(peer.doubt_since)) continue;
+    peer.confirmed_end = log_.end();
+    SendHeartbeat(peer, true);
+  }
+}
+
+// A group that is idle writes something for it.
+void Raft::ProposeForDoubts() {
+  const auto waits = [&](const Progress& peer) {
+    return peer.doubt != kNoDoubt && !peer.confirmed_end && peer.doubt_since == log_.end();
+  };
+  if (transferring() || std::none_of(lead_->peers.begin(), lead_->peers.end(), waits)) return;
+  AppendAsLeader(record::MakeControlBatch(record::LeaderChange{self_.node}, now_ms_));
 }
 
 // The change that made this replica no voter is committed: its work is done (dissertation section 4.2.2).
@@ -172,10 +210,15 @@ void Raft::HandOverAfterRemoval() {
 // ---- Time
 
 void Raft::TickLeader() {
+  const Configuration& members = configuration();
+  const size_t others = members.voters.size() + members.learners.size() - (members.Contains(self_) ? 1 : 0);
+  // What is known to be committed of members, or who is in doubt, may have changed.
+  if (configurations_.size() > 1 || lead_->peers.size() != others) SetPeers();
   for (Progress& peer : lead_->peers) ++peer.silent_ticks;
   CheckQuorum();
   if (role_ != Role::kLeader) return;
   if (transferring() && ++lead_->transfer_elapsed >= options_.election_ticks) lead_->transfer_to = VoterId{};
+  ProposeForDoubts();
   for (Progress& peer : lead_->peers) {
     if (!peer.snapshot || ++peer.snapshot_ticks < options_.election_ticks) continue;
     peer.snapshot_ticks = 0;
@@ -187,7 +230,6 @@ void Raft::TickLeader() {
     if (options_.explicit_heartbeats || !Settled(peer)) SendHeartbeat(peer, true);
     if (peer.in_flight.empty()) peer.in_flight.Release();
   }
-  AskFormerVoters();
   TrimWindow();
   lead_->window.Release();
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/planted_bug.h"
 #include "common/status_macros.h"
 #include "common/text.h"
 #include "replication/core/leader_state.h"
@@ -32,11 +33,9 @@ void Raft::OnAnswer(Progress& peer, uint64_t doubt, bool cannot_lead) {
   peer.read_acked = 0;
   peer.BecomeProbe(peer.next);
   if (doubt == kNoDoubt) return;
-  // Its doubt ends with proof that no other leader can have come meanwhile (NobodyHoldsVoteOf), maybe by a new round.
   peer.doubt_since = log_.end();
-  peer.confirm_seq = lead_->read_seq + 1;
   if (lead_->transfer_to == peer.id) lead_->transfer_to = VoterId{};
-  StartReadRound();
+  if (Planted(PlantedBug::kEndDoubtAtOnce)) MaybeEndDoubts();
 }
 
 absl::Status Raft::StepAppendResponse(const Message& message, const AppendResponse& response) {
@@ -121,20 +120,15 @@ absl::Status Raft::OnRejected(Progress& peer, const AppendResponse& response) {
 absl::Status Raft::StepHeartbeatResponse(const Message& message, const HeartbeatResponse& response) {
   if (role_ != Role::kLeader) return absl::OkStatus();
   Progress* peer = lead_->Find(message.from);
-  const auto former = lead_->former_acked.find(message.from);
-  if (peer == nullptr && former == lead_->former_acked.end()) return absl::OkStatus();
+  if (peer == nullptr) return absl::OkStatus();
   if (response.read_seq > lead_->read_seq || response.log_end.value() < 0 || response.committed.value() < 0 ||
       response.members.end.value() < 0) {
     return absl::InvalidArgumentError(
         Cat(message.from, " confirms read ", response.read_seq, "; the last one was ", lead_->read_seq));
   }
-  // Who is known to be out need not be asked (NobodyHoldsVoteOf), and may never answer.
+  // Who is known to be out need not have what is to be committed (AgreedEnd), and may never answer.
+  const Offset known = committed_;
   LearnCommittedMembers(response.members);
-  if (peer == nullptr) {
-    former->second = std::max(former->second, response.read_seq);
-    MaybeConfirmDoubtful();
-    return absl::OkStatus();
-  }
   const bool doubt_changed = peer->doubt != response.doubt;
   OnAnswer(*peer, response.doubt, response.cannot_lead);
   peer->acked_committed = std::min(response.committed, committed_);
@@ -146,8 +140,7 @@ absl::Status Raft::StepHeartbeatResponse(const Message& message, const Heartbeat
   if (peer->state == Progress::State::kReplicate && (behind || unproven)) peer->ask = true;
   peer->read_acked = std::max(peer->read_acked, response.read_seq);
   MaybeFinishReadRound();
-  MaybeConfirmDoubtful();
-  if (doubt_changed) MaybeCommit();
+  if (doubt_changed || committed_ > known) MaybeCommit();
   if (role_ == Role::kLeader) {
     if (transferring()) lead_->timeout_now_sent = false;  // it may have been lost
     ContinueTransfer();
@@ -255,7 +248,7 @@ void Raft::SendHeartbeat(Progress& peer, bool answer) {
   Heartbeat heartbeat;
   heartbeat.committed = committed_;
   heartbeat.answer = answer;
-  const bool asks = lead_->read_seq > lead_->read_confirmed || peer.read_acked < lead_->DoubtSeq();
+  const bool asks = lead_->read_seq > lead_->read_confirmed;
   heartbeat.read_seq = asks ? lead_->read_seq : 0;
   if (peer.doubt != kNoDoubt && peer.confirmed_end) {
     heartbeat.doubt = peer.doubt;
@@ -271,7 +264,7 @@ void Raft::PokeFollower(const VoterId& id) {
 
 bool Raft::Settled(const Progress& peer) const {
   return peer.state == Progress::State::kReplicate && peer.match == log_.end() && peer.acked_committed == committed_ &&
-         peer.doubt == kNoDoubt && peer.read_acked >= lead_->DoubtSeq() && lead_->read_seq == lead_->read_confirmed;
+         peer.doubt == kNoDoubt && lead_->read_seq == lead_->read_confirmed;
 }
 
 bool Raft::Quiet() const {

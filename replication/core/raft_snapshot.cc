@@ -27,7 +27,7 @@ absl::Status Raft::SendSnapshot(const VoterId& to, Offset base_end, Bytes detail
   }
   // A restart forgets what is committed. What a state has applied was, in a term before this one, and a leader has all
   // that was: to wait until this term has committed would be to wait for the follower that waits for the snapshot.
-  Commit(base_end);
+  Commit(base_end);  // removes no peer: that is the next tick's
   if (LastCommittedConfiguration()->configuration.voters.empty()) {
     return absl::UnavailableError("which members are committed is not known yet");
   }
