@@ -96,9 +96,9 @@ void TestGroup::Add(int number, const Configuration& initial) {
 
 void TestGroup::Note(int node, const absl::Status& status, const std::string& what) {
   if (status.ok()) {
-    Line(Cat(node, " ", what));
+    Line(node, " ", what);
   } else {
-    Line(Cat(node, " ", what, ": ", absl::StatusCodeToString(status.code()), ": ", sluice::Message(status)));
+    Line(node, " ", what, ": ", absl::StatusCodeToString(status.code()), ": ", sluice::Message(status));
   }
 }
 
@@ -119,7 +119,7 @@ absl::Status TestGroup::Campaign(int number) {
 void TestGroup::Renounce(int number) {
   at(number).Renounce();
   node(number).renounced = true;
-  Line(Cat(number, " renounces"));
+  Line(number, " renounces");
   Check();
 }
 
@@ -153,8 +153,8 @@ void TestGroup::TakeReady(int number) {
   Ready ready = n.raft->TakeReady();
   if (ready.role_change) {
     const RoleChange& c = *ready.role_change;
-    Line(Cat(number, " is ", RoleName(c.role), " in term ", c.term,
-             c.leader.IsNone() || c.leader == n.id ? "" : Cat(", leader ", c.leader.node)));
+    Line(number, " is ", RoleName(c.role), " in term ", c.term,
+         c.leader.IsNone() || c.leader == n.id ? "" : Cat(", leader ", c.leader.node));
   }
   if (ready.must_persist) {
     std::string what = Cat(number, " writes ", ready.number, ":");
@@ -169,27 +169,27 @@ void TestGroup::TakeReady(int number) {
     n.memory.Write(ready);
     n.unpersisted.push_back(ready);
   }
-  if (ready.committed > n.committed) Line(Cat(number, " commits to ", ready.committed));
+  if (ready.committed > n.committed) Line(number, " commits to ", ready.committed);
   n.committed = std::max(n.committed, ready.committed);
   for (const ReadIndexResult& read : ready.read_results) {
-    Line(Cat(number, " read ", read.context, read.index ? Cat(" at ", *read.index) : std::string(" lost")));
+    Line(number, " read ", read.context, read.index ? Cat(" at ", *read.index) : std::string(" lost"));
     n.reads.push_back(read);
     if (read.index && reads_asked_.contains(read.context)) REQUIRE(*read.index >= reads_asked_.at(read.context));
   }
   for (const LogRead& read : ready.log_reads) {
-    Line(Cat(number, " reads from ", read.from, " for ", read.to.node));
+    Line(number, " reads from ", read.from, " for ", read.to.node);
     n.raft->OnRead(read.token, Read(n, read));
   }
   for (const SnapshotWanted& wanted : ready.snapshots_wanted) {
-    Line(Cat(number, " wants a snapshot for ", wanted.to.node));
+    Line(number, " wants a snapshot for ", wanted.to.node);
     n.snapshots_wanted.push_back(wanted.to);
   }
   if (ready.install) {
-    Line(Cat(number, " begins to install a snapshot at ", ready.install->base.end));
+    Line(number, " begins to install a snapshot at ", ready.install->base.end);
     n.install = ready.install;
   }
   for (Message& message : ready.messages) {
-    Line(Describe(message));
+    if (traced) Line(Describe(message));
     if (const auto* append = std::get_if<AppendRequest>(&message.body); append != nullptr) {
       const Offset end = append->previous.end;
       for (const record::Batch& b : n.memory.log) REQUIRE_FALSE((b.base_offset() < end && end < b.next_offset()));
@@ -293,7 +293,7 @@ void TestGroup::Crash(int number) {
   n.install.reset();
   n.memory = n.durable;
   Drop(number);
-  Line(Cat(number, " crashes"));
+  Line(number, " crashes");
 }
 
 void TestGroup::LoseTail(int number, Offset end) {
@@ -327,7 +327,7 @@ void TestGroup::Restart(int number, bool doubtful) {
     REQUIRE(at(number).in_doubt());
   }
   node(number).committed = at(number).committed();
-  Line(Cat(number, " restarts", doubtful ? " in doubt" : ""));
+  Line(number, " restarts", doubtful ? " in doubt" : "");
   Check();
 }
 
@@ -365,7 +365,7 @@ void TestGroup::Install(int number) {
   n.memory.Reset(base);
   n.durable.Reset(base);
   n.install.reset();
-  Line(Cat(number, " has installed a snapshot at ", base));
+  Line(number, " has installed a snapshot at ", base);
   n.raft->OnSnapshotInstalled(base);
   n.committed = std::max(n.committed, base);
   Check();
@@ -394,23 +394,27 @@ int TestGroup::Elect(int ticks_max) {
   return 0;
 }
 
+void TestGroup::Must(bool holds, int node, std::string_view what) const {
+  if (holds) return;
+  FAIL("replica " << node << ": " << what << "\n" << trace.substr(trace.size() - std::min<size_t>(trace.size(), 3000)));
+}
+
 void TestGroup::Check() {
   for (auto& [number, n] : nodes) {
     if (!n.raft) continue;
     const Raft& r = *n.raft;
-    INFO("replica " << number << "\n" << trace.substr(trace.size() - std::min<size_t>(trace.size(), 3000)));
-    REQUIRE(r.log_start() <= r.committed());
-    REQUIRE(r.committed() <= r.log_end());
-    REQUIRE(r.durable_end() <= r.log_end());
+    Must(r.log_start() <= r.committed(), number, "its log starts above what is committed");
+    Must(r.committed() <= r.log_end(), number, "more is committed than its log has");
+    Must(r.durable_end() <= r.log_end(), number, "more is durable than its log has");
     if (r.role() == Role::kLeader) {
       const auto [at, fresh] = leaders_.emplace(r.term().value(), number);
-      REQUIRE(at->second == number);
+      Must(at->second == number, number, "another one led in this term");
     }
     for (const record::Batch& b : n.memory.log) {
       if (b.next_offset() > n.committed) break;  // as it said: what it has not handed out is not written either
       const std::pair<int32_t, uint32_t> content{b.epoch().value(), b.whole_crc32c()};
       const auto [at, fresh] = committed_batches_.emplace(b.last_offset().value(), content);
-      REQUIRE(at->second == content);
+      Must(at->second == content, number, "what is committed is not what another one committed there");
     }
   }
 }

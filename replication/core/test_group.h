@@ -14,10 +14,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/executor.h"
 #include "common/record/batch.h"
+#include "common/text.h"
 #include "replication/core/raft.h"
 
 namespace sluice::raft {
@@ -125,11 +127,16 @@ class TestGroup {
   std::vector<int> isolated;
   Options options;
   std::string trace;
+  bool traced = true;  ///< False: nothing is written to the trace.
 
  private:
-  void Line(const std::string& text) { trace += text + "\n"; }
+  template <class... Parts>
+  void Line(const Parts&... parts) {
+    if (traced) trace += Cat(parts..., "\n");
+  }
   void Note(int node, const absl::Status& status, const std::string& what);
   void Check();
+  void Must(bool holds, int node, std::string_view what) const;
   bool Lost(const Message& message) const;
   std::deque<Message> TakeUnderWay(int to, int from);
   void Start(Node& node, bool doubtful);
